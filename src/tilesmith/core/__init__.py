@@ -1,0 +1,1 @@
+"""Values, seams and the loop: the whole product in one sitting. Standard library only."""

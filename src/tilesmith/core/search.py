@@ -1,0 +1,81 @@
+"""The loop: propose, judge, record, until there is a reason to stop.
+
+It holds no state of its own. Whatever the journal remembers is where it resumes: the proposer sees complete rounds
+only, so a round that was cut short is proposed again, the same, and goes on with what was not yet judged.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from tilesmith.core.budget import Limits, Stop
+from tilesmith.core.problem import Problem
+from tilesmith.core.seams import Bench, Journal, Proposer
+from tilesmith.core.trial import Candidate, Correct, Trial
+
+Watch = Callable[[Trial], None]
+
+
+def best(trials: Sequence[Trial]) -> Trial | None:
+    """The fastest correct trial; of equals the first."""
+    timed = [trial for trial in trials if trial.time_us is not None]
+    return min(timed, key=lambda trial: trial.time_us or 0.0, default=None)
+
+
+def lineage(trial: Trial, trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """A trial's ancestors and itself, from the root."""
+    first: dict[str, Trial] = {}
+    for known in trials:
+        first.setdefault(known.candidate.id, known)
+    line = [trial]
+    while (parent := line[-1].candidate.parent) in first and len(line) <= len(first):
+        line.append(first[parent or ""])
+    return tuple(reversed(line))
+
+
+def search(
+    problem: Problem,
+    proposer: Proposer,
+    bench: Bench,
+    journal: Journal,
+    limits: Limits,
+    watch: Watch = lambda _: None,
+) -> Stop:
+    """Search until a `Stop`; every trial is in the journal before `watch` sees it."""
+    began = time.monotonic()
+
+    def judge(number: int, candidates: Sequence[Candidate]) -> Stop | None:
+        trials = list(journal.trials())
+        room = None if limits.trials is None else max(0, limits.trials - len(trials))
+        for judged in bench.judge(problem, list(islice(candidates, room)), tuple(trials)):
+            trial = replace(judged, round=number)
+            journal.record(trial)
+            trials.append(trial)
+            watch(trial)
+            if stop := limits.reached(trials, time.monotonic() - began):
+                return stop
+        return limits.reached(trials, time.monotonic() - began)
+
+    unstarted = problem.start is not None and not journal.trials()
+    if unstarted and (stop := judge(0, [Candidate(problem.start or "", origin="start")])):
+        return stop
+    if problem.start is not None and not isinstance(journal.trials()[0].verdict, Correct):
+        return Stop.START
+    number = max((trial.round for trial in journal.trials()), default=0) or 1
+    while limits.rounds is None or number <= limits.rounds:
+        if stop := limits.reached(journal.trials(), time.monotonic() - began):
+            return stop
+        complete = [trial for trial in journal.trials() if trial.round < number]
+        known = {trial.candidate.id for trial in complete}
+        fresh = list({c.id: c for c in proposer.propose(problem, complete) if c.id not in known}.values())
+        if not fresh:
+            return Stop.EXHAUSTED
+        judged = {trial.candidate.id for trial in journal.trials()}
+        todo = [candidate for candidate in fresh if candidate.id not in judged]
+        if todo and (stop := judge(number, todo)):
+            return stop
+        number += 1
+    return Stop.ROUNDS
