@@ -1,0 +1,58 @@
+# demo and test do all set-up by themselves; PYTHON names the interpreter to start from (3.11 or newer).
+BIN := .venv/bin
+JOBS ?= 2
+
+.PHONY: help setup demo test check bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    find a faster kernel for examples/rmsnorm_linear (no GPU needed)"
+	@echo "make test    every test that this machine can run"
+	@echo "make check   format, lint, types, walls between rooms"
+	@echo "make bench   the numbers of docs/benchmarks.md that this machine can give"
+	@echo "make setup   .venv with everything for all of these"
+	@echo "make clean   remove what these made"
+
+setup: .venv/.run .venv/.test .venv/.check
+
+.venv/.run: scripts/setup requirements/run.txt requirements/torch-cpu.txt requirements/torch-cuda.txt requirements/triton.txt pyproject.toml
+	scripts/setup run
+	@touch $@
+
+.venv/.test: requirements/test.txt .venv/.run
+	scripts/setup test
+	@touch $@
+
+.venv/.check: requirements/check.txt .venv/.test
+	scripts/setup check
+	@touch $@
+
+.venv/.triton-second: requirements/triton-second.txt .venv/.run
+	scripts/setup triton-second
+	@touch $@
+
+demo: .venv/.run
+	$(BIN)/tilesmith optimize examples/rmsnorm_linear --bench offline --budget-seconds 100 --budget-trials 60 \
+		--out rmsnorm_linear_tilesmith.py
+	@echo
+	@echo "The winner, with its evidence at the top:   less rmsnorm_linear_tilesmith.py"
+	@echo "Check it again:                             $(BIN)/tilesmith evaluate examples/rmsnorm_linear rmsnorm_linear_tilesmith.py"
+	@echo "Every trial of this run:                    $(BIN)/tilesmith runs && $(BIN)/tilesmith show RUN"
+	@echo "What this machine can do:                   $(BIN)/tilesmith doctor"
+
+# The marked tests run twice: first with the second Triton laid over the first, then with all the others.
+test: .venv/.test .venv/.triton-second
+	PYTHONPATH=.venv/triton-second $(BIN)/python -m pytest -n $(JOBS) -m triton tests/null/bench
+	$(BIN)/python -m pytest -n $(JOBS)
+
+check: .venv/.check
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.run
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
