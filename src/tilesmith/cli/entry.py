@@ -1,0 +1,290 @@
+"""The command line: its words, and what every command does when something goes wrong.
+
+Parsing only says what is to be done; `main` does it, so that every fault passes through one place. The commands
+import their rooms when they run: `--help` must not wait for them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+import tilesmith
+from tilesmith.core.errors import TilesmithError
+
+if TYPE_CHECKING:
+    from tilesmith.cli.options import Options
+
+Deed = Callable[[], int]
+"""What a command line asks for; gives the exit status."""
+
+app = typer.Typer(
+    name="tilesmith",
+    help="Finds the fastest GPU kernel for a tensor program that it can show to be correct.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+ProblemPath = Annotated[Path, typer.Argument(metavar="PROBLEM", help="A Python file, or a folder with problem.py.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or enough of its beginning.")]
+Journal = Annotated[Path, typer.Option(envvar="TILESMITH_JOURNAL", metavar="FILE", help="Where runs are kept.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Bench = Annotated[str, typer.Option(help="auto, offline, local, or replay:RUN. auto: local where there is a GPU.")]
+Target = Annotated[str | None, typer.Option(metavar="GPU", help="What the offline bench compiles for.  [h200]")]
+Gpus = Annotated[str | None, typer.Option(metavar="LIST", help="The local bench's GPUs, such as 0,1.  [all]")]
+Workers = Annotated[int, typer.Option(metavar="N", help="Candidates under way at once on one GPU.")]
+Rounds = Annotated[int | None, typer.Option(metavar="N", help="Stop after this many rounds.")]
+Trials = Annotated[int | None, typer.Option(metavar="N", help="Stop after this many trials.")]
+Seconds = Annotated[float | None, typer.Option(metavar="S", help="Stop after this many seconds.")]
+GpuSeconds = Annotated[float | None, typer.Option(metavar="S", help="Stop after this many seconds of GPU.")]
+Out = Annotated[Path | None, typer.Option(metavar="FILE", help="The winner's file.  [NAME_tilesmith.py]")]
+
+JOURNAL = Path("tilesmith.db")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Say the version and end.")] = False,
+) -> Deed | None:
+    if version:
+        return partial(_say, f"tilesmith {tilesmith.__version__}")
+    if context.invoked_subcommand is None:
+        return partial(_say, context.get_help())
+    return None
+
+
+@app.command()
+def optimize(
+    problem: ProblemPath,
+    rounds: Rounds = None,
+    candidate_pool_size: Annotated[int, typer.Option(metavar="N", help="Parents that a round expands.")] = 4,
+    num_bottlenecks: Annotated[int, typer.Option(metavar="N", help="Bottlenecks tried for each parent.")] = 2,
+    bench: Bench = "auto",
+    target: Target = None,
+    gpus: Gpus = None,
+    workers_per_gpu: Workers = 2,
+    budget_trials: Trials = None,
+    budget_seconds: Seconds = None,
+    budget_gpu_seconds: GpuSeconds = None,
+    proposers: Annotated[str, typer.Option(metavar="LIST", help="Who proposes.")] = "rewrite",
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed proposes the same.")] = 0,
+    journal: Journal = JOURNAL,
+    out: Out = None,
+    json: Json = False,
+) -> Deed:
+    """Search for a faster kernel, starting from the problem's own."""
+
+    def deed() -> int:
+        from tilesmith.cli.optimize import start
+        from tilesmith.cli.options import BenchOptions, Options, gpu_list, name_list
+
+        options = Options(
+            problem_path=str(problem),
+            out="" if out is None else str(out),
+            bench=BenchOptions(bench, target, gpu_list(gpus), workers_per_gpu),
+            candidate_pool_size=candidate_pool_size,
+            num_bottlenecks=num_bottlenecks,
+            proposers=name_list(proposers),
+            seed=seed,
+            rounds=rounds,
+            budget_trials=budget_trials,
+            budget_seconds=budget_seconds,
+            budget_gpu_seconds=budget_gpu_seconds,
+        )
+        return start(options, journal, json)
+
+    return deed
+
+
+@app.command()
+def evaluate(
+    problem: ProblemPath,
+    kernel: Annotated[Path, typer.Argument(metavar="KERNEL", help="The candidate's Python file.")],
+    bench: Bench = "auto",
+    target: Target = None,
+    gpus: Gpus = None,
+    workers_per_gpu: Workers = 2,
+    journal: Journal = JOURNAL,
+    json: Json = False,
+) -> Deed:
+    """Judge one kernel: is it correct, and how fast is it?"""
+
+    def deed() -> int:
+        from tilesmith.cli.evaluate import evaluate as judge
+        from tilesmith.cli.options import BenchOptions, gpu_list
+
+        options = BenchOptions(bench, target, gpu_list(gpus), workers_per_gpu)
+        return judge(problem, kernel, options, journal, json)
+
+    return deed
+
+
+@app.command()
+def resume(
+    run: RunId,
+    rounds: Rounds = None,
+    budget_trials: Trials = None,
+    budget_seconds: Seconds = None,
+    budget_gpu_seconds: GpuSeconds = None,
+    journal: Journal = JOURNAL,
+    out: Out = None,
+    json: Json = False,
+) -> Deed:
+    """Go on with a run that was stopped or killed.
+
+    The options are those that it was started with; budgets given now replace the old ones.
+    """
+
+    def deed() -> int:
+        from tilesmith.cli.optimize import resume as go_on
+
+        def extend(options: Options) -> Options:
+            words = None if out is None else str(out)
+            return options.extended(rounds, budget_trials, budget_seconds, budget_gpu_seconds, words)
+
+        return go_on(run, extend, journal, json)
+
+    return deed
+
+
+@app.command()
+def runs(journal: Journal = JOURNAL, json: Json = False) -> Deed:
+    """List the runs of a journal."""
+
+    def deed() -> int:
+        from tilesmith.cli.history import runs as list_runs
+
+        return list_runs(journal, json)
+
+    return deed
+
+
+@app.command()
+def show(
+    run: RunId,
+    trial: Annotated[int | None, typer.Option(metavar="N", help="One trial, by its number.  [the best]")] = None,
+    source: Annotated[bool, typer.Option("--source", help="Print the source of that trial.")] = False,
+    journal: Journal = JOURNAL,
+    json: Json = False,
+) -> Deed:
+    """Show the trials of a run, its best, and why it stopped."""
+
+    def deed() -> int:
+        from tilesmith.cli.history import show_run, show_trial
+
+        if trial is None and not source:
+            return show_run(run, journal, json)
+        return show_trial(run, trial, source, journal, json)
+
+    return deed
+
+
+@app.command()
+def doctor(journal: Journal = JOURNAL, json: Json = False) -> Deed:
+    """Say what works on this machine, and how to mend the rest."""
+
+    def deed() -> int:
+        from tilesmith.cli.doctor import doctor as examine
+
+        return examine(journal, json)
+
+    return deed
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what the command line says; the exit status is 0, 1 or 2 as every command's page says."""
+    words = list(sys.argv[1:] if words is None else words)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            # File names need not be text; a page with one must print all the same.
+            reconfigure(errors="backslashreplace")
+    as_json = "--json" in words
+    try:
+        parsed: Deed | int | None = app(words, prog_name="tilesmith", standalone_mode=False)
+        status = parsed() if callable(parsed) else parsed or 0
+        sys.stdout.flush()
+        return status
+    except TyperException as error:
+        known = {info.callback.__name__ for info in app.registered_commands if info.callback}
+        page = " ".join(["tilesmith", *(word for word in words[:1] if word in known), "--help"])
+        return _fault(f"{error.format_message().strip().rstrip('.')} (see `{page}`)", as_json)
+    except TilesmithError as error:
+        return _fault(str(error), as_json)
+    except BrokenPipeError:
+        _silence()
+        return 1
+    except KeyboardInterrupt:
+        return _fault("interrupted", as_json)
+    except MemoryError:
+        return _fault("out of memory: close other programs, or use a machine with more", as_json)
+    except Exception as error:  # the process's border: nothing may end in a traceback on somebody's terminal
+        if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+            where = f": {error.filename}" if error.filename else ""
+            return _fault(f"{os.strerror(error.errno or 0)}{where}; {MACHINE_FAULTS[error.errno]}", as_json)
+        return _fault(_internal(error), as_json)
+
+
+MACHINE_FAULTS = {
+    errno.ENOSPC: "free some space and go on with `tilesmith resume`",
+    errno.EDQUOT: "free some space and go on with `tilesmith resume`",
+    errno.EROFS: "name a file that can be written with --journal and --out",
+    errno.EACCES: "name a file that this user may use",
+    errno.EPERM: "name a file that this user may use",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "close other programs, or use a machine with more memory",
+}
+
+
+def _say(words: str) -> int:
+    print(words)
+    return 0
+
+
+def _fault(message: str, as_json: bool) -> int:
+    """Exit status 2: one sentence on stderr, and with --json the one object on stdout."""
+    sentence = " ".join(message.split())
+    with suppress(OSError):
+        print(f"tilesmith: {sentence}", file=sys.stderr, flush=True)
+    if as_json:
+        from tilesmith.report import document
+
+        with suppress(OSError):
+            print(document.fault(sentence), flush=True)
+    with suppress(OSError):
+        sys.stdout.flush()
+        return 2
+    _silence()
+    return 2
+
+
+def _internal(error: Exception) -> str:
+    """One sentence for a fault of Tilesmith itself; the traceback goes to a file."""
+    import tempfile
+    import traceback
+
+    words = f"internal error: {type(error).__name__}: {error}"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="tilesmith-", suffix=".log", delete=False) as log:
+            log.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return f"{words}; its traceback could not be written"
+    return f"{words}; the traceback is in {log.name}, please report it"
+
+
+def _silence() -> None:
+    """Nobody reads stdout: what is still buffered must not fail again when the interpreter ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,126 @@
+"""`tilesmith optimize` and `resume`: search, show it, and write the winner with its evidence."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import tilesmith
+from tilesmith import config
+from tilesmith.cli import rooms, winner
+from tilesmith.cli.options import Options
+from tilesmith.cli.screen import answer, say, watching
+from tilesmith.core.budget import Stop
+from tilesmith.core.errors import ProblemError
+from tilesmith.core.search import best, search
+from tilesmith.core.trial import Trial
+from tilesmith.journal import Run, RunOptions, open_store
+from tilesmith.report import document
+from tilesmith.report.live import Progress, best_words
+from tilesmith.report.winner import Provenance, winner_file
+from tilesmith.report.words import counts, seconds, verdict_message, verdict_name
+
+
+def start(options: Options, journal: Path, as_json: bool) -> int:
+    """A new run. 0 where something correct was found, 1 where nothing was."""
+    problem = config.load_problem(Path(options.problem_path))
+    if problem.start is None:
+        raise ProblemError(
+            f"{options.problem_path} has no start kernel, and there is no model to write one: "
+            "put a kernel.py beside problem.py in a folder of the problem, and name that folder"
+        )
+    out = winner.place(options.out, problem.name, options.problem_path)
+    settled = replace(options, out=str(out), bench=rooms.chosen(options.bench, problem))
+    with open_store(journal) as store:
+        return _carry_on(store.create(problem, RunOptions(settled.to_json())), settled, journal, as_json)
+
+
+def resume(prefix: str, extend: Callable[[Options], Options], journal: Path, as_json: bool) -> int:
+    """An old run, from where it stopped."""
+    with open_store(journal, must_exist=True) as store:
+        run = store.run(prefix)
+        run.claim()
+        options = extend(Options.from_json(run.options.text))
+        out = winner.place(options.out, run.problem.name, options.problem_path)
+        return _carry_on(run, replace(options, out=str(out)), journal, as_json)
+
+
+def _carry_on(run: Run, options: Options, journal: Path, as_json: bool) -> int:
+    began = time.monotonic()
+
+    def progress() -> Progress:
+        spent_s = time.monotonic() - began
+        return Progress(run.problem.name, run.id, options.bench.bench, options.limits, run.trials(), spent_s)
+
+    say(f"run {run.id} in {journal}: `tilesmith resume {run.id}` goes on with it if it is stopped")
+    with _interruptible():
+        try:
+            with rooms.bench(options.bench, journal) as bench, watching(progress) as watch:
+                stop = search(run.problem, rooms.proposer(options), bench, run, options.limits, watch)
+        except KeyboardInterrupt:
+            stop = Stop.INTERRUPTED
+    run.stop(stop)
+    trials = run.trials()
+    fastest = best(trials)
+    out = Path(options.out)
+    if fastest is not None:
+        again = f"tilesmith evaluate {shlex.quote(options.problem_path)} {shlex.quote(out.name)}{_where(options)}"
+        provenance = Provenance(run.id, tilesmith.__version__, again)
+        winner.write(out, winner_file(run.problem, fastest, trials, provenance))
+    if as_json:
+        answer(document.optimization(run.id, stop, trials, None if fastest is None else str(out)))
+    else:
+        _tell(progress(), stop, fastest, out)
+    return 0 if fastest is not None else 1
+
+
+def _tell(progress: Progress, stop: Stop, fastest: Trial | None, out: Path) -> None:
+    trials = progress.trials
+    told = f" ({counts(trials)})" if trials else ""
+    answer(f"{len(trials)} trials{told} in {seconds(progress.spent_s)}; stopped: {stop.value}")
+    if fastest is None:
+        first = trials[0].verdict if trials else None
+        why = f": the start kernel is {verdict_name(first)}: {verdict_message(first)}" if first else ""
+        answer(f"nothing correct was found{why}")
+        return
+    answer(f"best: {best_words(trials)}")
+    if fastest.candidate.origin == "start":
+        answer("no improvement: nothing that was tried is faster than the start kernel")
+    answer(f"written to {out}")
+
+
+def _where(options: Options) -> str:
+    bench = options.bench
+    if bench.bench == "local":
+        return " --bench local"
+    return f" --bench offline --target {bench.target}" if bench.bench == "offline" else ""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """The first SIGINT or SIGTERM raises KeyboardInterrupt, so that everything is put away; a second one kills."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def first(_number: int, _frame: FrameType | None) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    for number in signals:
+        signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,72 @@
+"""What goes where: answers to stdout, one at the end; everything else to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+
+from tilesmith.core.search import best
+from tilesmith.core.trial import Trial
+from tilesmith.report import live
+from tilesmith.report.live import Progress
+
+CALM_S = 10.0
+"""Between two lines of a log, unless there is something new to say."""
+
+
+def say(words: str) -> None:
+    """A remark on the way; never an answer."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def answer(words: str) -> None:
+    """The answer of a command, as text."""
+    print(words, flush=True)
+
+
+def show(page: RenderableType) -> None:
+    """The answer of a command, as a page for people; as wide as it needs where nobody looks."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, emoji=False, width=200)
+    console.print(page)
+    sys.stdout.flush()
+
+
+@contextmanager
+def watching(progress: Callable[[], Progress]) -> Iterator[Callable[[Trial], None]]:
+    """Show a search on stderr while it runs; yields what to call for each new trial."""
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield _log(progress)
+        return
+    from rich.live import Live
+
+    drawn = Live(
+        get_renderable=lambda: live.panel(progress()),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    with drawn:
+        yield lambda _: None
+
+
+def _log(progress: Callable[[], Progress]) -> Callable[[Trial], None]:
+    """One line for each new best and each new round, and now and then one between."""
+    said_s, said_round = float("-inf"), -1
+
+    def line(trial: Trial) -> None:
+        nonlocal said_s, said_round
+        now = progress()
+        fresh = trial is best(now.trials) or trial.round != said_round
+        if fresh or time.monotonic() - said_s >= CALM_S:
+            say(live.line(now))
+            said_s, said_round = time.monotonic(), trial.round
+
+    return line

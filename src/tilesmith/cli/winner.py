@@ -1,0 +1,50 @@
+"""The winner's file: whether it can be written, before the search; written whole or not at all, after it."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from tilesmith.core.errors import OptionError
+
+
+def place(out: str, problem_name: str, problem_path: str) -> Path:
+    """The file to write. Raises `OptionError` where it cannot be written."""
+    path = Path(out or re.sub(r"[^\w.-]", "_", problem_name) + "_tilesmith.py").resolve()
+    folder = path.parent
+    if not folder.is_dir():
+        raise OptionError(f"--out is {str(path)!r}, and its folder does not exist; make it, or name another file")
+    if path.exists() and not path.is_file():
+        raise OptionError(f"--out is {str(path)!r}, which is no file; name a file")
+    problem = Path(problem_path).resolve()
+    if path in {problem, problem / "problem.py", problem / "problem.toml"}:
+        raise OptionError(f"--out is {str(path)!r}, which is the problem itself; name another file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OptionError(f"--out is {str(path)!r}, and its folder cannot be written; name another file")
+    return path
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the file as one step: whoever reads it sees the old one or the new one, whatever happens between."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    draft = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.chmod(0o666 & ~_umask())
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,133 @@
+"""Finished things as tables: one judged candidate, the trials of a run, the runs of a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tilesmith.core.budget import Stop
+from tilesmith.core.profile import Launch
+from tilesmith.core.search import best
+from tilesmith.core.trial import Correct, Trial
+from tilesmith.report.live import best_words
+from tilesmith.report.record import RunLine, RunRecord
+from tilesmith.report.words import clipped, counts, error_of, figure, one_line, time_of, verdict_message, verdict_name
+
+STYLES = {"correct": "green", "wrong": "red", "rejected": "red", "failed": "yellow", "unchecked": "yellow"}
+
+
+def evaluation(trial: Trial) -> RenderableType:
+    """One judged candidate: the verdict and why, the time, the launches."""
+    grid = _pairs()
+    name = verdict_name(trial.verdict)
+    _row(grid, "verdict", name, STYLES.get(name, ""))
+    if message := verdict_message(trial.verdict):
+        _row(grid, "because", message.strip())
+    if (error := error_of(trial.verdict)) is not None:
+        _row(grid, "error", f"{error:.3g}, where 1 is the limit")
+    if (time := time_of(trial.verdict)) is not None:
+        _row(grid, "time", figure(time))
+    if trial.environment is not None:
+        where = trial.environment
+        _row(
+            grid,
+            "where",
+            f"{where.bench} bench, {where.gpu or where.target}, torch {where.torch}, triton {where.triton}",
+        )
+    _row(grid, "walls", trial.protection)
+    if trial.fingerprint:
+        _row(grid, "fingerprint", trial.fingerprint)
+    return Group(grid, launches(trial.launches)) if trial.launches else grid
+
+
+def launches(rows: Sequence[Launch]) -> Table:
+    """What a call of the candidate starts, in order."""
+    table = _table()
+    table.add_column("kernel", overflow="fold")
+    for name in ("grid", "warps", "stages", "shared bytes", "registers", "spills"):
+        table.add_column(name, justify="right")
+    for launch in rows:
+        numbers = (launch.warps, launch.stages, launch.shared_bytes, launch.registers, launch.spills)
+        table.add_row(Text(one_line(launch.kernel)), " × ".join(map(str, launch.grid)), *map(str, numbers))
+    return table
+
+
+def run(record: RunRecord) -> RenderableType:
+    """One run: what it was for, every trial, the best and how it came about, and why it stopped."""
+    grid = _pairs()
+    _row(grid, "run", record.run)
+    _row(grid, "problem", record.problem)
+    _row(grid, "trials", f"{len(record.trials)}" + (f" ({counts(record.trials)})" if record.trials else ""))
+    _row(grid, "best", best_words(record.trials))
+    _row(grid, "stopped", stop_words(record.stops))
+    environment = next((trial.environment for trial in reversed(record.trials) if trial.environment), None)
+    if environment is not None:
+        device = environment.gpu or f"no GPU, compiled for {environment.target}"
+        software = f"torch {environment.torch}, triton {environment.triton}, python {environment.python}"
+        _row(grid, "where", f"{environment.bench} bench, {device}, {software}")
+    return Group(grid, trials(record.trials)) if record.trials else grid
+
+
+def trials(rows: Sequence[Trial]) -> Table:
+    """Every trial in the order of recording; the best is bold."""
+    table = _table()
+    for name in ("trial", "round"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("error", justify="right")
+    table.add_column("origin", overflow="fold")
+    table.add_column("because", overflow="fold")
+    fastest = best(rows)
+    for number, trial in enumerate(rows, start=1):
+        name, error, time = verdict_name(trial.verdict), error_of(trial.verdict), time_of(trial.verdict)
+        table.add_row(
+            str(number),
+            str(trial.round),
+            Text(name, style=STYLES.get(name, "")),
+            figure(time) if time is not None else "",
+            f"{error:.2g}" if error is not None else "",
+            Text(one_line(trial.candidate.origin)),
+            Text(clipped(verdict_message(trial.verdict) or "", 100)),
+            style="bold" if trial is fastest else "",
+        )
+    return table
+
+
+def runs(lines: Iterable[RunLine]) -> Table:
+    """The runs of a journal, the latest last."""
+    table = _table()
+    table.add_column("run", no_wrap=True)
+    table.add_column("problem", overflow="fold")
+    table.add_column("trials", justify="right")
+    table.add_column("best", justify="right", no_wrap=True)
+    table.add_column("stopped", overflow="fold")
+    for line in lines:
+        time = figure(line.best.verdict.time) if line.best and isinstance(line.best.verdict, Correct) else "none"
+        stopped = "running now" if line.live else stop_words([line.stop] if line.stop else [])
+        table.add_row(line.run, Text(one_line(line.problem)), str(line.trials), time, stopped)
+    return table
+
+
+def stop_words(stops: Sequence[Stop]) -> str:
+    """Why a run stopped last."""
+    return stops[-1].value if stops else "not ended: running, or killed; `tilesmith resume` goes on with it"
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
+def _pairs() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
+
+
+def _row(grid: Table, name: str, words: str, style: str = "") -> None:
+    grid.add_row(name, Text(words, style=style))
