@@ -1,0 +1,98 @@
+"""The candidate's side of the contract: load a source, bind it to a problem's inputs, call it.
+
+Runs in children only. A packet comes from the oracle and may be trusted; nothing here is trusted by anyone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import linecache
+import sys
+import traceback
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FILE = "candidate.py"
+MESSAGE_LIMIT = 2000
+
+
+class Fault(Exception):
+    """What stopped a candidate, and at which stage."""
+
+    def __init__(self, stage: str, message: str) -> None:
+        super().__init__(message)
+        self.stage = stage
+
+
+def load(source: str, scratch: str) -> types.ModuleType:
+    """Import the source as module `candidate` from the scratch folder: Triton reads kernels' text from the file."""
+    path = Path(scratch, FILE)
+    path.write_text(source, encoding="utf-8")
+    linecache.clearcache()
+    spec = importlib.util.spec_from_file_location("candidate", path)
+    if spec is None or spec.loader is None:
+        raise Fault("import", "the candidate cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["candidate"] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        raise Fault("import", explain(error)) from error
+    return module
+
+
+def bind(module: types.ModuleType, init: list[Any], state: dict[str, Any], place: Callable[[Any], Any]) -> Any:
+    """What takes a problem's inputs and returns its outputs.
+
+    `kernel_function(*inputs)` gets the reference's parameters and buffers as keyword arguments, dots replaced by
+    underscores, where its signature names them. `ModelNew(*init)` gets the reference's state and goes through `place`
+    to where the inputs are.
+    """
+    function = getattr(module, "kernel_function", None)
+    if callable(function):
+        named = {name.replace(".", "_"): tensor for name, tensor in state.items()}
+        try:
+            parameters = inspect.signature(function).parameters
+        except (TypeError, ValueError):
+            parameters = types.MappingProxyType({})
+        wanted = {name: named[name] for name in parameters if name in named}
+        return lambda *inputs: function(*inputs, **wanted)
+    model_class = getattr(module, "ModelNew", None)
+    if model_class is None:
+        raise Fault("import", "the candidate defines neither kernel_function nor ModelNew")
+    try:
+        model = place(model_class(*init))
+        found = model.load_state_dict(state, strict=False)
+    except BaseException as error:
+        raise Fault("import", f"ModelNew: {explain(error)}") from error
+    if found.missing_keys:
+        raise Fault("import", f"ModelNew has state that the reference lacks: {', '.join(found.missing_keys[:5])}")
+    return model
+
+
+def explain(error: BaseException) -> str:
+    """An error in a line or two, with the place in the candidate's file where it arose."""
+    text = str(error).strip() or "no message"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(FILE)]
+    place = f" (line {frames[-1].lineno})" if frames else ""
+    if isinstance(error, SyntaxError):
+        place, text = f" (line {error.lineno})", error.msg
+    return f"{type(error).__name__}: {text}"[:MESSAGE_LIMIT] + place
+
+
+def stage_of(error: BaseException, otherwise: str) -> str:
+    """The stage at which an error of a call arose: compilers raise errors of their own."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, Fault):
+            return chain.stage
+        if isinstance(chain, MemoryError) or type(chain).__name__ == "OutOfMemoryError":
+            return "memory"
+        module = type(chain).__module__ or ""
+        if module.startswith("triton.") and "interpreter" not in module:
+            return "compile"
+        chain = chain.__cause__
+    return otherwise

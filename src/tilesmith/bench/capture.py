@@ -1,0 +1,295 @@
+"""A child session that captures what a candidate puts on the device, with no GPU and no driver.
+
+Tensors are fake: they have a shape, a dtype and a device "cuda", and no memory. Triton really compiles every kernel for
+the target; a stub driver records each launch where the real one would start it. So the PTX, the cubin, registers,
+spills, shared memory, grids and the order of launches are those of a real run. What depends on tensor *values* cannot
+run here and is reported as such.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tilesmith.bench import stub
+from tilesmith.bench.candidate import Fault, bind, explain, load, stage_of
+from tilesmith.bench.compiled import Choice, Compiled, Operator, OperatorKind, Pointer, to_json
+from tilesmith.bench.stub import Arguments
+from tilesmith.bench.wire import Message, Wire
+from tilesmith.core.profile import Launch, Scalar
+
+BASE_ADDRESS = 0x7F00_0000_0000
+"""Where every fake tensor's storage begins: aligned as an allocator's blocks are."""
+
+_SILENT = """
+    empty empty_like empty_strided empty_permuted new_empty new_empty_strided view _unsafe_view reshape _reshape_alias
+    as_strided t transpose permute expand squeeze unsqueeze slice select narrow split split_with_sizes chunk unbind
+    detach alias lift lift_fresh view_as_real view_as_complex real imag diagonal unfold movedim set_ resize_ is_pinned
+    sym_size sym_stride sym_numel sym_storage_offset stride size dim numel device layout
+"""
+_FILLS = "zeros ones full zeros_like ones_like full_like new_zeros new_ones new_full fill fill_ zero_ arange"
+_COPIES = "copy_ copy _to_copy clone contiguous cat stack constant_pad_nd scalar_tensor _pin_memory"
+OPERATORS: dict[str, OperatorKind | None] = {
+    **dict.fromkeys(_SILENT.split()),
+    **dict.fromkeys(_FILLS.split(), "fill"),
+    **dict.fromkeys(_COPIES.split(), "copy"),
+}
+"""What the framework's operators do on the device; None is nothing. All others compute: they are "library"."""
+
+
+def warm() -> None:
+    """Import what every capture needs; the children inherit it."""
+    for name in ("torch._subclasses.fake_tensor", "triton.backends.nvidia.compiler", "triton.testing"):
+        importlib.import_module(name)
+    for name in ("triton.tools.tensor_descriptor", "triton.experimental.gluon"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def serve(wire: Wire, scratch: str) -> None:
+    """One capture: a request with the source, the target and a packet of meta tensors; one reply."""
+    message, packet = wire.receive(60.0)
+    try:
+        wire.send(_capture(message, packet, scratch))
+    except BaseException as error:
+        stage = stage_of(error, "capture")
+        text = str(error) if isinstance(error, Fault) else explain(error)
+        values = type(error).__name__ in ("DataDependentOutputException", "DynamicOutputShapeException")
+        wire.send({"stage": stage, "message": text, "unable": values})
+
+
+def _capture(message: Message, packet: bytes, scratch: str) -> Message:
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.utils._pytree import tree_map_only
+
+    content = torch.load(io.BytesIO(packet), weights_only=False)
+    recorder = Recorder()
+    install(recorder, message["target"])
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+
+        def fake(meta: Any) -> Any:
+            return torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype, device="cuda")
+
+        inputs, init, state = (tree_map_only(torch.Tensor, fake, content[k]) for k in ("inputs", "init", "state"))
+        for number, tensor in enumerate(inputs):
+            recorder.name(tensor, f"input {number}")
+        for name, tensor in state.items():
+            recorder.name(tensor, name)
+        module = load(message["source"], scratch)
+        with torch.device("cuda"):
+            dtype = content["dtype"]
+            call = bind(module, init, state, lambda model: model.to(dtype) if dtype else model)
+        with recorder.watching():
+            outputs = call(*inputs)
+        return {"call": to_json(tuple(recorder.call)), "tried": recorder.tried, "outputs": describe(outputs)}
+
+
+def describe(outputs: Any) -> list[dict[str, Any]]:
+    """Dtype, shape and device of every output tensor; how they nest is part of the answer."""
+    import torch
+    from torch.utils._pytree import tree_flatten
+
+    leaves, structure = tree_flatten(outputs)
+    rows: list[dict[str, Any]] = [{"structure": str(structure)}]
+    for leaf in leaves:
+        if not isinstance(leaf, torch.Tensor):
+            rows.append({"value": repr(leaf)[:100]})
+            continue
+        rows.append(
+            {"dtype": str(leaf.dtype).removeprefix("torch."), "shape": list(leaf.shape), "device": leaf.device.type}
+        )
+    return rows
+
+
+class Recorder:
+    """Collects the work of one call, in order."""
+
+    def __init__(self) -> None:
+        self.call: list[Compiled | Operator | Choice] = []
+        self.tuning: list[list[Compiled]] | None = None
+        self.tried: list[list[int]] = []
+        """For each choice, which configurations of its tuning, by their order in it, are in the choice."""
+        self._names: dict[Any, str] = {}
+        self._on = False
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Record framework operators and launches within."""
+        from torch.utils._python_dispatch import TorchDispatchMode
+
+        recorder = self
+
+        class Trace(TorchDispatchMode):
+            def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                result = func(*args, **(kwargs or {}))
+                if recorder.tuning is None:
+                    recorder.operator(func, result)
+                return result
+
+        self._on = True
+        with Trace():
+            yield
+        self._on = False
+
+    def operator(self, func: Any, result: Any) -> None:
+        name = func.name().removeprefix("aten::")
+        kind = OPERATORS.get(name.split(".")[0], "library")
+        if kind is not None:
+            factor = 1 if kind == "fill" else 2
+            nbytes = sum(_nbytes(part) for part in (result if isinstance(result, (tuple, list)) else [result]))
+            self.call.append(Operator(name, kind, factor * nbytes))
+
+    def launch(self, compiled: Compiled) -> None:
+        if not self._on or 0 in compiled.launch.grid:
+            return
+        if self.tuning:
+            self.tuning[-1].append(compiled)
+        elif self.tuning is None:
+            self.call.append(compiled)
+
+    def choice(self, tuned: list[list[Compiled]]) -> None:
+        """Replace the launch that ended a tuning by the choice among the configurations it tried."""
+        tried = [number for number, launches in enumerate(tuned) if launches]
+        if tried and self.call:
+            self.call[-1] = Choice(tuple(tuned[number][-1] for number in tried))
+            self.tried.append(tried)
+
+    def name(self, tensor: Any, name: str) -> None:
+        with contextlib.suppress(AttributeError):
+            self._names[_storage(tensor)] = name
+
+    def name_of(self, tensor: Any) -> str:
+        name = self._names.setdefault(_storage(tensor), f"new {len(self._names)}")
+        offset = tensor.storage_offset()
+        return f"{name}+{offset}" if offset else name
+
+
+def _storage(tensor: Any) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _nbytes(value: Any) -> int:
+    return int(value.numel() * value.element_size()) if hasattr(value, "element_size") else 0
+
+
+def install(recorder: Recorder, target: Message) -> None:
+    """Make Triton and torch believe in one device of the target's kind, on which nothing runs and all is recorded."""
+    import torch
+    import triton.testing
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    torch._C._ensureCUDADeviceGuardSet()
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    FakeTensor.data_ptr = lambda self: BASE_ADDRESS + self.storage_offset() * self.element_size()
+
+    def launched(kernel: Any, metadata: Any, grid: tuple[int, int, int], arguments: Arguments) -> None:
+        recorder.launch(_compiled(recorder, kernel, metadata, grid, arguments))
+
+    stub.pretend(target, launched, _bench(recorder))
+    _patch_moves(torch, FakeTensor)
+    _patch_tuning(recorder)
+    triton.testing.do_bench = _bench(recorder)
+
+
+def _compiled(
+    recorder: Recorder, kernel: Any, metadata: Any, grid: tuple[int, int, int], given_arguments: Arguments
+) -> Compiled:
+    arguments: list[tuple[str, Scalar]] = []
+    pointers: list[Pointer] = []
+    for index, (name, given) in enumerate(given_arguments):
+        value: Any = getattr(given, "base", given) if type(given).__name__ == "TensorDescriptor" else given
+        value = getattr(value, "value", value) if type(value).__name__ == "constexpr" else value
+        if hasattr(value, "data_ptr"):
+            dtype = _short(value.dtype)
+            pointers.append(Pointer(name, index, dtype, _nbytes(value), recorder.name_of(value)))
+            arguments.append((name, f"{dtype}{list(value.shape)}"))
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            arguments.append((name, value))
+        else:
+            arguments.append((name, str(value)[:200]))
+    launch = Launch(
+        kernel=str(metadata.name),
+        grid=(int(grid[0]), int(grid[1]), int(grid[2])),
+        warps=int(metadata.num_warps),
+        stages=int(getattr(metadata, "num_stages", 0) or 0),
+        shared_bytes=int(metadata.shared),
+        registers=int(kernel.n_regs),
+        spills=int(kernel.n_spills),
+        arguments=tuple(sorted(arguments)),
+    )
+    asm = kernel.asm
+    return Compiled(launch, str(asm.get("ttir", "")), str(asm.get("ptx", "")), tuple(pointers))
+
+
+def _short(dtype: Any) -> str:
+    name = str(dtype).removeprefix("torch.")
+    return {"float64": "fp64", "float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}.get(name) or re.sub(
+        "^u?int|^bool$", lambda match: {"int": "i", "uint": "u", "bool": "i1"}[match.group()], name
+    )
+
+
+def _bench(recorder: Recorder) -> Callable[..., Any]:
+    """In place of a benchmark: call once, so that the launch is recorded; every configuration takes 1 ms."""
+
+    def bench(call: Callable[[], Any], *_: Any, quantiles: Any = None, **__: Any) -> Any:
+        if recorder.tuning is not None:
+            recorder.tuning.append([])
+        call()
+        return [1.0] * len(quantiles) if quantiles else 1.0
+
+    return bench
+
+
+def _patch_tuning(recorder: Recorder) -> None:
+    """Tell launches made to compare configurations from the launch that the tuning ends in."""
+    from triton.runtime.autotuner import Autotuner
+
+    run, tune = Autotuner.run, Autotuner._bench
+    tuned: list[list[list[Compiled]]] = []
+
+    def tuning_bench(self: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder.tuning = tuned[-1]
+        try:
+            return tune(self, *args, **kwargs)
+        finally:
+            recorder.tuning = None
+
+    def tuning_run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        tuned.append([])
+        try:
+            result = run(self, *args, **kwargs)
+            recorder.choice(tuned[-1])
+            return result
+        finally:
+            tuned.pop()
+
+    Autotuner._bench, Autotuner.run = tuning_bench, tuning_run
+
+
+def _patch_moves(torch: Any, fake_tensor: Any) -> None:
+    """Let fake tensors move to "cuda" where there is none."""
+    original = torch.Tensor.to
+
+    def to(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(self, fake_tensor):
+            return original(self, *args, **kwargs)
+        like: Any = args[0] if args else None
+        if isinstance(like, torch.Tensor):
+            device, dtype = like.device, like.dtype
+        else:
+            rest = {key: value for key, value in kwargs.items() if key != "copy"}
+            device, dtype, _, _ = torch._C._nn._parse_to(*args, **rest)
+        if device is not None and device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", 0)
+        same = (device is None or device == self.device) and (dtype is None or dtype == self.dtype)
+        if same and not kwargs.get("copy"):
+            return self
+        return torch.ops.aten._to_copy.default(self, device=device or self.device, dtype=dtype or self.dtype)
+
+    torch.Tensor.to = to
+    torch.Tensor.cuda = lambda self, *_, **__: to(self, torch.device("cuda", 0))

@@ -1,0 +1,351 @@
+"""The oracle: the process that executes the problem, owns its inputs and knows what the answers should be.
+
+Run as `python -m tilesmith.bench.oracle DESCRIPTOR`. Candidate code never runs here, and a candidate's process cannot
+reach this one's memory. It hands out packets of inputs, and compares the answers that come back as plain bytes:
+
+    load      size, source, constants, dtype, tolerance
+    describe  size                                what the outputs are, and a packet of meta tensors (no memory)
+    prepare   size, folder, sets, memory_bytes    input sets written as files, references computed
+    compare   size, set, folder                   the scaled error of the answers in a folder; null is infinite
+
+A size is a name, "small" or "full". Every answer may be {"fault": text}: the problem itself is at fault.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import linecache
+import math
+import sys
+import tempfile
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from tilesmith.bench.check import Expected, expect, finite, scaled_error
+from tilesmith.bench.constants import apply_constants
+from tilesmith.bench.wire import Gone, Late, Message, adopt
+from tilesmith.bench.zygote import die_with_parent
+
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Fault(Exception):
+    """The problem cannot be used; the message is for its author."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One call's inputs, with the parameters and buffers that go with them."""
+
+    name: str
+    inputs: list[Any]
+    init: list[Any]
+    model: torch.nn.Module
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A set of inputs with its expected outputs."""
+
+    inputs: Inputs
+    expected: list[Any]
+    """An `Expected` for each tensor among the output's leaves, the value itself for others."""
+    structure: Any
+
+
+class Program:
+    """A problem's source, executed: the reference at one size."""
+
+    def __init__(self, source: str, constants: dict[str, Any], dtype: str | None) -> None:
+        self.dtype = DTYPES[dtype] if dtype else None
+        text = apply_constants(source, {k: tuple(v) if isinstance(v, list) else v for k, v in constants.items()})
+        self.module = types.ModuleType("problem")
+        self.module.__file__ = str(Path(tempfile.mkdtemp(prefix="tilesmith-problem-"), "problem.py"))
+        Path(self.module.__file__).write_text(text, encoding="utf-8")
+        linecache.clearcache()
+        sys.modules["problem"] = self.module
+        with _blame("the problem fails when it is imported"):
+            exec(compile(text, self.module.__file__, "exec"), self.module.__dict__)
+        for name in ("Model", "get_inputs", "get_init_inputs"):
+            if not callable(getattr(self.module, name, None)):
+                raise Fault(f"the problem defines no {name}")
+
+    def make(self, seed: int, device: str = "cpu") -> Inputs:
+        """The problem's own inputs and model under a seed, cast to the problem's dtype."""
+        torch.manual_seed(seed)
+        with torch.device(device):
+            with _blame("get_init_inputs() fails"):
+                init = _listed(self.module.get_init_inputs(), "get_init_inputs()")
+            with _blame("Model(*get_init_inputs()) fails"):
+                model = self.module.Model(*init)
+            with _blame("get_inputs() fails"):
+                inputs = _listed(self.module.get_inputs(), "get_inputs()")
+        inputs = tree_map_only(torch.Tensor, lambda t: self._cast(t.detach()).to(device), inputs)
+        if not isinstance(model, torch.nn.Module):
+            raise Fault("Model is no torch.nn.Module")
+        return Inputs("own", inputs, init, model.to(device=device, dtype=self.dtype))
+
+    def run(self, model: torch.nn.Module, inputs: list[Any]) -> Any:
+        with _blame("the reference fails on its own inputs"):
+            return model(*inputs)
+
+    def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.dtype) if self.dtype and tensor.is_floating_point() else tensor
+
+
+class _blame:  # noqa: N801  reads as a verb where it is used
+    """Turn an error of the problem's code into a `Fault` that says where it arose."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, (Fault, KeyboardInterrupt)):
+            return
+        if type(error).__module__.startswith("torch._subclasses"):
+            return
+        frames = [frame for frame in traceback.extract_tb(trace) if frame.filename.endswith("problem.py")]
+        place = f" (problem.py, line {frames[-1].lineno})" if frames else ""
+        text = str(error).strip().splitlines() or ["no message"]
+        raise Fault(f"{self.what}: {type(error).__name__}: {text[0][:500]}{place}") from error
+
+
+def _listed(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise Fault(f"{name} returns a {type(value).__name__}; it must return a list")
+    return list(value)
+
+
+# Input sets ----------------------------------------------------------------------------------------------------------
+
+
+def variants(program: Program, device: str) -> Iterator[Inputs]:
+    """Input sets, the most telling first; those after the first count only where the reference is finite."""
+    own = program.make(1, device)
+    yield own
+    yield _changed(own, "zero mean", torch.randn_like, parameters=False)
+    second = program.make(2, device)
+    yield Inputs("own, other seed", second.inputs, second.init, second.model)
+    yield _changed(second, "large", lambda t: torch.randn_like(t) * 16, parameters=False)
+    yield _changed(second, "sparse", lambda t: t * (torch.rand_like(t.float()) < 0.1), parameters=False)
+    yield _changed(own, "permuted", _permute, parameters=True)
+
+
+def _changed(base: Inputs, name: str, change: Callable[[torch.Tensor], torch.Tensor], *, parameters: bool) -> Inputs:
+    """The same structure with every floating tensor of the inputs, and of the state if asked, changed."""
+    torch.manual_seed(hash_of(name))
+
+    def changed(tensor: torch.Tensor) -> torch.Tensor:
+        return change(tensor).to(tensor.dtype) if tensor.is_floating_point() else tensor
+
+    model = base.model
+    if parameters:
+        model = copy.deepcopy(model)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(changed(parameter))
+    return Inputs(name, tree_map_only(torch.Tensor, changed, base.inputs), base.init, model)
+
+
+def hash_of(name: str) -> int:
+    """A seed from a name, the same in every process."""
+    return int.from_bytes(name.encode()[:6].ljust(6, b"."), "big") % (1 << 31)
+
+
+def _permute(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.flatten()[torch.randperm(tensor.numel(), device=tensor.device)].view(tensor.shape)
+
+
+def prepare(program: Program, inputs: Inputs) -> Prepared:
+    """Compute what the reference answers, and what its own dtype loses. Raises `Fault` where it answers no number."""
+    native = program.run(copy.deepcopy(inputs.model), _copied(inputs.inputs))
+    leaves, structure = tree_flatten(native)
+    if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):
+        raise Fault("the reference returns no tensor")
+    if not finite(leaves):
+        raise Fault("the reference returns NaN or infinity on its own inputs")
+    truth = tree_flatten(_precise(inputs, leaves))[0]
+    expected = [
+        expect(true.detach(), own.detach()) if isinstance(own, torch.Tensor) else own
+        for own, true in zip(leaves, truth, strict=True)
+    ]
+    return Prepared(inputs, expected, structure)
+
+
+def _precise(inputs: Inputs, native: list[Any]) -> Any:
+    """The reference in float64; in float32 where float64 cannot be had; as it is where neither can."""
+    for dtype in (torch.float64, torch.float32):
+        try:
+            model = copy.deepcopy(inputs.model).to(dtype)
+            values = tree_map_only(
+                torch.Tensor, lambda t, d=dtype: t.to(d) if t.is_floating_point() else t.clone(), inputs.inputs
+            )
+            with torch.no_grad():
+                answer = model(*values)
+            leaves = tree_flatten(answer)[0]
+            same = [getattr(leaf, "shape", None) for leaf in leaves] == [
+                getattr(leaf, "shape", None) for leaf in native
+            ]
+            if same and finite(leaves):
+                return answer
+        except (RuntimeError, TypeError, NotImplementedError):
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+    return native
+
+
+def _copied(value: Any) -> Any:
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.clone(), value)
+
+
+# Packets -------------------------------------------------------------------------------------------------------------
+
+
+def packet(program: Program, inputs: Inputs, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+    """What a candidate's process gets: inputs, constructor arguments and state, each tensor passed through `change`."""
+    state = dict(inputs.model.state_dict())
+    for name, buffer in inputs.model.named_buffers():
+        state.setdefault(name, buffer)
+    content = {"inputs": inputs.inputs, "init": inputs.init, "state": state}
+    return {**tree_map_only(torch.Tensor, lambda t: change(t.detach()), content), "dtype": program.dtype}
+
+
+def meta(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """For the interpreter, which cannot do bfloat16: the same values in float32."""
+    return tensor.float() if tensor.dtype is torch.bfloat16 else tensor
+
+
+def describe(program: Program) -> tuple[list[Message], dict[str, Any]]:
+    """The outputs' description at full size and a packet of meta tensors, without allocating the tensors."""
+    with torch.no_grad():
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                inputs = program.make(1)
+                outputs = program.run(inputs.model, inputs.inputs)
+                rows = output_rows(outputs)
+        except Fault:
+            raise
+        except Exception:  # what fake tensors cannot do is many errors; the real run decides
+            inputs = program.make(1)
+            rows = output_rows(program.run(inputs.model, inputs.inputs))
+        return rows, packet(program, inputs, meta)
+
+
+def output_rows(outputs: Any) -> list[Message]:
+    """Structure, then dtype and shape of each tensor: what a candidate's own description must equal."""
+    leaves, structure = tree_flatten(outputs)
+    rows: list[Message] = [{"structure": str(structure)}]
+    for leaf in leaves:
+        if isinstance(leaf, torch.Tensor):
+            rows.append({"dtype": str(leaf.dtype).removeprefix("torch."), "shape": list(leaf.shape)})
+        else:
+            rows.append({"value": repr(leaf)[:100]})
+    return rows
+
+
+# The process ---------------------------------------------------------------------------------------------------------
+
+
+class Question:
+    """The problem at one size: the program, its prepared input sets, and the tolerance for answers."""
+
+    def __init__(self, message: Message) -> None:
+        self.program = Program(message["source"], message["constants"], message["dtype"])
+        self.tolerance: float = message["tolerance"]
+        self.prepared: list[Prepared] = []
+
+    def describe(self, _message: Message) -> tuple[Message, bytes]:
+        rows, content = describe(self.program)
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        tensors = [leaf for leaf in tree_flatten(content)[0] if isinstance(leaf, torch.Tensor)]
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        widen = any(tensor.dtype is torch.bfloat16 for tensor in tensors)
+        return {"outputs": rows, "input_bytes": size, "widen": widen}, buffer.getvalue()
+
+    def prepare(self, message: Message) -> tuple[Message, bytes]:
+        """Input sets until there are enough, or the next would take more memory than allowed."""
+        paths, names, left = [], [], message["memory_bytes"]
+        with torch.no_grad():
+            for inputs in variants(self.program, "cpu"):
+                try:
+                    prepared = prepare(self.program, inputs)
+                except Fault:
+                    if not self.prepared:
+                        raise
+                    continue
+                path = Path(message["folder"], f"inputs.{len(self.prepared)}.pt")
+                torch.save(packet(self.program, inputs, widened), path)
+                self.prepared.append(prepared)
+                paths.append(str(path))
+                names.append(inputs.name)
+                left -= path.stat().st_size
+                if len(paths) >= message["sets"] or left < path.stat().st_size:
+                    break
+        return {"paths": paths, "names": names}, b""
+
+    def compare(self, message: Message) -> tuple[Message, bytes]:
+        expected = [e for e in self.prepared[message["set"]].expected if isinstance(e, Expected)]
+        errors = [
+            scaled_error(read(Path(message["folder"], str(number)), one), one, self.tolerance)
+            for number, one in enumerate(expected)
+        ]
+        return {"error": max(errors) if max(errors) < math.inf else None}, b""
+
+
+def read(path: Path, expected: Expected) -> torch.Tensor:
+    """An answer from a file of its elements in row-major order; what should be bfloat16 comes as float32."""
+    dtype = torch.float32 if expected.dtype is torch.bfloat16 else expected.dtype
+    shape, count = expected.truth.shape, expected.truth.numel()
+    if count == 0:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_file(str(path), shared=False, size=count, dtype=dtype).view(shape)
+
+
+def main(descriptor: int) -> None:
+    """Serve until the controller hangs up."""
+    die_with_parent()
+    wire = adopt(descriptor)
+    questions: dict[str, Question] = {}
+    actions = {"describe": Question.describe, "prepare": Question.prepare, "compare": Question.compare}
+    wire.send({"ready": True})
+    while True:
+        try:
+            message, _ = wire.receive(3600.0)
+        except Late:
+            continue
+        except Gone:
+            return
+        try:
+            if message["do"] == "load":
+                questions[message["size"]] = Question(message)
+                reply, content = Message(), b""
+            else:
+                reply, content = actions[message["do"]](questions[message["size"]], message)
+        except Fault as fault:
+            reply, content = {"fault": str(fault)}, b""
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+                raise
+            reply, content = {"fault": "the problem's tensors are too large for the memory of this machine"}, b""
+        wire.send(reply, content)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
