@@ -1,0 +1,174 @@
+"""The file: its schema, its durability, and its faults as sentences."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tilesmith.core.errors import JournalError, MachineError, TilesmithError
+
+APPLICATION = int.from_bytes(b"Tile")
+VERSION = 1
+
+SCHEMA = """
+CREATE TABLE sources (
+    id TEXT PRIMARY KEY,            -- content_id of the text
+    text BLOB NOT NULL              -- UTF-8; lone surrogates pass
+);
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    run TEXT NOT NULL,
+    kind TEXT NOT NULL,             -- run, trial, stop
+    at_s REAL NOT NULL,             -- seconds since 1970, UTC
+    source TEXT REFERENCES sources, -- of the problem or the candidate
+    time_us REAL,                   -- of a correct trial, so that the best is found without reading the rest
+    body TEXT NOT NULL              -- JSON
+);
+CREATE INDEX events_of_a_run ON events (run, kind, seq);
+CREATE UNIQUE INDEX a_run_begins_once ON events (run) WHERE kind = 'run';
+CREATE TRIGGER events_are_kept BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER sources_are_kept BEFORE DELETE ON sources BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER sources_stay BEFORE UPDATE ON sources BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE TRIGGER one_text_an_id BEFORE INSERT ON sources
+    WHEN EXISTS (SELECT 1 FROM sources WHERE id = new.id AND text <> new.text)
+    BEGIN SELECT RAISE(ABORT, 'two texts with one id'); END;
+"""
+
+# One statement, so that a journal which another process is making is seen whole or not at all.
+HEADER = """
+SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)
+FROM pragma_application_id, pragma_user_version
+"""
+
+Value = None | int | float | str | bytes
+Row = tuple[Value, ...]
+Statement = tuple[str, Sequence[Value]]
+
+
+class Database:
+    """One connection. Every transaction that `write` returned from is on disk; one that it did not left no trace."""
+
+    def __init__(self, path: Path, patience_s: float) -> None:
+        """Opens the file and makes it a journal where it is empty. Raises `JournalError` and `MachineError`."""
+        self.path = path
+        self._patience_s = patience_s
+        if path.exists() and not path.is_file():
+            raise JournalError(f"The journal {path} is not a regular file; name another with --journal.")
+        with self._told():
+            self._connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None)
+        try:
+            with self._told():
+                self._prepare()
+        except TilesmithError:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def read(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+        with self._told():
+            return self._connection.execute(sql, values).fetchall()
+
+    def write(self, statements: Sequence[Statement]) -> None:
+        """All of them, or none."""
+        with self._told(), self._transaction():
+            for sql, values in statements:
+                self._connection.execute(sql, values)
+
+    def _prepare(self) -> None:
+        run = self._connection.execute
+        run("PRAGMA synchronous = FULL")
+        run("PRAGMA foreign_keys = ON")
+        if self._is_journal():
+            return
+        self._enter_wal()
+        with self._transaction():
+            # Another process may have been faster.
+            if not self._is_journal():
+                for statement in SCHEMA.split(";\n"):
+                    run(statement)
+                run(f"PRAGMA application_id = {APPLICATION}")
+                run(f"PRAGMA user_version = {VERSION}")
+
+    def _is_journal(self) -> bool:
+        """False for an empty file. Raises `JournalError` for what is neither, before anything is written to it."""
+        ((application, version, tables),) = self._connection.execute(HEADER)
+        if not (application or version or tables):
+            return False
+        if application != APPLICATION:
+            raise JournalError(f"{self.path} is a database of another program; name another journal with --journal.")
+        if version != VERSION:
+            raise JournalError(
+                f"The journal {self.path} has version {version}, and this Tilesmith reads version {VERSION}; "
+                "use the Tilesmith that wrote it, or name another journal with --journal."
+            )
+        return True
+
+    def _enter_wal(self) -> None:
+        """SQLite does not wait here by itself where two processes make the same journal at once."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.01)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # SQLite ends the transaction itself after some faults, such as a full disk.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _sentence(self.path, error) from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code; 0 where the fault is not SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _sentence(path: Path, error: sqlite3.Error) -> TilesmithError:
+    match _code(error):
+        case sqlite3.SQLITE_FULL:
+            return MachineError(
+                f"The disk under the journal {path} is full; make room and resume the run, "
+                "nothing that was recorded is lost."
+            )
+        case sqlite3.SQLITE_IOERR:
+            return MachineError(
+                f"The disk under the journal {path} failed ({error}); see that it works and has room, then resume "
+                "the run, nothing that was recorded is lost."
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return JournalError(f"The journal {path} is locked by another program; close that one, or try again.")
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return JournalError(
+                f"The journal {path} cannot be opened for writing ({error}); "
+                "see that its folder exists and can be written, or name another with --journal."
+            )
+        case sqlite3.SQLITE_NOTADB:
+            return JournalError(f"{path} is not a journal of Tilesmith; name another with --journal.")
+        case sqlite3.SQLITE_CORRUPT:
+            return JournalError(
+                f"The journal {path} is damaged ({error}); restore a copy, or name another with --journal."
+            )
+    return JournalError(f"The journal {path} refused ({error}); name another with --journal.")

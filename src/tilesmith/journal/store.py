@@ -1,0 +1,260 @@
+"""Runs in a journal: begun, found, listed, resumed.
+
+    with open_store(Path("tilesmith.db")) as store:
+        run = store.create(problem, RunOptions("{}"))
+        stop = search(problem, proposer, bench, run, limits)
+        run.stop(stop)
+
+One thread uses a store; other processes, and other stores, may use the same file at the same time.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from tilesmith.core.budget import Stop
+from tilesmith.core.errors import JournalError
+from tilesmith.core.problem import Problem, content_id
+from tilesmith.core.trial import Trial
+from tilesmith.journal.codec import CodecError, dumps, loads
+from tilesmith.journal.database import Database, Row, Statement, Value
+from tilesmith.journal.lock import RunLock
+
+T = TypeVar("T")
+DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+"""In the order of their characters, so that ids sort by time; none that is read for another."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Everything that a run was started with and needs to resume, in whatever form its starter chose."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One line of the list of runs."""
+
+    id: str
+    problem: str
+    began_s: float
+    """Seconds since 1970, UTC."""
+    trials: int
+    best: Trial | None
+    """The fastest correct trial; of equals the first."""
+    stop: Stop | None
+    """Why it ended; None while it goes on, and where it was killed."""
+    live: bool
+    """Whether a process is writing it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """The first event of a run. Sources stand in it by their ids."""
+
+    problem: Problem
+    options: RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    stop: Stop
+
+
+def open_store(path: Path, *, must_exist: bool = False, patience_s: float = 30.0) -> Store:
+    """The journal in this file, which is made where there is none, unless it must exist.
+
+    Waits at most `patience_s` seconds whenever another program locks the file. Raises `JournalError` for a file that
+    is no journal, or one of another version, and `MachineError` for a full disk.
+    """
+    if must_exist and not path.exists():
+        raise JournalError(f"There is no journal at {path}; begin a run first, or name another with --journal.")
+    return Store(Database(path, patience_s))
+
+
+class Store:
+    """All runs of one journal. Closing it also ends the writing of its runs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._opened: list[Run] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for run in self._opened:
+            run.release()
+        self._database.close()
+
+    def create(self, problem: Problem, options: RunOptions) -> Run:
+        """A new run, which this process alone may write until it ends or the store is closed."""
+        by_id = replace(
+            problem,
+            source=content_id(problem.source),
+            start=None if problem.start is None else content_id(problem.start),
+        )
+        statements = [_source(text) for text in (problem.source, problem.start) if text is not None]
+        run = Run(self._database, _new_id(), problem, options)
+        run.claim()
+        statements.append(_event(run.id, "run", _Beginning(by_id, options), source=by_id.source))
+        try:
+            self._database.write(statements)
+        except BaseException:
+            run.release()
+            raise
+        self._opened.append(run)
+        return run
+
+    def run(self, prefix: str) -> Run:
+        """The run whose id begins with `prefix`, for reading; `claim` it to write. Raises `JournalError`."""
+        runs = [str(row[0]) for row in self._database.read("SELECT run FROM events WHERE kind = 'run' ORDER BY seq")]
+        found = [run for run in runs if run.startswith(prefix.lower())]
+        if len(found) != 1:
+            among = found or runs
+            listed = ", ".join(among[-10:]) + (f" and {len(among) - 10} older ones" if len(among) > 10 else "")
+            count = "More than one run begins" if found else "No run begins"
+            known = f"choose from {listed}" if among else "the journal holds none"
+            raise JournalError(f"{count} with {prefix!r} in {self._database.path}; {known}.")
+        sql = "SELECT body FROM events WHERE run = ? AND kind = 'run'"
+        ((body,),) = self._database.read(sql, found)
+        beginning = _loads(self._database, _Beginning, body)
+        problem = beginning.problem
+        texts = {
+            str(row[0]): _text(row[1])
+            for row in self._database.read(
+                "SELECT id, text FROM sources WHERE id IN (?, ?)", (problem.source, problem.start)
+            )
+        }
+        start = None if problem.start is None else texts[problem.start]
+        run = Run(
+            self._database, found[0], replace(problem, source=texts[problem.source], start=start), beginning.options
+        )
+        self._opened.append(run)
+        return run
+
+    def runs(self) -> Sequence[RunSummary]:
+        """Every run, the oldest first."""
+        rows = self._database.read("SELECT run, at_s, body FROM events WHERE kind = 'run' ORDER BY seq")
+        return tuple(self._summary(str(run), float(at or 0.0), body) for run, at, body in rows)
+
+    def _summary(self, run: str, began_s: float, body: Value) -> RunSummary:
+        count = "SELECT count(*) FROM events WHERE run = ? AND kind = 'trial'"
+        ((trials,),) = self._database.read(count, (run,))
+        fastest = self._database.read(f"{TRIALS} AND time_us IS NOT NULL ORDER BY time_us, seq LIMIT 1", (run, 0))
+        last = "SELECT kind, body FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
+        ((kind, ending),) = self._database.read(last, (run,))
+        return RunSummary(
+            id=run,
+            problem=_loads(self._database, _Beginning, body).problem.name,
+            began_s=began_s,
+            trials=int(trials or 0),
+            best=_trial(self._database, fastest[0]) if fastest else None,
+            stop=_loads(self._database, _Ending, ending).stop if kind == "stop" else None,
+            live=RunLock(_lock_path(self._database, run)).held_by_any(),
+        )
+
+
+class Run:
+    """One run. Implements `tilesmith.core.seams.Journal`."""
+
+    def __init__(self, database: Database, run: str, problem: Problem, options: RunOptions) -> None:
+        self.id = run
+        self.problem = problem
+        self.options = options
+        self._database = database
+        self._lock = RunLock(_lock_path(database, run))
+        self._trials: list[Trial] = []
+        self._seen = 0
+        """The last event that `_trials` holds; only later ones are read again."""
+
+    def claim(self) -> None:
+        """Become the only writer of this run. Raises `JournalError` where another process writes it."""
+        if not self._lock.held:
+            self._lock.acquire(f"Run {self.id} is being written by another process; wait until it ends, or stop it.")
+
+    def release(self) -> None:
+        """Let others write the run."""
+        self._lock.release()
+
+    def record(self, trial: Trial) -> None:
+        """Returns when the trial is safe on disk. Claims the run where it is not yet claimed."""
+        self.claim()
+        by_id = replace(trial, candidate=replace(trial.candidate, source=trial.candidate.id))
+        event = _event(self.id, "trial", by_id, source=trial.candidate.id, time_us=trial.time_us)
+        self._database.write([_source(trial.candidate.source), event])
+
+    def trials(self) -> Sequence[Trial]:
+        """Every trial recorded so far, in order. What was returned once never changes."""
+        for row in self._database.read(f"{TRIALS} ORDER BY seq", (self.id, self._seen)):
+            self._trials.append(_trial(self._database, row))
+            self._seen = int(row[0] or 0)
+        return tuple(self._trials)
+
+    def stop(self, stop: Stop) -> None:
+        """Record why the run, or this part of it, ended."""
+        self.claim()
+        self._database.write([_event(self.id, "stop", _Ending(stop))])
+
+    @property
+    def stops(self) -> tuple[Stop, ...]:
+        """Why each part of the run ended, in order; a part that was killed left none."""
+        rows = self._database.read("SELECT body FROM events WHERE run = ? AND kind = 'stop' ORDER BY seq", (self.id,))
+        return tuple(_loads(self._database, _Ending, row[0]).stop for row in rows)
+
+
+TRIALS = """
+    SELECT events.seq, events.body, sources.text FROM events JOIN sources ON sources.id = events.source
+    WHERE events.run = ? AND events.kind = 'trial' AND events.seq > ?"""
+
+
+def _trial(database: Database, row: Row) -> Trial:
+    trial = _loads(database, Trial, row[1])
+    return replace(trial, candidate=replace(trial.candidate, source=_text(row[2])))
+
+
+def _new_id() -> str:
+    """Eleven characters: hundredths of a second since 1970, then three by chance, for runs that begin together."""
+    number = int(time.time() * 100)
+    clock = "".join(DIGITS[number >> 5 * place & 31] for place in reversed(range(8)))
+    return clock + "".join(secrets.choice(DIGITS) for _ in range(3))
+
+
+def _lock_path(database: Database, run: str) -> Path:
+    return database.path.with_name(f"{database.path.name}-{run}.lock")
+
+
+def _source(text: str) -> Statement:
+    return "INSERT OR IGNORE INTO sources VALUES (?, ?)", (content_id(text), text.encode("utf-8", "surrogatepass"))
+
+
+def _text(value: Value) -> str:
+    assert isinstance(value, bytes)
+    return value.decode("utf-8", "surrogatepass")
+
+
+def _event(run: str, kind: str, body: object, *, source: str | None = None, time_us: float | None = None) -> Statement:
+    sql = "INSERT INTO events (run, kind, at_s, source, time_us, body) VALUES (?, ?, ?, ?, ?, ?)"
+    return sql, (run, kind, time.time(), source, time_us, dumps(body))
+
+
+def _loads(database: Database, kind: type[T], body: Value) -> T:
+    try:
+        return loads(kind, str(body))
+    except CodecError as error:
+        raise JournalError(
+            f"The journal {database.path} holds a record that this Tilesmith cannot read ({error}); "
+            "use the Tilesmith that wrote it."
+        ) from error
