@@ -71,8 +71,7 @@ def _carry_on(run: Run, options: Options, journal: Path, as_json: bool) -> int:
     fastest = best(trials)
     out = Path(options.out)
     if fastest is not None:
-        again = f"tilesmith evaluate {shlex.quote(options.problem_path)} {shlex.quote(out.name)}{_where(options)}"
-        provenance = Provenance(run.id, tilesmith.__version__, again)
+        provenance = Provenance(run.id, tilesmith.__version__, _again(options, out))
         winner.write(out, winner_file(run.problem, fastest, trials, provenance))
     if as_json:
         answer(document.optimization(run.id, stop, trials, None if fastest is None else str(out)))
@@ -96,11 +95,13 @@ def _tell(progress: Progress, stop: Stop, fastest: Trial | None, out: Path) -> N
     answer(f"written to {out}")
 
 
-def _where(options: Options) -> str:
-    bench = options.bench
-    if bench.bench == "local":
-        return " --bench local"
-    return f" --bench offline --target {bench.target}" if bench.bench == "offline" else ""
+def _again(options: Options, out: Path) -> str:
+    """The command that judges the winner again, said in the folder in which the run was."""
+    bench, here = options.bench, Path.cwd()
+    file = out.relative_to(here) if out.is_relative_to(here) else out
+    where = ["--bench", bench.bench] if bench.bench in {"local", "offline"} else []
+    target = ["--target", bench.target] if bench.bench == "offline" and bench.target else []
+    return shlex.join(["tilesmith", "evaluate", options.problem_path, str(file), *where, *target])
 
 
 @contextmanager

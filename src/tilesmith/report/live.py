@@ -55,9 +55,9 @@ def line(progress: Progress) -> str:
     """The latest trial in one line, for a log."""
     trial = progress.trials[-1]
     verdict = trial.verdict
-    told = figure(verdict.time) if isinstance(verdict, Correct) else verdict_message(verdict) or ""
-    words = f"round {trial.round}  trial {len(progress.trials)}  {seconds(progress.spent_s)}  {verdict_name(verdict)}"
-    return clipped(f"{words}  {trial.candidate.origin}  {told}", 160)
+    told = figure(verdict.time) if isinstance(verdict, Correct) else verdict_message(verdict)
+    where = f"round {trial.round}, trial {len(progress.trials)}, {seconds(progress.spent_s)}"
+    return clipped(f"{where}: {verdict_name(verdict)}, {trial.candidate.origin}: {told}", 160)
 
 
 def best_words(trials: Sequence[Trial]) -> str:

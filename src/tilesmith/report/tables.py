@@ -41,7 +41,7 @@ def evaluation(trial: Trial) -> RenderableType:
     _row(grid, "walls", trial.protection)
     if trial.fingerprint:
         _row(grid, "fingerprint", trial.fingerprint)
-    return Group(grid, launches(trial.launches)) if trial.launches else grid
+    return Group(grid, Text(), launches(trial.launches)) if trial.launches else grid
 
 
 def launches(rows: Sequence[Launch]) -> Table:
@@ -69,7 +69,7 @@ def run(record: RunRecord) -> RenderableType:
         device = environment.gpu or f"no GPU, compiled for {environment.target}"
         software = f"torch {environment.torch}, triton {environment.triton}, python {environment.python}"
         _row(grid, "where", f"{environment.bench} bench, {device}, {software}")
-    return Group(grid, trials(record.trials)) if record.trials else grid
+    return Group(grid, Text(), trials(record.trials)) if record.trials else grid
 
 
 def trials(rows: Sequence[Trial]) -> Table:

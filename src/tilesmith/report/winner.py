@@ -75,5 +75,5 @@ def _time(verdict: Correct) -> str:
     if not isinstance(time, Timing):
         return f"{micros(time.estimate_us)} estimated by a roofline model; not measured"
     interval = f"95 % interval {micros(time.low_us)} to {micros(time.high_us)}, {time.samples} samples"
-    rival = f"; in alternation with {time.rival} at {micros(time.rival_us)}" if time.rival and time.rival_us else ""
+    rival = f"; in turn with candidate {time.rival}, {micros(time.rival_us)}" if time.rival and time.rival_us else ""
     return f"{micros(time.time_us)} measured, {interval}{rival}"

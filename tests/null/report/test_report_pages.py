@@ -1,0 +1,198 @@
+"""Every page of the report, compared as text with what was reviewed."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import math
+import tokenize
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from tilesmith.core.budget import Limits, Stop
+from tilesmith.core.problem import Problem, Settings
+from tilesmith.core.profile import Launch
+from tilesmith.core.trial import (
+    Candidate,
+    Correct,
+    Cost,
+    Duplicate,
+    Environment,
+    Estimate,
+    Failed,
+    Rejected,
+    Timing,
+    Trial,
+    Unchecked,
+    Wrong,
+)
+from tilesmith.report import document, live, tables, words
+from tilesmith.report.live import Progress
+from tilesmith.report.record import RunLine, RunRecord
+from tilesmith.report.winner import Provenance, winner_file, without_header
+
+Golden = Callable[[str, str], None]
+
+OFFLINE = Environment("offline", "h200", None, None, "2.13.0+cpu", "3.6.0", "3.11.7")
+LOCAL = Environment("local", "h200", "NVIDIA H200", "580.159.04", "2.11.0+cu130", "3.6.0", "3.12.3")
+LAUNCHES = (
+    Launch("norm_kernel", (2048, 1, 1), 4, 3, 0, 24, 0),
+    Launch("matmul_kernel", (16, 48, 1), 8, 4, 98304, 168, 2),
+)
+PROBLEM = Problem("rmsnorm_linear", "class Model: ...\n", Settings(dtype="fp16"))
+START = Candidate("def kernel_function(x, w):\n    return x\n", "start")
+TILED = Candidate("def kernel_function(x, w):\n    return x + 0\n", "rewrite:tile_n", START.id)
+STAGED = Candidate("def kernel_function(x, w):\n    return x + 0 + 0\n", "rewrite:stages", TILED.id)
+TRIALS = (
+    Trial(START, Correct(Estimate(93.17), 0.31), "f0", LAUNCHES, None, Cost(1.5), OFFLINE, "namespaces", 0),
+    Trial(TILED, Correct(Estimate(48.031), 0.3), "f1", LAUNCHES, None, Cost(1.25), OFFLINE, "namespaces", 1),
+    Trial(Candidate("a", "rewrite:warps", START.id), Wrong("output 0 is [2, 3], not [3, 2]"), round=1),
+    Trial(Candidate("b", "rewrite:unroll", START.id), Failed("compile", "out of\nshared memory"), round=1),
+    Trial(Candidate("c", "rewrite:hint", START.id), Duplicate(START.id), round=1),
+    Trial(Candidate("d", "rewrite:[bold]mask[/]", TILED.id), Rejected("it calls the reference"), round=2),
+    Trial(STAGED, Correct(Estimate(31.9), 0.3), "f3", LAUNCHES, None, Cost(1.0), OFFLINE, "namespaces", 2),
+    Trial(Candidate("e", "rewrite:gluon", TILED.id), Unchecked("nothing can run it", Estimate(20.0)), round=2),
+)
+MEASURED = replace(
+    TRIALS[6],
+    verdict=Correct(Timing(31.9, 31.5, 32.4, 120, START.id, 93.0), 0.3),
+    cost=Cost(1.0, 0.5, 0.4),
+    environment=LOCAL,
+)
+START_TRIAL = TRIALS[0]
+MEASURED_START = replace(START_TRIAL, verdict=Correct(Timing(93.2, 92.9, 93.6, 60), 0.31), environment=LOCAL)
+PROVENANCE = Provenance("01jd3k7a", "0.1.0", "tilesmith evaluate examples/rmsnorm_linear rmsnorm_linear_tilesmith.py")
+
+
+def drawn(page: RenderableType) -> str:
+    """The page as text without colours, every line without the blanks at its end."""
+    console = Console(file=io.StringIO(), width=140, color_system=None, highlight=False, markup=False)
+    console.print(page)
+    assert isinstance(console.file, io.StringIO)
+    return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
+
+
+@pytest.mark.parametrize("number", range(len(TRIALS)))
+def test_evaluation(golden: Golden, number: int) -> None:
+    name = words.verdict_name(TRIALS[number].verdict)
+    golden(f"report/evaluation-{number}-{name}.txt", drawn(tables.evaluation(TRIALS[number])))
+
+
+def test_run(golden: Golden) -> None:
+    golden("report/run.txt", drawn(tables.run(RunRecord("01jd3k7a", "rmsnorm_linear", TRIALS, (Stop.ROUNDS,)))))
+
+
+def test_run_without_trials(golden: Golden) -> None:
+    golden("report/run-empty.txt", drawn(tables.run(RunRecord("01jd3k7a", "rmsnorm_linear", (), ()))))
+
+
+def test_runs(golden: Golden) -> None:
+    lines = (
+        RunLine("01jd3k7a", "rmsnorm_linear", 8, TRIALS[6], Stop.ROUNDS, False),
+        RunLine("01jd3k7b", "matvec", 3, MEASURED, None, True),
+        RunLine("01jd3k7c", "matvec", 0, None, None, False),
+    )
+    golden("report/runs.txt", drawn(tables.runs(lines)))
+
+
+@pytest.mark.parametrize("seen", [0, 1, 8])
+def test_progress(golden: Golden, seen: int) -> None:
+    limits = Limits(rounds=3, trials=20, seconds=90.0, gpu_seconds=30.0)
+    progress = Progress("rmsnorm_linear", "01jd3k7a", "offline", limits, TRIALS[:seen], 75.4)
+    golden(f"report/progress-{seen}.txt", drawn(live.panel(progress)))
+
+
+def test_log(golden: Golden) -> None:
+    progress = Progress("rmsnorm_linear", "01jd3k7a", "offline", Limits(), TRIALS, 3.2)
+    lines = [live.line(replace(progress, trials=TRIALS[: seen + 1])) for seen in range(len(TRIALS))]
+    golden("report/log.txt", "".join(f"{line}\n" for line in [*lines, live.left(progress)]))
+
+
+@pytest.mark.parametrize(("name", "best"), [("estimated", TRIALS[6]), ("measured", MEASURED)])
+def test_winner(golden: Golden, name: str, best: Trial) -> None:
+    first = MEASURED_START if best is MEASURED else START_TRIAL
+    golden(f"report/winner-{name}.txt", winner_file(PROBLEM, best, [first, *TRIALS[1:6], best], PROVENANCE))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("evaluation", document.evaluation(TRIALS[1])),
+        ("optimization", document.optimization("01jd3k7a", Stop.ROUNDS, TRIALS, "there.py")),
+        ("nothing-found", document.optimization("01jd3k7a", Stop.START, TRIALS[3:4], None)),
+        ("fault", document.fault("the disk is full")),
+    ],
+)
+def test_documents(golden: Golden, name: str, text: str) -> None:
+    golden(f"report/{name}.json", json.dumps(json.loads(text), indent=2) + "\n")
+
+
+def test_an_estimate_is_not_compared_with_a_measurement() -> None:
+    assert words.gain(TRIALS) == pytest.approx(93.17 / 31.9)
+    assert words.gain([TRIALS[0], MEASURED]) is None
+    assert "times as fast" not in winner_file(PROBLEM, MEASURED, [TRIALS[0], MEASURED], PROVENANCE)
+
+
+def test_only_what_is_correct_has_a_file() -> None:
+    with pytest.raises(ValueError, match="not correct"):
+        winner_file(PROBLEM, TRIALS[2], TRIALS, PROVENANCE)
+
+
+@given(name=st.text(), run=st.text(), origin=st.text(), gpu=st.text())
+def test_no_words_escape_from_the_header(name: str, run: str, origin: str, gpu: str) -> None:
+    hostile = replace(TRIALS[6], candidate=replace(STAGED, origin=origin), environment=replace(LOCAL, gpu=gpu))
+    text = winner_file(replace(PROBLEM, name=name), hostile, TRIALS, replace(PROVENANCE, run=run, reproduce=name))
+    assert without_header(text) == STAGED.source
+    assert ast.dump(ast.parse(text)) == ast.dump(ast.parse(STAGED.source))
+    encoding, _ = tokenize.detect_encoding(io.BytesIO(text.encode()).readline)
+    assert encoding == "utf-8"
+
+
+def test_a_header_can_name_no_encoding() -> None:
+    text = winner_file(replace(PROBLEM, name="coding: rot13"), TRIALS[6], TRIALS, PROVENANCE)
+    assert tokenize.detect_encoding(io.BytesIO(text.encode()).readline)[0] == "utf-8"
+
+
+def test_a_header_does_not_pile_up() -> None:
+    once = winner_file(PROBLEM, TRIALS[6], TRIALS, PROVENANCE)
+    again = replace(TRIALS[6], candidate=replace(STAGED, source=once))
+    assert winner_file(PROBLEM, again, [*TRIALS, again], PROVENANCE).count("Found by Tilesmith") == 1
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(alphabet=st.characters()), st.lists)
+)
+def test_documents_are_strict(value: object) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    text = document.text({"value": value})
+    assert "\n" not in text
+    assert document.text(json.loads(text, parse_constant=refuse)) == text
+
+
+def test_what_is_not_finite_is_null() -> None:
+    assert json.loads(document.text({"a": math.nan, "b": [math.inf], "c": "\ud800"})) == {
+        "a": None,
+        "b": [None],
+        "c": "?",
+    }
+
+
+@pytest.mark.parametrize(
+    ("time_us", "told"),
+    [(0.5, "0.5 µs"), (41.234, "41.23 µs"), (975.31, "975.3 µs"), (1018.0, "1.018 ms"), (2.5e6, "2.5 s")],
+)
+def test_micros(time_us: float, told: str) -> None:
+    assert words.micros(time_us) == told
+
+
+@pytest.mark.parametrize(("spent_s", "told"), [(8.9, "8 s"), (200, "3 min 20 s"), (7505, "2 h 5 min")])
+def test_seconds(spent_s: float, told: str) -> None:
+    assert words.seconds(spent_s) == told
