@@ -61,11 +61,12 @@ def bench(options: BenchOptions, journal: Path) -> AbstractContextManager[Bench]
 
 def proposer(options: Options) -> Proposer:
     """Who suggests candidates."""
-    from tilesmith.propose import RewriteProposer
+    from tilesmith.propose.proposer import RewriteOptions, RewriteProposer
 
-    return RewriteProposer(
+    wide = RewriteOptions(
         candidate_pool_size=options.candidate_pool_size, num_bottlenecks=options.num_bottlenecks, seed=options.seed
     )
+    return RewriteProposer(wide)
 
 
 def _check_local(options: BenchOptions, found: tuple[gpus.Device, ...]) -> None:
