@@ -74,7 +74,7 @@ def optimize(
     bench: Bench = "auto",
     target: Target = None,
     gpus: Gpus = None,
-    workers_per_gpu: Workers = 2,
+    workers_per_gpu: Workers = 3,
     budget_trials: Trials = None,
     budget_seconds: Seconds = None,
     budget_gpu_seconds: GpuSeconds = None,
@@ -115,7 +115,7 @@ def evaluate(
     bench: Bench = "auto",
     target: Target = None,
     gpus: Gpus = None,
-    workers_per_gpu: Workers = 2,
+    workers_per_gpu: Workers = 3,
     journal: Journal = JOURNAL,
     json: Json = False,
 ) -> Deed:

@@ -25,7 +25,7 @@ class BenchOptions:
     target: str | None = None
     gpus: tuple[int, ...] | None = None
     """None takes every GPU of this host."""
-    workers_per_gpu: int = 2
+    workers_per_gpu: int = 3
 
     def __post_init__(self) -> None:
         kind, _, run = self.bench.partition(":")

@@ -6,7 +6,7 @@ Each is imported when it is chosen, so that nobody waits for a bench that is not
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def bench(options: BenchOptions, journal: Path) -> AbstractContextManager[Bench]
         from tilesmith.journal import open_store
 
         with open_store(journal, must_exist=True) as store:
-            return ReplayBench(store.run(run).trials())
+            return nullcontext(ReplayBench(store.run(run).trials()))
     if kind == "local":
         from tilesmith.bench.local import LocalBench
 
