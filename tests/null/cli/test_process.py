@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -169,3 +171,31 @@ def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(here: Path) -> None:
     resumed, whole = json.loads(run(here, "runs", "--json").stdout)["runs"]
     told = ("trials", "best", "stop")
     assert [resumed[name] for name in told] == [whole[name] for name in told]
+
+
+def test_a_terminal_sees_a_panel_and_a_dumb_one_lines(here: Path) -> None:
+    script = f"""
+        import sys
+        from contextlib import nullcontext
+        sys.path.insert(0, {str(FAKES)!r})
+        from cli_fakes import Halving, WordBench
+        from tilesmith.cli import main, rooms
+
+        rooms.bench, rooms.proposer = lambda *_: nullcontext(WordBench()), lambda _: Halving()
+        sys.exit(main(["optimize", "toy", "--bench", "offline", "--json"]))
+    """
+    for kind, panel in (("xterm", True), ("dumb", False)):
+        master, slave = pty.openpty()
+        asked = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script)],
+            cwd=here, env={**os.environ, "TERM": kind}, stdout=subprocess.PIPE, stderr=slave, timeout=60, check=False,
+        )  # fmt: skip
+        os.close(slave)
+        drawn = os.read(master, 1 << 16).decode()
+        os.close(master)
+        assert asked.returncode == 0
+        assert json.loads(asked.stdout)["best"]["estimate_us"] == 1.0
+        hides_the_cursor = "\x1b[?25l" in drawn
+        assert hides_the_cursor == panel
+        assert ("64.00 times as fast as the start kernel" in drawn) == panel
+        assert ("round 1, trial 2" in drawn) != panel
