@@ -180,6 +180,11 @@ class Run:
         self._seen = 0
         """The last event that `_trials` holds; only later ones are read again."""
 
+    @property
+    def path(self) -> Path:
+        """The journal's file."""
+        return self._database.path
+
     def claim(self) -> None:
         """Become the only writer of this run. Raises `JournalError` where another process writes it."""
         if not self._lock.held:

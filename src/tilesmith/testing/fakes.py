@@ -1,0 +1,83 @@
+"""The three seams in memory: a bench that looks verdicts up, a journal and a proposer that are lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from tilesmith.core.problem import Problem
+from tilesmith.core.trial import Candidate, Correct, Cost, Duplicate, Estimate, Trial, Verdict
+
+
+def correct(time_us: float) -> Correct:
+    """A verdict like an offline bench's."""
+    return Correct(Estimate(time_us), 0.5)
+
+
+class TableBench:
+    """Judges by a function, a dictionary's `__getitem__` for one. Candidates with one fingerprint are duplicates."""
+
+    def __init__(
+        self,
+        verdict: Callable[[Candidate], Verdict],
+        fingerprint: Callable[[Candidate], str | None] = lambda candidate: candidate.id,
+        cost: Cost = Cost(),  # noqa: B008, a frozen value
+    ) -> None:
+        self.asked: list[str] = []
+        """The ids of the candidates that the function was called for, in order."""
+        self._verdict = verdict
+        self._fingerprint = fingerprint
+        self._cost = cost
+
+    def judge(
+        self,
+        problem: Problem,  # noqa: ARG002, the seam's
+        candidates: Sequence[Candidate],
+        trials: Sequence[Trial],
+    ) -> Iterator[Trial]:
+        """See `tilesmith.core.seams.Bench`; what the function raises passes through."""
+        first: dict[str, str] = {}
+        for trial in trials:
+            if trial.fingerprint is not None and not isinstance(trial.verdict, Duplicate):
+                first.setdefault(trial.fingerprint, trial.candidate.id)
+        for candidate in candidates:
+            fingerprint = self._fingerprint(candidate)
+            if fingerprint is not None and fingerprint in first:
+                verdict: Verdict = Duplicate(first[fingerprint])
+            else:
+                self.asked.append(candidate.id)
+                verdict = self._verdict(candidate)
+                if fingerprint is not None:
+                    first[fingerprint] = candidate.id
+            yield Trial(candidate, verdict, fingerprint, cost=self._cost)
+
+
+class ListJournal:
+    """Remembers in memory only."""
+
+    def __init__(self, trials: Iterable[Trial] = ()) -> None:
+        self._trials = list(trials)
+
+    def record(self, trial: Trial) -> None:
+        self._trials.append(trial)
+
+    def trials(self) -> Sequence[Trial]:
+        return tuple(self._trials)
+
+
+class ListProposer:
+    """Proposes what is new in the first of its lists that holds anything new."""
+
+    def __init__(self, *rounds: Sequence[Candidate]) -> None:
+        self._rounds = rounds
+
+    def propose(
+        self,
+        problem: Problem,  # noqa: ARG002, the seam's
+        trials: Sequence[Trial],
+    ) -> Iterable[Candidate]:
+        """See `tilesmith.core.seams.Proposer`."""
+        known = {trial.candidate.id for trial in trials}
+        for candidates in self._rounds:
+            if fresh := {c.id: c for c in candidates if c.id not in known}:
+                return list(fresh.values())
+        return []
