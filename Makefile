@@ -52,7 +52,7 @@ check: .venv/.check
 	$(BIN)/lint-imports
 
 bench: .venv/.run
-	$(BIN)/python benchmarks/run.py
+	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -206,10 +206,7 @@ def doctor(journal: Journal = JOURNAL, json: Json = False) -> Deed:
 def main(words: Sequence[str] | None = None) -> int:
     """Do what the command line says; the exit status is 0, 1 or 2 as every command's page says."""
     words = list(sys.argv[1:] if words is None else words)
-    for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            # File names need not be text; a page with one must print all the same.
-            reconfigure(errors="backslashreplace")
+    _open_streams()
     as_json = "--json" in words
     try:
         parsed: Deed | int | None = app(words, prog_name="tilesmith", standalone_mode=False)
@@ -246,6 +243,17 @@ MACHINE_FAULTS = {
     errno.ENFILE: "close other programs",
     errno.ENOMEM: "close other programs, or use a machine with more memory",
 }
+
+
+def _open_streams() -> None:
+    """Make stdout and stderr such that any text can be written to them."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Closed by whoever started this process.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 (open to the end)
+        if reconfigure := getattr(getattr(sys, name), "reconfigure", None):
+            # File names need not be text; a page with one must print all the same.
+            reconfigure(errors="backslashreplace")
 
 
 def _say(words: str) -> int:

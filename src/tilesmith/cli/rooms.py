@@ -61,12 +61,11 @@ def bench(options: BenchOptions, journal: Path) -> AbstractContextManager[Bench]
 
 def proposer(options: Options) -> Proposer:
     """Who suggests candidates."""
-    from tilesmith.propose.proposer import RewriteOptions, RewriteProposer
+    from tilesmith.propose import RewriteProposer
 
-    wide = RewriteOptions(
+    return RewriteProposer(
         candidate_pool_size=options.candidate_pool_size, num_bottlenecks=options.num_bottlenecks, seed=options.seed
     )
-    return RewriteProposer(wide)
 
 
 def _check_local(options: BenchOptions, found: tuple[gpus.Device, ...]) -> None:

@@ -195,3 +195,14 @@ def test_a_document_is_one_line_of_ascii(tilesmith: Tilesmith, place: Path) -> N
     out = tilesmith("evaluate", "toy", "mine.py", "--json").out
     assert out.isascii()
     assert json.loads(out)["message"] == "no such operator\nat line 3"
+
+
+def test_names_that_are_no_text(tilesmith: Tilesmith, place: Path) -> None:
+    name = os.fsdecode(b"t\xff\ny")
+    (place / "toy").rename(place / name)
+    document = tilesmith("optimize", name, "--json", "--budget-trials", "3").document
+    assert document["verdict"] == "correct"
+    [file] = place.glob("t*_tilesmith.py")
+    assert tilesmith("evaluate", name, str(file), "--json").document["verdict"] == "correct"
+    assert tilesmith("show", document["run"]).status == 0
+    assert tilesmith("runs").status == 0

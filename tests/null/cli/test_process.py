@@ -84,6 +84,11 @@ def test_a_full_device_for_the_answer(here: Path, words: Sequence[str]) -> None:
     assert asked.stderr.count("\n") == 1
 
 
+def test_nobody_listens_at_all(here: Path) -> None:
+    script = f'"{sys.executable}" -m tilesmith.cli runs --json >&- 2>&-'
+    assert subprocess.run(["/bin/sh", "-c", script], cwd=here, check=False).returncode == 0
+
+
 def searching(here: Path, put_away_s: float) -> subprocess.Popen[str]:
     """A search that waits for ever for its fourth candidate, and takes `put_away_s` to put its bench away."""
     script = f"""

@@ -15,6 +15,7 @@ from tilesmith.core.errors import JournalError, OptionError
 from tilesmith.core.problem import Problem, Settings
 from tilesmith.core.trial import Candidate
 from tilesmith.journal import RunOptions, open_store
+from tilesmith.propose import RewriteProposer
 
 TOY = Problem("toy", PROBLEM)
 H200 = gpus.target("h200")
@@ -105,5 +106,4 @@ def test_lists() -> None:
 
 def test_the_beam_is_told_its_width() -> None:
     proposer = rooms.proposer(Options("toy", "", candidate_pool_size=7, num_bottlenecks=3, seed=9))
-    options = getattr(proposer, "options")  # noqa: B009 (the seam promises only `propose`)
-    assert (options.candidate_pool_size, options.num_bottlenecks, options.seed) == (7, 3, 9)
+    assert proposer == RewriteProposer(candidate_pool_size=7, num_bottlenecks=3, seed=9)
