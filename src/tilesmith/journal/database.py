@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,16 +51,20 @@ Statement = tuple[str, Sequence[Value]]
 
 
 class Database:
-    """One connection. Every transaction that `write` returned from is on disk; one that it did not left no trace."""
+    """One connection. Every transaction that `write` returned from is on disk; one that it did not left no trace.
+
+    Threads may share it; they take turns.
+    """
 
     def __init__(self, path: Path, patience_s: float) -> None:
         """Opens the file and makes it a journal where it is empty. Raises `JournalError` and `MachineError`."""
         self.path = path
         self._patience_s = patience_s
+        self._turn = threading.Lock()
         if path.exists() and not path.is_file():
             raise JournalError(f"The journal {path} is not a regular file; name another with --journal.")
         with self._told():
-            self._connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None)
+            self._connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
         try:
             with self._told():
                 self._prepare()
@@ -68,17 +73,20 @@ class Database:
             raise
 
     def close(self) -> None:
-        self._connection.close()
+        with self._turn:
+            self._connection.close()
 
     def read(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
-        with self._told():
+        with self._turn, self._told():
             return self._connection.execute(sql, values).fetchall()
 
-    def write(self, statements: Sequence[Statement]) -> None:
-        """All of them, or none."""
-        with self._told(), self._transaction():
+    def write(self, statements: Sequence[Statement]) -> int:
+        """All of them, or none. Returns the number of the row that the last one inserted."""
+        row = 0
+        with self._turn, self._told(), self._transaction():
             for sql, values in statements:
-                self._connection.execute(sql, values)
+                row = self._connection.execute(sql, values).lastrowid or 0
+        return row
 
     def _prepare(self) -> None:
         run = self._connection.execute

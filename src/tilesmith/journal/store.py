@@ -5,12 +5,13 @@
         stop = search(problem, proposer, bench, run, limits)
         run.stop(stop)
 
-One thread uses a store; other processes, and other stores, may use the same file at the same time.
+Threads may share a store and its runs; other processes, and other stores, may use the same file at the same time.
 """
 
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -176,9 +177,9 @@ class Run:
         self.options = options
         self._database = database
         self._lock = RunLock(_lock_path(database, run))
-        self._trials: list[Trial] = []
-        self._seen = 0
-        """The last event that `_trials` holds; only later ones are read again."""
+        self._turn = threading.RLock()
+        self._known: tuple[tuple[Trial, ...], int] = ((), 0)
+        """Trials, and the number of the last event among them: one value, so that neither is ever without the other."""
 
     @property
     def path(self) -> Path:
@@ -187,26 +188,36 @@ class Run:
 
     def claim(self) -> None:
         """Become the only writer of this run. Raises `JournalError` where another process writes it."""
-        if not self._lock.held:
-            self._lock.acquire(f"Run {self.id} is being written by another process; wait until it ends, or stop it.")
+        with self._turn:
+            if not self._lock.held:
+                self._lock.acquire(
+                    f"Run {self.id} is being written by another process; wait until it ends, or stop it."
+                )
+                self.trials()
 
     def release(self) -> None:
         """Let others write the run."""
-        self._lock.release()
+        with self._turn:
+            self._lock.release()
 
     def record(self, trial: Trial) -> None:
         """Returns when the trial is safe on disk. Claims the run where it is not yet claimed."""
-        self.claim()
         by_id = replace(trial, candidate=replace(trial.candidate, source=trial.candidate.id))
         event = _event(self.id, "trial", by_id, source=trial.candidate.id, time_us=trial.time_us)
-        self._database.write([_source(trial.candidate.source), event])
+        with self._turn:
+            self.claim()
+            known = self.trials()
+            row = self._database.write([_source(trial.candidate.source), event])
+            self._known = ((*known, trial), row)
 
-    def trials(self) -> Sequence[Trial]:
+    def trials(self) -> tuple[Trial, ...]:
         """Every trial recorded so far, in order. What was returned once never changes."""
-        for row in self._database.read(f"{TRIALS} ORDER BY seq", (self.id, self._seen)):
-            self._trials.append(_trial(self._database, row))
-            self._seen = int(row[0] or 0)
-        return tuple(self._trials)
+        with self._turn:
+            known, last = self._known
+            if rows := self._database.read(f"{TRIALS} ORDER BY seq", (self.id, last)):
+                fresh = tuple(_trial(self._database, row) for row in rows)
+                self._known = ((*known, *fresh), int(rows[-1][0] or 0))
+            return self._known[0]
 
     def stop(self, stop: Stop) -> None:
         """Record why the run, or this part of it, ended."""

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -170,6 +171,40 @@ def test_two_stores_share_a_journal_and_see_each_other(path: Path) -> None:
         other.record(trial(9))
         run.record(trial(3))
         assert [len(one.run(r.id).trials()) for r in one.runs()] == [4, 1]
+
+
+def test_threads_share_a_run(path: Path) -> None:
+    """A display reads in its own thread while the search records."""
+    wrong: list[object] = []
+    done = threading.Event()
+    with open_store(path) as store:
+        run = store.create(PROBLEM, OPTIONS)
+
+        def watch() -> None:
+            while not done.is_set():
+                rounds = [one.round for one in run.trials()]
+                if rounds != list(range(len(rounds))) or not store.runs():
+                    wrong.append(rounds)
+
+        threads = [threading.Thread(target=watch) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for number in range(100):
+            run.record(trial(number))
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert [one.round for one in run.trials()] == list(range(100))
+
+
+def test_what_was_recorded_here_is_not_read_again(path: Path) -> None:
+    with open_store(path) as store:
+        run = store.create(PROBLEM, OPTIONS)
+        one = trial(0)
+        run.record(one)
+        assert run.trials()[0] is one
+        assert run.trials() is run.trials()
 
 
 def test_one_writer_a_run(path: Path) -> None:
