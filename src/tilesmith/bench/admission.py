@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tilesmith.bench.compiled import Call, Choice, Compiled, Operator, from_json
+from tilesmith.bench.effort import Effort
 from tilesmith.bench.features import features
 from tilesmith.bench.fingerprint import fingerprint
 from tilesmith.bench.gpus import Gpu
@@ -20,7 +21,6 @@ from tilesmith.core.problem import Problem
 from tilesmith.core.profile import Launch, Profile
 from tilesmith.core.trial import Candidate, Failed, Rejected, Unchecked, Verdict, Wrong
 
-CAPTURE_S = 120.0
 SOURCE_BYTES = 1 << 20
 STAGES = frozenset(("import", "capture", "compile", "launch", "check", "time", "memory"))
 
@@ -44,8 +44,10 @@ class Admitted:
     scratch: Path
     verdict: Verdict | None = None
     call: Call = ()
+    tried: tuple[tuple[int, ...], ...] = ()
+    """For each autotuned launch in the call, which of its configurations, by their order in the source, compile."""
     picks: tuple[int, ...] = ()
-    """For each autotuned launch, the configuration to run where nothing can be timed."""
+    """For each autotuned launch, the configuration to run where nothing can be timed, by that same order."""
     fingerprint: str | None = None
     launches: tuple[Launch, ...] = ()
     profile: Profile | None = None
@@ -80,8 +82,9 @@ def describe(oracle: Process, size: str) -> Scene:
 class Admission:
     """Captures candidates for one target. Threads may share it."""
 
-    def __init__(self, gpu: Gpu, zygote: Zygote) -> None:
+    def __init__(self, gpu: Gpu, zygote: Zygote, effort: Effort) -> None:
         self.gpu = gpu
+        self._effort = effort
         self._zygote = zygote
         self._target = {key: value for key, value in asdict(gpu).items() if isinstance(value, (int, float, str))}
         self._folder = Path(tempfile.mkdtemp(prefix="tilesmith-"))
@@ -99,12 +102,14 @@ class Admission:
             return replace(admitted, verdict=Failed("admit", f"the source is longer than {SOURCE_BYTES} bytes"))
         if not candidate.source.strip():
             return replace(admitted, verdict=Failed("admit", "the source is empty"))
-        with self._zygote.child(str(scratch)) as child:
+        with self._zygote.child(str(scratch), self._effort.memory_bytes) as child:
             child.send({"source": candidate.source, "target": self._target}, scene.packet)
             try:
-                reply = child.receive(CAPTURE_S)
+                reply = child.receive(self._effort.capture_s)
             except Late:
-                return replace(admitted, verdict=Failed("timeout", f"it was not captured within {CAPTURE_S:.0f} s"))
+                return replace(
+                    admitted, verdict=Failed("timeout", f"it was not captured within {self._effort.capture_s:.0f} s")
+                )
             except Garbled as error:
                 return replace(admitted, verdict=Rejected(f"its process sent what is no answer: {error}"))
             except Gone:
@@ -118,24 +123,43 @@ class Admission:
         if "stage" in reply:
             return replace(admitted, verdict=failure(reply))
         call = tuple(_featured(step) for step in from_json(reply["call"]))
+        tried = tuple(tuple(int(number) for number in numbers) for numbers in reply["tried"])
+        admitted = self.examined(replace(admitted, call=call, tried=tried))
+        return replace(admitted, verdict=breach(problem, admitted) or mismatch(reply["outputs"], scene.outputs))
+
+    def examined(self, admitted: Admitted) -> Admitted:
+        """The same with what its call shows; of an autotuned launch the chosen configuration, or the likeliest."""
+        launches: list[Launch] = []
         picks: list[int] = []
-        chosen: list[Compiled] = []
-        for step in call:
+        for step in admitted.call:
             if isinstance(step, Choice):
-                index = choose(step, self.gpu)
-                picks.append(int(reply["tried"][len(picks)][index]))
-                chosen.append(step.configurations[index])
+                index = choose(step, self.gpu) if step.chosen is None else step.chosen
+                picks.append(admitted.tried[len(picks)][index])
+                launches.append(step.configurations[index].launch)
             elif isinstance(step, Compiled):
-                chosen.append(step)
-        admitted = replace(
+                launches.append(step.launch)
+        return replace(
             admitted,
-            call=call,
             picks=tuple(picks),
-            fingerprint=fingerprint(call, self.gpu.name),
-            launches=tuple(compiled.launch for compiled in chosen),
-            profile=estimate(call, self.gpu),
+            fingerprint=fingerprint(admitted.call, self.gpu.name),
+            launches=tuple(launches),
+            profile=estimate(admitted.call, self.gpu),
         )
-        return replace(admitted, verdict=breach(problem, call, chosen) or mismatch(reply["outputs"], scene.outputs))
+
+    def tuned(self, admitted: Admitted, numbers: tuple[int, ...]) -> Admitted:
+        """The same after tuning on a device, which chose these configurations by their order in the source.
+
+        The numbers are the child's word, which decides a fingerprint and no verdict: what fits nowhere is ignored.
+        """
+        left = iter(zip(numbers, admitted.tried, strict=False))
+        call: list[Compiled | Operator | Choice] = []
+        for step in admitted.call:
+            number, tried = next(left, (-1, ())) if isinstance(step, Choice) else (-1, ())
+            if isinstance(step, Choice) and number in tried:
+                call.append(replace(step, chosen=tried.index(number)))
+            else:
+                call.append(step)
+        return self.examined(replace(admitted, call=tuple(call)))
 
     def discard(self, admitted: Admitted) -> None:
         """Remove a candidate's scratch folder."""
@@ -153,16 +177,16 @@ def failure(reply: Message) -> Failed | Unchecked:
     return Failed(stage if stage in STAGES else "crash", message)
 
 
-def breach(problem: Problem, call: Call, chosen: list[Compiled]) -> Verdict | None:
+def breach(problem: Problem, admitted: Admitted) -> Verdict | None:
     """The verdict on a call that breaks the contract whatever it computes."""
-    library = [step.name for step in call if isinstance(step, Operator) and step.kind == "library"]
+    library = [step.name for step in admitted.call if isinstance(step, Operator) and step.kind == "library"]
     if library:
         return Rejected(
             f"it computes outside its own kernels, with the framework's {', '.join(sorted(set(library))[:5])}"
         )
-    if not chosen:
+    if not admitted.launches:
         return Rejected("a call launches no kernel of its own")
-    if not problem.settings.tf32 and any("tf32" in compiled.launch.features for compiled in chosen):
+    if not problem.settings.tf32 and any("tf32" in launch.features for launch in admitted.launches):
         return Wrong(
             'a dot rounds its float32 operands to TF32: give it input_precision="ieee" (or set tf32 in problem.toml)'
         )

@@ -44,13 +44,14 @@ def load(source: str, scratch: str) -> types.ModuleType:
     return module
 
 
-def bind(module: types.ModuleType, init: list[Any], state: dict[str, Any], place: Callable[[Any], Any]) -> Any:
+def bind(module: types.ModuleType, packet: dict[str, Any]) -> Callable[..., Any]:
     """What takes a problem's inputs and returns its outputs.
 
     `kernel_function(*inputs)` gets the reference's parameters and buffers as keyword arguments, dots replaced by
-    underscores, where its signature names them. `ModelNew(*init)` gets the reference's state and goes through `place`
-    to where the inputs are.
+    underscores, where its signature names them. `ModelNew(*init)` is cast to the problem's dtype and gets the
+    reference's state.
     """
+    init, state, dtype = packet["init"], packet["state"], packet["dtype"]
     function = getattr(module, "kernel_function", None)
     if callable(function):
         named = {name.replace(".", "_"): tensor for name, tensor in state.items()}
@@ -64,13 +65,14 @@ def bind(module: types.ModuleType, init: list[Any], state: dict[str, Any], place
     if model_class is None:
         raise Fault("import", "the candidate defines neither kernel_function nor ModelNew")
     try:
-        model = place(model_class(*init))
+        model = model_class(*init)
+        model = model.to(dtype) if dtype else model
         found = model.load_state_dict(state, strict=False)
     except BaseException as error:
         raise Fault("import", f"ModelNew: {explain(error)}") from error
     if found.missing_keys:
         raise Fault("import", f"ModelNew has state that the reference lacks: {', '.join(found.missing_keys[:5])}")
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def explain(error: BaseException) -> str:

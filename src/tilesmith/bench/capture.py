@@ -82,8 +82,7 @@ def _capture(message: Message, packet: bytes, scratch: str) -> Message:
             recorder.name(tensor, name)
         module = load(message["source"], scratch)
         with torch.device("cuda"):
-            dtype = content["dtype"]
-            call = bind(module, init, state, lambda model: model.to(dtype) if dtype else model)
+            call = bind(module, {**content, "init": init, "state": state})
         with recorder.watching():
             outputs = call(*inputs)
         return {"call": to_json(tuple(recorder.call)), "tried": recorder.tried, "outputs": describe(outputs)}
@@ -181,8 +180,11 @@ def install(recorder: Recorder, target: Message) -> None:
     """Make Triton and torch believe in one device of the target's kind, on which nothing runs and all is recorded."""
     import torch
     import triton.testing
+    from torch._subclasses import fake_tensor
     from torch._subclasses.fake_tensor import FakeTensor
 
+    # A torch that was built for CUDA starts a context, for the sake of backward passes, when it makes a fake tensor.
+    fake_tensor.init_gpu_context = lambda _device: None
     torch._C._ensureCUDADeviceGuardSet()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     FakeTensor.data_ptr = lambda self: BASE_ADDRESS + self.storage_offset() * self.element_size()

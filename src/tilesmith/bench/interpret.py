@@ -59,13 +59,9 @@ def _run(wire: Wire, message: Message, scratch: str) -> None:
         module = load(source, scratch)
         for number, path in enumerate(message["sets"]):
             content = torch.load(path, weights_only=False, mmap=False)
-            call = bind(module, content["init"], content["state"], _place(content["dtype"]))
+            call = bind(module, content)
             outputs = call(*content["inputs"])
             wire.send({"outputs": _write(outputs, Path(scratch, f"set{number}"))})
-
-
-def _place(dtype: Any) -> Callable[[Any], Any]:
-    return lambda model: model.to(dtype) if dtype else model
 
 
 def _write(outputs: Any, folder: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch
+from tilesmith.bench.effort import Effort
 from tilesmith.bench.gpus import Gpu
 from tilesmith.bench.pipeline import judge_in_order
 from tilesmith.bench.processes import Child, Process, Zygote
@@ -44,22 +45,6 @@ ELEMENT_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 4, "int64
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
-    """How far checking goes."""
-
-    sets: int = 5
-    """Input sets at most."""
-    check_s: float = 120.0
-    """For all input sets at the small shapes."""
-    full_s: float = 60.0
-    """For all input sets at the full shapes."""
-    full_bytes: int = 1 << 30
-    """Inputs larger than this are not made at full size."""
-    memory_bytes: int = 16 << 30
-    """Address space of a candidate's process."""
-
-
-@dataclass(frozen=True, slots=True)
 class Exam:
     """Prepared input sets at one size."""
 
@@ -82,7 +67,7 @@ class OfflineBench:
         self._oracle = Process("oracle", (), {"CUDA_VISIBLE_DEVICES": ""})
         self._capture = Zygote("capture", environment)
         self._interpret = Zygote("interpret", {**environment, "TRITON_INTERPRET": "1"})
-        self._admission = Admission(self.gpu, self._capture)
+        self._admission = Admission(self.gpu, self._capture, self.effort)
         self._folder = tempfile.TemporaryDirectory(prefix="tilesmith-exam-")
         self._problem: str | None = None
         self._exams: dict[str, Exam | None] = {}
@@ -126,7 +111,7 @@ class OfflineBench:
         def check(admitted: Admitted) -> Trial:
             return settle(admitted, self._check(problem, admitted))
 
-        yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs)
+        yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs, self.jobs)
 
     def _open(self, problem: Problem) -> None:
         load(self._oracle, problem, "full")

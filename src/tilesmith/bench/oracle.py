@@ -7,6 +7,9 @@ reach this one's memory. It hands out packets of inputs, and compares the answer
     describe  size                                what the outputs are, and a packet of meta tensors (no memory)
     prepare   size, folder, sets, memory_bytes    input sets written as files, references computed
     compare   size, set, folder                   the scaled error of the answers in a folder; null is infinite
+    hold      size, sets, memory_bytes            input sets and references made on the GPU and kept there
+    lend      size, slot                          handles on the sets and on a slot's outboxes, which are poisoned
+    collect   size, slot, set                     the scaled error of the answers in a slot's outboxes
 
 A size is a name, "small" or "full". Every answer may be {"fault": text}: the problem itself is at fault.
 """
@@ -23,10 +26,12 @@ import traceback
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.multiprocessing  # registers how tensors travel between processes
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
@@ -114,8 +119,6 @@ class _blame:  # noqa: N801  reads as a verb where it is used
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if error is None or isinstance(error, (Fault, KeyboardInterrupt)):
             return
-        if type(error).__module__.startswith("torch._subclasses"):
-            return
         frames = [frame for frame in traceback.extract_tb(trace) if frame.filename.endswith("problem.py")]
         place = f" (problem.py, line {frames[-1].lineno})" if frames else ""
         text = str(error).strip().splitlines() or ["no message"]
@@ -165,7 +168,7 @@ def hash_of(name: str) -> int:
 
 
 def _permute(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.flatten()[torch.randperm(tensor.numel(), device=tensor.device)].view(tensor.shape)
+    return tensor.flip(tuple(range(tensor.ndim))).roll(1)
 
 
 def prepare(program: Program, inputs: Inputs) -> Prepared:
@@ -239,9 +242,11 @@ def describe(program: Program) -> tuple[list[Message], dict[str, Any]]:
                 inputs = program.make(1)
                 outputs = program.run(inputs.model, inputs.inputs)
                 rows = output_rows(outputs)
-        except Fault:
-            raise
-        except Exception:  # what fake tensors cannot do is many errors; the real run decides
+        except Fault as fault:
+            # Fake tensors cannot do all that real ones can, and say so in many ways: then the real run decides.
+            unlike = type(fault.__cause__).__module__.startswith("torch.")
+            if not unlike and not isinstance(fault.__cause__, (RuntimeError, NotImplementedError)):
+                raise
             inputs = program.make(1)
             rows = output_rows(program.run(inputs.model, inputs.inputs))
         return rows, packet(program, inputs, meta)
@@ -269,6 +274,8 @@ class Question:
         self.program = Program(message["source"], message["constants"], message["dtype"])
         self.tolerance: float = message["tolerance"]
         self.prepared: list[Prepared] = []
+        self.sums: list[int] = []
+        self.outboxes: dict[int, list[list[torch.Tensor]]] = {}
 
     def describe(self, _message: Message) -> tuple[Message, bytes]:
         rows, content = describe(self.program)
@@ -300,13 +307,97 @@ class Question:
                     break
         return {"paths": paths, "names": names}, b""
 
+    def hold(self, message: Message) -> tuple[Message, bytes]:
+        """As `prepare`, in the GPU's memory."""
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        left = message["memory_bytes"]
+        with torch.no_grad():
+            for inputs in variants(self.program, "cuda"):
+                before = torch.cuda.memory_allocated()
+                try:
+                    self.prepared.append(prepare(self.program, inputs))
+                except Fault:
+                    if not self.prepared:
+                        raise
+                    continue
+                taken = torch.cuda.memory_allocated() - before + _nbytes(inputs.inputs)
+                left -= taken
+                torch.cuda.empty_cache()
+                if len(self.prepared) >= message["sets"] or left < taken:
+                    break
+        self.sums = [checksum(prepared.inputs) for prepared in self.prepared]
+        least = _nbytes(self.prepared[0].inputs.inputs) + sum(_nbytes(e.truth) for e in self._expected(0))
+        return {"names": [prepared.inputs.name for prepared in self.prepared], "least_bytes": least}, b""
+
+    def lend(self, message: Message) -> tuple[Message, bytes]:
+        """Handles that another process opens with `pickle`; they are good for one process."""
+        if message["slot"] not in self.outboxes:
+            self.outboxes[message["slot"]] = [
+                [torch.empty(e.truth.shape, dtype=e.dtype, device=e.truth.device) for e in self._expected(number)]
+                for number in range(len(self.prepared))
+            ]
+        outboxes = self.outboxes[message["slot"]]
+        for outbox in (outbox for boxes in outboxes for outbox in boxes):
+            outbox.fill_(math.nan if outbox.is_floating_point() else 1)
+        sets = [packet(self.program, prepared.inputs, lambda tensor: tensor) for prepared in self.prepared]
+        torch.cuda.synchronize()
+        return {}, bytes(ForkingPickler.dumps({"sets": sets, "outboxes": outboxes}))
+
+    def collect(self, message: Message) -> tuple[Message, bytes]:
+        """Compare, poison again, and see whether the inputs are what they were."""
+        number, boxes = message["set"], self.outboxes[message["slot"]][message["set"]]
+        errors = [scaled_error(b, e, self.tolerance) for b, e in zip(boxes, self._expected(number), strict=True)]
+        for outbox in boxes:
+            outbox.fill_(math.nan if outbox.is_floating_point() else 1)
+        intact = checksum(self.prepared[number].inputs) == self.sums[number]
+        torch.cuda.synchronize()
+        return {"error": max(errors) if max(errors) < math.inf else None, "intact": intact}, b""
+
+    def restore(self, _message: Message) -> tuple[Message, bytes]:
+        """Make inputs that somebody has written to what they were, in place."""
+        held = {prepared.inputs.name: prepared.inputs for prepared in self.prepared}
+        for inputs in variants(self.program, "cuda"):
+            if inputs.name in held:
+                for old, new in zip(_tensors(held[inputs.name]), _tensors(inputs), strict=True):
+                    old.copy_(new)
+        torch.cuda.synchronize()
+        return {}, b""
+
+    def _expected(self, number: int) -> list[Expected]:
+        return [e for e in self.prepared[number].expected if isinstance(e, Expected)]
+
     def compare(self, message: Message) -> tuple[Message, bytes]:
-        expected = [e for e in self.prepared[message["set"]].expected if isinstance(e, Expected)]
         errors = [
             scaled_error(read(Path(message["folder"], str(number)), one), one, self.tolerance)
-            for number, one in enumerate(expected)
+            for number, one in enumerate(self._expected(message["set"]))
         ]
         return {"error": max(errors) if max(errors) < math.inf else None}, b""
+
+
+def _tensors(inputs: Inputs) -> list[torch.Tensor]:
+    """Every tensor that candidates are given: inputs, parameters and buffers."""
+    leaves = tree_flatten(inputs.inputs)[0] + list(inputs.model.state_dict().values())
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def _nbytes(value: Any) -> int:
+    return sum(leaf.numel() * leaf.element_size() for leaf in tree_flatten(value)[0] if isinstance(leaf, torch.Tensor))
+
+
+def checksum(inputs: Inputs) -> int:
+    """Changes when the bits of any tensor do: sums of short rows, weighted by where they stand."""
+    total = 0
+    for tensor in _tensors(inputs):
+        flat = tensor.detach().contiguous().reshape(-1)
+        bits = flat.view(_INTEGERS[flat.element_size()])
+        whole = bits.numel() // 509 * 509
+        rows = bits[:whole].view(-1, 509).sum(1, dtype=torch.int64)
+        weights = torch.arange(1, rows.numel() + 1, device=rows.device)
+        total = total * 31 + int((rows * weights).sum()) + int(bits[whole:].sum(dtype=torch.int64))
+    return total
+
+
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def read(path: Path, expected: Expected) -> torch.Tensor:
@@ -323,7 +414,18 @@ def main(descriptor: int) -> None:
     die_with_parent()
     wire = adopt(descriptor)
     questions: dict[str, Question] = {}
-    actions = {"describe": Question.describe, "prepare": Question.prepare, "compare": Question.compare}
+    actions = {
+        method.__name__: method
+        for method in (
+            Question.describe,
+            Question.prepare,
+            Question.compare,
+            Question.hold,
+            Question.lend,
+            Question.collect,
+            Question.restore,
+        )
+    }
     wire.send({"ready": True})
     while True:
         try:

@@ -16,22 +16,23 @@ def judge_in_order(
     admit: Callable[[Candidate], Admitted],
     check: Callable[[Admitted], Trial],
     settle: Callable[[Admitted, Verdict], Trial],
-    width: int,
+    cores: int,
+    slots: int,
 ) -> Iterator[Trial]:
-    """One trial a candidate, in order. At most `width` admissions run or wait ahead of the first that is unsettled.
+    """One trial a candidate, in order: `cores` admissions and `slots` checks at a time.
 
     Which of two equal candidates counts as the duplicate depends on their order alone, not on which was faster to
     compile: a resumed run must answer as one that was never cut.
     """
-    judged = {trial.fingerprint: trial.candidate.id for trial in reversed(trials) if trial.fingerprint}
+    judged = {trial.fingerprint: _original(trial) for trial in reversed(trials) if trial.fingerprint}
     waiting = iter(candidates)
     admissions: deque[Future[Admitted]] = deque()
     checks: deque[Future[Trial]] = deque()
-    with ThreadPoolExecutor(width) as cores, ThreadPoolExecutor(width) as judges:
+    with ThreadPoolExecutor(cores) as admitters, ThreadPoolExecutor(slots) as judges:
         try:
             while True:
-                while len(admissions) + len(checks) < 2 * width and (candidate := next(waiting, None)):
-                    admissions.append(cores.submit(admit, candidate))
+                while len(admissions) + len(checks) < cores + 2 * slots and (candidate := next(waiting, None)):
+                    admissions.append(admitters.submit(admit, candidate))
                 if not admissions and not checks:
                     return
                 if checks and (checks[0].done() or not admissions):
@@ -54,3 +55,7 @@ def _duplicate(admitted: Admitted, judged: dict[str, str]) -> Duplicate | None:
     """The verdict on a candidate whose fingerprint is known; the first of a fingerprint makes it known."""
     of = judged.setdefault(admitted.fingerprint or admitted.candidate.id, admitted.candidate.id)
     return None if of == admitted.candidate.id else Duplicate(of)
+
+
+def _original(trial: Trial) -> str:
+    return trial.verdict.of if isinstance(trial.verdict, Duplicate) else trial.candidate.id

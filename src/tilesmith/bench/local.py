@@ -1,0 +1,400 @@
+"""The bench on this host's GPUs.
+
+Per GPU: an oracle that holds inputs and answers in that GPU's memory, a warm runner that forks a child a candidate, a
+lease shared for checks and exclusive for timing, and the fastest candidate so far in a child of its own that stays, so
+that every new one is timed in alternation with it. Capture and compilation run on CPU cores, outside any lease.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any, Self
+
+from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch
+from tilesmith.bench.compiled import Choice
+from tilesmith.bench.effort import Effort
+from tilesmith.bench.gpus import Device, lease
+from tilesmith.bench.pipeline import judge_in_order
+from tilesmith.bench.processes import Child, Process, Zygote
+from tilesmith.bench.timing import alternate
+from tilesmith.bench.wire import Garbled, Gone, Late, Message, WireError
+from tilesmith.core.errors import MachineError
+from tilesmith.core.problem import Problem
+from tilesmith.core.search import best
+from tilesmith.core.trial import (
+    Candidate,
+    Correct,
+    Cost,
+    Environment,
+    Failed,
+    Rejected,
+    Timing,
+    Trial,
+    Verdict,
+    Wrong,
+)
+
+PROTECTION = "process group, clean environment, resource limits"
+FLOOR_SHARE = 0.9
+"""Of the time that the least traffic takes at the datasheet's bandwidth: what claims to be faster is not believed."""
+
+
+class Stopped(Exception):
+    """Ends the judging of one candidate with a verdict."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(str(verdict))
+        self.verdict = verdict
+
+
+@dataclass(slots=True)
+class Runner:
+    """A candidate in a child of its own, with the inputs open."""
+
+    candidate: Candidate
+    child: Child
+    slot: int
+    life: ExitStack
+
+    def ask(self, message: Message, timeout_s: float, what: str, zygote: Zygote) -> Message:
+        """A reply. Raises `Stopped` with the verdict where there is none or it tells of a failure."""
+        self.child.send(message)
+        try:
+            reply = self.child.receive(timeout_s)
+        except Late:
+            raise Stopped(Failed("timeout", f"{what} took more than {timeout_s:.0f} s")) from None
+        except Garbled as error:
+            raise Stopped(Rejected(f"its process sent what is no answer: {error}")) from None
+        except Gone:
+            raise Stopped(Failed("crash", f"in {what} {zygote.why(self.child)}")) from None
+        if "stage" in reply:
+            raise Stopped(failure(reply))
+        return reply
+
+
+class Station:
+    """One GPU of this host with its processes."""
+
+    def __init__(self, device: Device, slots: int, environment: dict[str, str], effort: Effort) -> None:
+        self.device = device
+        self._effort = effort
+        self.free = slots
+        visible = {"CUDA_VISIBLE_DEVICES": device.uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        self.oracle = Process("oracle", (), visible)
+        self.zygote = Zygote("device", {**environment, **visible})
+        self.names: list[str] = []
+        self.least_bytes = 0
+        self._slots = set(range(slots + 2))
+        self._lock = threading.Lock()
+        self._rival: Runner | None = None
+        self._dirty = False
+        """Whether inputs were found changed and not yet made what they were."""
+        self._folder = tempfile.TemporaryDirectory(prefix="tilesmith-gpu-")
+
+    def load(self, problem: Problem) -> None:
+        """Make the inputs and the expected outputs on the GPU."""
+        self._retire()
+        load(self.oracle, problem, "full")
+        allowed = int(self.device.memory_bytes * self._effort.gpu_share)
+        with lease(self.device.uuid, "shared"):
+            reply, _ = ask(
+                self.oracle, {"do": "hold", "size": "full", "sets": self._effort.sets, "memory_bytes": allowed}
+            )
+        self.names, self.least_bytes = reply["names"], reply["least_bytes"]
+
+    def judge(
+        self, admitted: Admitted, scene: Scene, rival: Candidate | None, *, alone: bool
+    ) -> tuple[Verdict, Cost, tuple[int, ...]]:
+        """Check, then time; also what autotuning chose. The GPU is leased for no longer than either takes.
+
+        With `alone` nobody else runs on the GPU during the check either. Raises `Disturbed` where others did and the
+        inputs were found changed.
+        """
+        cost = Cost()
+        tuned: tuple[int, ...] = ()
+        runner: Runner | None = None
+        try:
+            with lease(self.device.uuid, "exclusive" if alone else "shared"):
+                if alone and self._dirty:
+                    ask(self.oracle, {"do": "restore", "size": "full"})
+                    self._dirty = False
+                runner = self._open(admitted.candidate, str(admitted.scratch))
+                error, tuned = self._check(runner, scene, alone=alone)
+            with lease(self.device.uuid, "exclusive"):
+                began = time.monotonic()
+                timing, measured_s = self._time(runner, scene, rival)
+                if timing.rival_us is None or timing.time_us < timing.rival_us:
+                    self._retire()
+                    self._rival, runner = runner, None
+                cost = Cost(gpu_s=time.monotonic() - began, measured_s=measured_s)
+            return Correct(timing, error), cost, tuned
+        except Stopped as stopped:
+            return stopped.verdict, cost, tuned
+        finally:
+            if runner is not None:
+                runner.life.close()
+
+    def _open(self, candidate: Candidate, scratch: str) -> Runner:
+        with self._lock:
+            slot = self._slots.pop()
+        life = ExitStack()
+        life.callback(self._slots.add, slot)
+        try:
+            child = life.enter_context(self.zygote.child(scratch))
+            _, packet = ask(self.oracle, {"do": "lend", "size": "full", "slot": slot})
+            runner = Runner(candidate, child, slot, life)
+            with suppress(WireError):
+                child.wire.send({"do": "open", "source": candidate.source}, packet)
+            try:
+                reply = child.receive(self._effort.open_s)
+            except Late:
+                raise Stopped(Failed("timeout", f"its import took more than {self._effort.open_s:.0f} s")) from None
+            except Garbled as error:
+                raise Stopped(Rejected(f"its process sent what is no answer: {error}")) from None
+            except Gone:
+                raise Stopped(Failed("crash", f"in its import {self.zygote.why(child)}")) from None
+            if "machine" in reply:
+                raise MachineError(f"a runner cannot use {self.device.name}: {reply['machine']}")
+            if "stage" in reply:
+                raise Stopped(failure(reply))
+            return runner
+        except BaseException:
+            life.close()
+            raise
+
+    def _check(self, runner: Runner, scene: Scene, *, alone: bool) -> tuple[float, tuple[int, ...]]:
+        reply = runner.ask({"do": "check"}, self._effort.check_s, "the check", self.zygote)
+        try:
+            sets = {str(number): rows for number, rows in enumerate(reply["sets"])}
+            tuned = tuple(int(number) for number in reply["tuned"])
+            error, intact = self._collect(runner, sets, scene)
+        except (KeyError, TypeError, ValueError) as fault:
+            raise Stopped(Rejected(f"its process sent what is no answer: {str(fault)[:300]}")) from fault
+        if intact:
+            return error, tuned
+        if alone:
+            raise self._spoilt()
+        self._dirty = True
+        raise Disturbed
+
+    def _collect(self, runner: Runner, sets: dict[str, Any], scene: Scene) -> tuple[float, bool]:
+        """The largest scaled error of the delivered answers, and whether the inputs are what they were."""
+        worst, intact = 0.0, True
+        for key, rows in sets.items():
+            number = int(key)
+            if wrong := mismatch(rows, scene.outputs):
+                raise Stopped(wrong)
+            request = {"do": "collect", "size": "full", "slot": runner.slot, "set": number}
+            reply, _ = ask(self.oracle, request)
+            error, name = reply["error"], self.names[number]
+            intact = intact and reply["intact"]
+            if not intact:
+                break
+            if error is None:
+                raise Stopped(Wrong(f"on the inputs '{name}' it returns NaN, infinity or memory that it never wrote"))
+            if error > 1:
+                raise Stopped(Wrong(f"on the inputs '{name}' its error is {error:.3g} times the limit", error))
+            worst = max(worst, error)
+        return worst, intact
+
+    def _time(self, runner: Runner, scene: Scene, rival: Candidate | None) -> tuple[Timing, float]:
+        """Under an exclusive lease: alternate with the rival, then check what the timed launches returned."""
+        opponent = self._opponent(runner.candidate, rival)
+        measured = [0.0]
+        answers: dict[str, Any] = {}
+
+        def batch(of: Runner, launches: int) -> list[float]:
+            began = time.monotonic()
+            reply = of.ask({"do": "time", "launches": launches}, self._effort.time_s, "timing", self.zygote)
+            wall_us = 1e6 * (time.monotonic() - began)
+            measured[0] += wall_us / 1e6
+            times = [float(value) for value in reply["times_us"]]
+            if len(times) != launches or not all(value > 0 for value in times):
+                raise Stopped(Rejected("its process sent times that are none"))
+            if sum(times) > wall_us:
+                raise Stopped(Rejected(f"its launches took {sum(times):.0f} us by its clock, {wall_us:.0f} us by ours"))
+            if of is runner:
+                answers.update(reply["sets"])
+            return times
+
+        def theirs(launches: int) -> list[float]:
+            if opponent is None:
+                return []
+            try:
+                return batch(opponent, launches)
+            except Stopped as stopped:
+                self._retire()
+                raise MachineError(f"the fastest candidate so far failed while it was timed again: {stopped}") from None
+
+        timing = alternate(
+            lambda n: batch(runner, n), theirs if opponent else None, opponent.candidate.id if opponent else None
+        )
+        floor_us = 1e6 * self.least_bytes / self.device.gpu.dram_bytes_per_s
+        if timing.time_us < FLOOR_SHARE * floor_us:
+            raise Stopped(
+                Rejected(f"{timing.time_us:.1f} us is less than moving its inputs and outputs takes: {floor_us:.1f} us")
+            )
+        _, intact = self._collect(runner, answers, scene)
+        if not intact:
+            raise self._spoilt()
+        return timing, measured[0]
+
+    def _spoilt(self) -> Stopped:
+        """Under an exclusive lease it is clear who changed the inputs. Make them what they were."""
+        ask(self.oracle, {"do": "restore", "size": "full"})
+        self._dirty = False
+        return Stopped(Wrong("it writes to its inputs"))
+
+    def _opponent(self, candidate: Candidate, rival: Candidate | None) -> Runner | None:
+        """The fastest on this GPU, in its child; before there is one, the fastest of the run so far."""
+        if self._rival is None and rival is not None and rival.id != candidate.id:
+            try:
+                self._rival = self._open(rival, tempfile.mkdtemp(dir=self._folder.name))
+                self._rival.ask({"do": "check"}, self._effort.check_s, "the check", self.zygote)
+            except Stopped:
+                self._retire()
+        return self._rival
+
+    def _retire(self) -> None:
+        if self._rival is not None:
+            self._rival.life.close()
+            self._rival = None
+
+    def close(self) -> None:
+        self._retire()
+        self.zygote.close()
+        self.oracle.close()
+        self._folder.cleanup()
+
+
+class Disturbed(Exception):
+    """Inputs changed while several candidates were running: nobody knows who did it."""
+
+
+class LocalBench:
+    """Judges on GPUs of this host. A context manager: its processes end with the block."""
+
+    def __init__(
+        self, devices: Sequence[Device], workers_per_gpu: int = 3, jobs: int | None = None, effort: Effort | None = None
+    ) -> None:
+        if not devices:
+            raise MachineError("no NVIDIA GPU was found; use --bench offline")
+        self.devices = tuple(devices)
+        self.workers_per_gpu = workers_per_gpu
+        self.jobs = jobs or os.cpu_count() or 1
+        self.effort = effort or Effort()
+
+    def __enter__(self) -> Self:
+        environment = {"TRITON_DISABLE_LINE_INFO": "1", "OMP_NUM_THREADS": "1"}
+        self._capture = Zygote("capture", {**environment, "CUDA_VISIBLE_DEVICES": ""})
+        self._stations = [Station(device, self.workers_per_gpu, environment, self.effort) for device in self.devices]
+        self._admission = Admission(self.devices[0].gpu, self._capture, self.effort)
+        self._turn = threading.Condition()
+        self._problem: str | None = None
+        self._scene: Scene
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._capture.close()
+        for station in self._stations:
+            station.close()
+        self._admission.close()
+
+    def judge(self, problem: Problem, candidates: Sequence[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
+        """See `tilesmith.core.seams.Bench`. Raises `ProblemError` where the reference cannot be executed."""
+        if not candidates:
+            return
+        if self._problem != problem.id:
+            self._open(problem)
+        champion = [best(trials)]
+        clock: dict[str, float] = {}
+
+        def admit(candidate: Candidate) -> Admitted:
+            clock[candidate.id] = time.monotonic()
+            return self._admission.admit(problem, candidate, self._scene)
+
+        def settle(admitted: Admitted, verdict: Verdict) -> Trial:
+            self._admission.discard(admitted)
+            return self._trial(admitted, verdict, Cost(wall_s=time.monotonic() - clock[admitted.candidate.id]))
+
+        def check(admitted: Admitted) -> Trial:
+            station = self._claim()
+            try:
+                rival = champion[0].candidate if champion[0] else None
+                verdict, cost, tuned = self._judge(station, admitted, rival)
+            finally:
+                self._release(station)
+            cost = replace(cost, wall_s=time.monotonic() - clock[admitted.candidate.id])
+            admitted = self._admission.tuned(admitted, tuned) if tuned else admitted
+            trial = self._trial(admitted, verdict, cost, station.device)
+            self._admission.discard(admitted)
+            if best([t for t in (champion[0], trial) if t]) is trial:
+                champion[0] = trial
+            return trial
+
+        slots = self.workers_per_gpu * len(self._stations)
+        yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs, slots)
+
+    def _judge(
+        self, station: Station, admitted: Admitted, rival: Candidate | None
+    ) -> tuple[Verdict, Cost, tuple[int, ...]]:
+        # What tunes itself must do so undisturbed.
+        tunes = any(isinstance(step, Choice) for step in admitted.call)
+        try:
+            return station.judge(admitted, self._scene, rival, alone=tunes)
+        except Disturbed:
+            # Once more, with nobody else on the GPU: then it is known who writes to the inputs.
+            return station.judge(admitted, self._scene, rival, alone=True)
+
+    def _open(self, problem: Problem) -> None:
+        load(self._stations[0].oracle, problem, "full")
+        self._scene = describe(self._stations[0].oracle, "full")
+        for station in self._stations:
+            station.load(problem)
+        self._problem = problem.id
+
+    def _claim(self) -> Station:
+        """The GPU with the most free slots."""
+        with self._turn:
+            self._turn.wait_for(lambda: any(station.free for station in self._stations))
+            station = max(self._stations, key=lambda one: one.free)
+            station.free -= 1
+            return station
+
+    def _release(self, station: Station) -> None:
+        with self._turn:
+            station.free += 1
+            self._turn.notify()
+
+    def _trial(self, admitted: Admitted, verdict: Verdict, cost: Cost, device: Device | None = None) -> Trial:
+        device = device or self.devices[0]
+        environment = Environment(
+            "local",
+            device.gpu.name,
+            device.name,
+            device.driver,
+            version("torch"),
+            version("triton"),
+            platform.python_version(),
+        )
+        return Trial(
+            admitted.candidate,
+            verdict,
+            admitted.fingerprint,
+            admitted.launches,
+            admitted.profile,
+            cost,
+            environment,
+            PROTECTION,
+        )
