@@ -258,7 +258,7 @@ class Program:
                     seen.add(name)
                     if name in kernel.parameters:
                         known = launch.argument(name) if launch else None
-                        if launch is None or (isinstance(known, str) and "[" in known):
+                        if known is None or (isinstance(known, str) and "[" in known):
                             found.add(name)
                     todo += [value for target, value in kernel.assigned if target == name]
         return frozenset(found)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, zip_longest
 
 from tilesmith.core.errors import OptionError
 from tilesmith.core.problem import Problem
@@ -52,13 +52,16 @@ class RewriteProposer:
         seen = {trial.candidate.id for trial in trials}
         found: list[Candidate] = []
         for parents in (pool, *((trial,) for trial in others)):
-            turns = zip_longest(*(self.variants(parent) for parent in parents))
-            for candidate in chain.from_iterable(turns):
-                if len(found) == self.proposals:
-                    return tuple(found)
-                if candidate is not None and candidate.id not in seen:
+            queues = deque(iter(self.variants(parent)) for parent in parents)
+            while queues and len(found) < self.proposals:
+                queue = queues.popleft()
+                candidate = next((candidate for candidate in queue if candidate.id not in seen), None)
+                if candidate is not None:
                     seen.add(candidate.id)
                     found.append(candidate)
+                    queues.append(queue)
+            if len(found) == self.proposals:
+                break
         return tuple(found)
 
     def variants(self, parent: Trial) -> tuple[Candidate, ...]:

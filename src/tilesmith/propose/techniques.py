@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
+from tilesmith.core.profile import Launch
 from tilesmith.core.trial import Trial
 from tilesmith.propose.diagnose import multiprocessors
 from tilesmith.propose.knobs import knobs, mask_of
@@ -41,8 +43,13 @@ class TechniqueVector:
 
 def vector(trial: Trial) -> TechniqueVector:
     """The techniques of a trial's candidate; none for a source that is not Python."""
+    return _vector(trial.candidate.source, trial.launches, multiprocessors(trial))
+
+
+@lru_cache(maxsize=4096)
+def _vector(source: str, launches: tuple[Launch, ...], count: int) -> TechniqueVector:
     try:
-        program = parse(trial.candidate.source, trial.launches, multiprocessors(trial))
+        program = parse(source, launches, count)
     except SyntaxError:
         return TechniqueVector(())
     return TechniqueVector(tuple(technique.name for technique in TECHNIQUES if technique.seen(program)))

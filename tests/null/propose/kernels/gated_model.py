@@ -1,6 +1,6 @@
 """A module; tile sizes as defaults of the host function; no masks."""
 
-# ruff: noqa: ARG, N, PIE
+# ruff: noqa
 
 import torch
 import triton

@@ -1,6 +1,6 @@
 """Offsets from the loop variable; tile sizes in locals of the host function."""
 
-# ruff: noqa: ARG, N, PIE
+# ruff: noqa
 
 import torch
 import triton

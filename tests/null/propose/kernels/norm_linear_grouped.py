@@ -1,6 +1,6 @@
 """A one-dimensional grid that the kernel divides into rows and columns; pointers; one configuration of a tuner."""
 
-# ruff: noqa: ARG, N, PIE
+# ruff: noqa
 
 import torch
 import triton

@@ -1,6 +1,6 @@
 """One loop with two sums; a two-dimensional grid; masks everywhere."""
 
-# ruff: noqa: ARG, N, PIE
+# ruff: noqa
 
 import torch
 import triton
