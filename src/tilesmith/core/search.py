@@ -59,15 +59,18 @@ def search(
                 return stop
         return limits.reached(trials, time.monotonic() - began)
 
-    unstarted = problem.start is not None and not journal.trials()
-    if unstarted and (stop := judge(0, [Candidate(problem.start or "", origin="start")])):
-        return stop
-    if problem.start is not None and not isinstance(journal.trials()[0].verdict, Correct):
-        return Stop.START
+    if problem.start is not None:
+        stop = None if journal.trials() else judge(0, [Candidate(problem.start, origin="start")])
+        if journal.trials() and not isinstance(journal.trials()[0].verdict, Correct):
+            return Stop.START
+        if stop:
+            return stop
     number = max((trial.round for trial in journal.trials()), default=0) or 1
-    while limits.rounds is None or number <= limits.rounds:
+    while True:
         if stop := limits.reached(journal.trials(), time.monotonic() - began):
             return stop
+        if limits.rounds is not None and number > limits.rounds:
+            return Stop.ROUNDS
         complete = [trial for trial in journal.trials() if trial.round < number]
         known = {trial.candidate.id for trial in complete}
         fresh = list({c.id: c for c in proposer.propose(problem, complete) if c.id not in known}.values())
@@ -78,4 +81,3 @@ def search(
         if todo and (stop := judge(number, todo)):
             return stop
         number += 1
-    return Stop.ROUNDS
