@@ -41,8 +41,10 @@ demo: .venv/.run
 	@echo "What this machine can do:                   $(BIN)/tilesmith doctor"
 
 # The marked tests run twice: first with the second Triton laid over the first, then with all the others.
-test: .venv/.test .venv/.triton-second
-	PYTHONPATH=.venv/triton-second $(BIN)/python -m pytest -n $(JOBS) -m triton tests/null/bench
+test: .venv/.test
+	@if $(MAKE) --no-print-directory .venv/.triton-second; then \
+		PYTHONPATH=.venv/triton-second $(BIN)/python -m pytest -n $(JOBS) -m triton tests/null/bench; \
+	else echo "skipped: the marked tests with a second Triton, which could not be installed here"; fi
 	$(BIN)/python -m pytest -n $(JOBS)
 
 check: .venv/.check
