@@ -23,30 +23,39 @@ FIRST_LAUNCH_S = 3.3e-6
 NEXT_LAUNCH_S = 1.5e-6
 RAMP_S = 0.6e-6
 """Filling the multiprocessors with programs and draining them."""
-DRAM_LATENCY_S = 0.7e-6
+PROGRAMS_PER_CLOCK = 0.84
+"""That the GPU starts."""
+DRAM_LATENCY_S = 0.6e-6
 L2_LATENCY_S = 0.3e-6
 ITERATION_S = 0.03e-6
-"""Barriers and address arithmetic of one pass of a loop."""
-SM_BYTES_PER_CLOCK = 23.4
+"""Address arithmetic and the jump of one pass of a loop."""
+HANDOVER_S = 0.12e-6
+"""Of one pass of a loop with asynchronous copies: the wait, the barrier and the first matrix instruction."""
+SM_BYTES_PER_CLOCK = 43.0
 """What one multiprocessor pulls through its port to the L2 cache."""
 WRITE_COST = 1.07
 """Of a byte written to device memory, against one read."""
 DIRTY_SHARE = 0.42
-"""Of the L2 cache that the bench leaves behind dirty, so that a kernel's first reads push writes out."""
+"""Of the L2 cache that a kernel leaves dirty behind it, and the bench before it."""
 L2_SHARE = 0.75
 """Of the L2 cache that a tensor may fill and still be found there."""
-ATOMIC_S = 2.5e-9
+ATOMIC_S = 1.8e-9
 """Between two atomics on one address."""
-ATOMICS_PER_CLOCK = 512.0
+ATOMICS_PER_CLOCK = 128.0
 """On different addresses, whole GPU."""
-NARROW_COST = 3.0
-"""Lane operations that one load instruction brings with it."""
+ACCESS_LANES = 12.0
+"""Lane operations that one load or store of a thread takes, whatever its width."""
+SPILL_BYTES = 200_000
+"""Spilled registers of the programs on one multiprocessor that no longer fit its first-level cache."""
 FLIGHT_SHARE = 0.6
 """Of a thread's registers that can wait for loads."""
-LANES = 128
-"""Of one multiprocessor."""
+UNROLL_BYTES = 32
+"""Loops that load less than this a thread and pass are unrolled by the assembler, up to `UNROLL` times."""
+UNROLL = 4.0
 MMA_SHARE = 0.62
 """Of the rate of warp-group instructions that plain matrix instructions reach where there are both."""
+EVEN_SHARE = 0.7
+"""Of the multiprocessors that must have work in every wave, or the launch has too few programs."""
 NORM = 5.0
 
 
@@ -138,38 +147,39 @@ def _kernel(compiled: Compiled, gpu: Gpu, launch_s: float, cache: _Cache) -> Ker
     waves = programs / (held * gpu.multiprocessors)
 
     read_bytes, written_bytes = _dram(compiled, done, programs, waves, gpu, cache)
-    evicted = min(cache.dirty_bytes, DIRTY_SHARE * read_bytes) * (0.5 if "evict_first" in launch.features else 1.0)
+    evicted = min(cache.dirty_bytes, DIRTY_SHARE * (read_bytes + written_bytes))
+    evicted *= 0.5 if "evict_first" in launch.features else 1.0
     dram_s = (read_bytes + WRITE_COST * (written_bytes + evicted)) / gpu.readable_bytes_per_s
-
-    moved = done.moved + _spilled(compiled, done)
-    share_cold = min(1.0, (read_bytes + written_bytes) / (programs * done.moved)) if done.moved else 0.0
-    program = _Program(
-        bytes_s=moved / _port(gpu),
-        alu_s=_lanes(compiled, done) / (gpu.fp32_flops / 2 / gpu.multiprocessors),
-        dot_s=sum(_dot_s(dot, compiled, gpu) for dot in done.dots),
-        serial_s=_serial(compiled, done, share_cold, gpu),
-    )
+    moved = programs * done.moved
+    share_cold = min(1.0, read_bytes / moved) if moved else 0.0
+    program = _program(compiled, done, share_cold, held, gpu)
     atomics_s = _atomics(compiled, done, programs, gpu)
+    start_s = programs / (PROGRAMS_PER_CLOCK * gpu.clock_hz)
 
-    busiest_s = program.on_one(math.ceil(programs / gpu.multiprocessors), held)
+    together = held * gpu.multiprocessors
+    full, rest = divmod(programs, together)
+    waves_s = full * program.wave(held, dram_s * together / programs)
+    if rest:
+        waves_s += program.wave(math.ceil(rest / gpu.multiprocessors), dram_s * rest / programs)
     longest_s = program.alone_s * done.imbalance
-    even_s = program.on_one(programs / gpu.multiprocessors, held)
-    body_s = _norm((dram_s, busiest_s, longest_s, atomics_s))
+    body_s = _norm((waves_s, longest_s, atomics_s, start_s))
+    fill_s = RAMP_S + (DRAM_LATENCY_S if done.moved else 0.0)
+
     share = programs / gpu.multiprocessors
-    times: dict[Limiter, float] = {
-        "dram": dram_s,
+    serial_s = program.serial_s * max(1.0, waves)
+    local: dict[Limiter, float] = {
         "l2": share * program.bytes_s,
         "tensor": share * program.dot_s,
         "alu": share * program.alu_s,
-        "atomics": atomics_s,
-        "latency": share / held * program.serial_s if waves > 1 else program.serial_s,
+        "latency": serial_s,
     }
+    times: dict[Limiter, float] = {"dram": dram_s, "atomics": atomics_s, "launch": launch_s + fill_s + start_s, **local}
     limiter = max(times, key=lambda name: times[name])
-    if max(busiest_s, longest_s) > 1.3 * max(even_s, *times.values(), 1e-12):
+    # Work of the multiprocessors themselves goes faster where more of them take part in it.
+    columns = math.ceil(programs / gpu.multiprocessors) if waves <= 1 else math.ceil(waves) * held
+    uneven = programs < EVEN_SHARE * columns * gpu.multiprocessors or longest_s > waves_s
+    if uneven and limiter != "launch" and body_s > 1.3 * max(dram_s, atomics_s):
         limiter = "parallelism"
-    fill_s = RAMP_S + (DRAM_LATENCY_S if done.moved else 0.0)
-    if launch_s + fill_s > body_s:
-        limiter = "launch"
     return KernelProfile(
         kernel=launch.kernel,
         time_us=1e6 * (launch_s + fill_s + body_s),
@@ -190,27 +200,58 @@ class _Program:
     alu_s: float
     dot_s: float
     serial_s: float
-
-    @property
-    def shared_s(self) -> float:
-        return _norm((self.bytes_s, self.alu_s, self.dot_s))
+    exposed_s: float
+    """The part of `serial_s` in which it asks nothing of the memory, outside loops."""
 
     @property
     def alone_s(self) -> float:
-        return _norm((self.shared_s, self.serial_s))
+        return _norm((self.bytes_s, self.alu_s, self.dot_s, self.serial_s))
 
-    def on_one(self, programs: float, held: int) -> float:
-        """Of so many programs on one multiprocessor that holds `held` at once: whole waves, and the ragged last."""
-        whole, rest = divmod(programs, held)
-        last = _norm((rest * self.shared_s, self.serial_s)) if rest else 0.0
-        return whole * _norm((held * self.shared_s, self.serial_s)) + last
+    def wave(self, programs: int, dram_s: float) -> float:
+        """Of so many programs at once on a multiprocessor, while device memory needs `dram_s` for all of them."""
+        shared = (programs * each for each in (self.bytes_s, self.alu_s, self.dot_s))
+        return _norm((*shared, self.serial_s, dram_s)) + self.exposed_s / programs
+
+
+def _program(compiled: Compiled, done: Work, share_cold: float, held: int, gpu: Gpu) -> _Program:
+    """The waits of a program overlap its arithmetic where copies are asynchronous, and only there."""
+    launch = compiled.launch
+    threads = 32 * launch.warps
+    passes = max(1.0, done.iterations)
+    spilled_bytes = 4.0 * launch.spills * threads
+    beyond = 0.25 + 2.75 * min(1.0, spilled_bytes * held / SPILL_BYTES)
+    width = load_bytes(compiled.ptx) or 16.0
+    accesses = (done.loaded + done.stored) / width + 2 * launch.spills * threads * passes
+
+    lanes_per_s = gpu.fp32_flops / 2 / gpu.multiprocessors
+    bytes_s = (done.moved + 2 * spilled_bytes * passes * beyond) / (SM_BYTES_PER_CLOCK * gpu.clock_hz)
+    alu_s = (done.alu + ACCESS_LANES * accesses) / lanes_per_s
+    dot_s = sum(_dot_s(dot, compiled, gpu) for dot in done.dots)
+
+    latency_s = L2_LATENCY_S + share_cold * (DRAM_LATENCY_S - L2_LATENCY_S)
+    # Few warps do not keep every unit of a multiprocessor busy.
+    own_alu_s = done.alu / lanes_per_s / min(1.0, launch.warps / 8)
+    own_dot_s = dot_s / min(1.0, launch.warps / 4)
+    if {"cp.async", "tma"} & launch.features:
+        depth = max(1, (done.stages or launch.stages) - 1)
+        waits_s = latency_s * (done.rounds + done.loop_rounds / depth)
+        serial_s = _norm((waits_s, own_alu_s, own_dot_s)) + done.iterations * HANDOVER_S
+        return _Program(bytes_s, alu_s, dot_s, serial_s, latency_s * done.rounds)
+    # Without asynchronous copies what is in flight waits in registers: a round that does not fit takes several.
+    waits = done.rounds + done.loop_rounds
+    each = done.loaded / waits / threads if waits else 0.0
+    fits = 4 * max(launch.registers, 16) * FLIGHT_SHARE
+    unrolled = min(UNROLL, max(1.0, UNROLL_BYTES / each)) if each else 1.0
+    waits_s = latency_s * (done.rounds + done.loop_rounds / unrolled) * max(1.0, each / fits)
+    serial_s = waits_s + own_alu_s + own_dot_s + done.iterations * ITERATION_S
+    return _Program(bytes_s, alu_s, dot_s, serial_s, latency_s * done.rounds if done.iterations else serial_s)
 
 
 def _dram(compiled: Compiled, done: Work, programs: int, waves: float, gpu: Gpu, cache: _Cache) -> tuple[float, float]:
     """Bytes read from and written to device memory.
 
-    A tensor comes once, whatever part of it is used. What is read again is found in the L2 cache where the tensor
-    fits; a larger tensor comes once a wave, since programs that run together share what they read.
+    What is read again is found in the L2 cache where the tensor fits. A larger tensor comes between once, where the
+    programs of a wave share what they read, and once a wave, where they do not: the geometric mean is taken.
     """
     sizes = {pointer.name: pointer for pointer in compiled.pointers}
     read = written = 0.0
@@ -223,30 +264,12 @@ def _dram(compiled: Compiled, done: Work, programs: int, waves: float, gpu: Gpu,
         if pointer is None:
             read, written = read + loads, written + stores
             continue
-        times = 1.0 if pointer.nbytes <= L2_SHARE * gpu.l2_bytes else max(1.0, waves)
+        times = 1.0 if pointer.nbytes <= L2_SHARE * gpu.l2_bytes else math.sqrt(max(1.0, waves))
         if pointer.tensor not in cache.warm:
             read += min(loads, times * pointer.nbytes)
         written += min(stores + programs * access.atomic_bytes, float(pointer.nbytes))
-    return read, written
-
-
-def _port(gpu: Gpu) -> float:
-    """Bytes a second between one multiprocessor and the L2 cache."""
-    return SM_BYTES_PER_CLOCK * gpu.clock_hz
-
-
-def _spilled(compiled: Compiled, done: Work) -> float:
-    """Bytes a program that spilled registers move beyond the first-level cache: a quarter of them, each pass."""
-    threads = 32 * compiled.launch.warps
-    return 2 * 4 * compiled.launch.spills * threads * max(1.0, done.iterations) / 4
-
-
-def _lanes(compiled: Compiled, done: Work) -> float:
-    """Lane operations of one program, with what narrow loads and spills add."""
-    width = load_bytes(compiled.ptx) or 16.0
-    threads = 32 * compiled.launch.warps
-    spilled = 2 * compiled.launch.spills * threads * max(1.0, done.iterations)
-    return done.alu + NARROW_COST * (done.loaded + done.stored) / width + spilled
+    # What is written last is still in the cache when the kernel ends.
+    return read, max(0.0, written - DIRTY_SHARE * gpu.l2_bytes)
 
 
 def _dot_s(dot: Dot, compiled: Compiled, gpu: Gpu) -> float:
@@ -258,26 +281,6 @@ def _dot_s(dot: Dot, compiled: Compiled, gpu: Gpu) -> float:
     kind = 1.0 if rows == 64 or gpu.arch < 90 or gpu.arch >= 120 else MMA_SHARE
     rate = gpu.matrix_flops(dot.kind) / gpu.multiprocessors
     return dot.flops / (rate * used * wide * kind)
-
-
-def _serial(compiled: Compiled, done: Work, share_cold: float, gpu: Gpu) -> float:
-    """What one program takes by itself: its waits for memory and, where it does not overlap them, its arithmetic."""
-    launch = compiled.launch
-    latency_s = L2_LATENCY_S + share_cold * (DRAM_LATENCY_S - L2_LATENCY_S)
-    threads = 32 * launch.warps
-    few = min(1.0, launch.warps / 8)
-    arithmetic_s = _lanes(compiled, done) / (gpu.fp32_flops / 2 / gpu.multiprocessors * few)
-    arithmetic_s += sum(_dot_s(dot, compiled, gpu) for dot in done.dots) / min(1.0, launch.warps / 4)
-    waits = done.rounds + done.loop_rounds
-    if {"cp.async", "tma"} & launch.features:
-        depth = max(1, (done.stages or launch.stages) - 1)
-        return (
-            _norm((latency_s * (done.rounds + done.loop_rounds / depth), arithmetic_s)) + done.iterations * ITERATION_S
-        )
-    # Without asynchronous copies what is in flight waits in registers; a round that does not fit takes several.
-    fits = 4 * max(launch.registers, 16) * FLIGHT_SHARE * threads
-    rounds = waits * max(1.0, done.loaded / waits / fits) if waits else 0.0
-    return latency_s * rounds + arithmetic_s + done.iterations * ITERATION_S
 
 
 def _atomics(compiled: Compiled, done: Work, programs: int, gpu: Gpu) -> float:
