@@ -136,7 +136,7 @@ class Recorder:
         self._on = False
 
     def operator(self, func: Any, result: Any) -> None:
-        name = func.name().removeprefix("aten::")
+        name = func.name().split("::")[-1]
         kind = OPERATORS.get(name.split(".")[0], "library")
         if kind is not None:
             factor = 1 if kind == "fill" else 2

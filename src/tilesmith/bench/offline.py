@@ -1,7 +1,7 @@
 """The bench without a GPU: real compilation, numbers from Triton's interpreter, time from a roofline model.
 
-A candidate is checked at the problem's small shapes. One that is right only at the full ones is checked there where
-that is feasible; where it is not, and the source is visibly made for the full shapes, it stays unchecked.
+A candidate is checked at the problem's small shapes. What is not right there is checked at the full ones, for which it
+may have been made; where that is not feasible, a source that names sizes of the full shapes stays unchecked.
 """
 
 from __future__ import annotations
@@ -157,15 +157,16 @@ class OfflineBench:
             return verdict
         if isinstance(verdict, Unchecked):
             return replace(verdict, time=estimate)
+        full = self._exam("full")
+        checked = self._run(admitted, full, self.effort.full_s) if full else None
+        if isinstance(checked, Unchecked):
+            return replace(checked, time=estimate)
+        if checked is not None and not (isinstance(checked, Failed) and checked.stage == "timeout"):
+            return checked
         if verdict is not None and not _made_for(admitted.candidate.source, problem):
             return verdict
-        full = self._exam("full")
-        if full is None:
-            return Unchecked("its numbers can only be checked at the full shapes, which need a GPU", estimate)
-        checked = self._run(admitted, full, self.effort.full_s)
-        if isinstance(checked, Failed) and checked.stage == "timeout":
-            return Unchecked(f"at the full shapes the interpreter needs more than {self.effort.full_s:.0f} s", estimate)
-        return replace(checked, time=estimate) if isinstance(checked, Unchecked) else checked
+        why = f"takes the interpreter more than {self.effort.full_s:.0f} s" if checked else "needs a GPU"
+        return Unchecked(f"its numbers can only be checked at the full shapes, which {why}", estimate)
 
     def _run(self, admitted: Admitted, exam: Exam, limit_s: float) -> Verdict:
         """Run every input set in a child and have the oracle compare."""
