@@ -6,7 +6,7 @@ import re
 
 _PATTERNS = {
     "mma": re.compile(r"(?<![\w.])(?:w?mma|wgmma|tcgen05)\.(?:\w+\.)*?(?:mma|sync|mma_async)\b"),
-    "wgmma": re.compile(r"\bwgmma\.mma_async\b"),
+    "wgmma": re.compile(r"\bwgmma\.mma_async\b|\btcgen05\.mma\b"),
     "tf32": re.compile(r"mma\S*\.tf32\b"),
     "fp16_accumulate": re.compile(r"\.m\d+n\d+k\d+(?:\.row|\.col)*\.f16\."),
     "cp.async": re.compile(r"\bcp\.async\.c[ag]\."),
@@ -23,7 +23,7 @@ _PATTERNS = {
 VOCABULARY = frozenset(_PATTERNS)
 """
 mma              matrix instructions of any generation
-wgmma            matrix instructions of a warp group, with operands in shared memory
+wgmma            matrix instructions of a warp group, with operands in shared memory (tcgen05 on newer chips)
 tf32             matrix instructions that round float32 operands
 fp16_accumulate  matrix instructions that sum in half precision
 cp.async         asynchronous copies from global to shared memory, by threads
@@ -37,7 +37,7 @@ mbarrier         barriers that count the bytes of asynchronous copies
 spill            variables in local memory; what only the assembler spills is in `Launch.spills`
 """
 
-_LOAD = re.compile(r"\bld\.global(?:\.\S*?)?(?:\.v(\d))?\.[bfus](\d+)\b")
+_LOAD = re.compile(r"\bld\.global(?:\.[\w:]+?)*?(?:\.v(\d))?\.[bfus](\d+)\b")
 
 
 def features(ptx: str) -> frozenset[str]:

@@ -201,7 +201,7 @@ class _Program:
     dot_s: float
     serial_s: float
     exposed_s: float
-    """The part of `serial_s` in which it asks nothing of the memory, outside loops."""
+    """What a wave adds to the time of device memory: waits outside loops, which only other programs can fill."""
 
     @property
     def alone_s(self) -> float:
@@ -210,7 +210,7 @@ class _Program:
     def wave(self, programs: int, dram_s: float) -> float:
         """Of so many programs at once on a multiprocessor, while device memory needs `dram_s` for all of them."""
         shared = (programs * each for each in (self.bytes_s, self.alu_s, self.dot_s))
-        return _norm((*shared, self.serial_s, dram_s)) + self.exposed_s / programs
+        return _norm((*shared, self.serial_s, dram_s + self.exposed_s))
 
 
 def _program(compiled: Compiled, done: Work, share_cold: float, held: int, gpu: Gpu) -> _Program:
@@ -236,7 +236,7 @@ def _program(compiled: Compiled, done: Work, share_cold: float, held: int, gpu: 
         depth = max(1, (done.stages or launch.stages) - 1)
         waits_s = latency_s * (done.rounds + done.loop_rounds / depth)
         serial_s = _norm((waits_s, own_alu_s, own_dot_s)) + done.iterations * HANDOVER_S
-        return _Program(bytes_s, alu_s, dot_s, serial_s, latency_s * done.rounds)
+        return _Program(bytes_s, alu_s, dot_s, serial_s, latency_s * done.rounds / held)
     # Without asynchronous copies what is in flight waits in registers: a round that does not fit takes several.
     waits = done.rounds + done.loop_rounds
     each = done.loaded / waits / threads if waits else 0.0
@@ -244,7 +244,8 @@ def _program(compiled: Compiled, done: Work, share_cold: float, held: int, gpu: 
     unrolled = min(UNROLL, max(1.0, UNROLL_BYTES / each)) if each else 1.0
     waits_s = latency_s * (done.rounds + done.loop_rounds / unrolled) * max(1.0, each / fits)
     serial_s = waits_s + own_alu_s + own_dot_s + done.iterations * ITERATION_S
-    return _Program(bytes_s, alu_s, dot_s, serial_s, latency_s * done.rounds if done.iterations else serial_s)
+    exposed_s = (latency_s * done.rounds if done.iterations else serial_s) / held
+    return _Program(bytes_s, alu_s, dot_s, serial_s, exposed_s)
 
 
 def _dram(compiled: Compiled, done: Work, programs: int, waves: float, gpu: Gpu, cache: _Cache) -> tuple[float, float]:

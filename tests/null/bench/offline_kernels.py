@@ -23,6 +23,7 @@ class Kernel:
     signature: dict[str, str]
     constants: dict[str, int] = field(default_factory=dict)
     warps: int = 4
+    stages: int = 3
     file: str = "kernel.py"
 
 
@@ -31,6 +32,8 @@ class Texts:
     ttir: str
     ptx: str
     shared_bytes: int
+    registers: int
+    spills: int
 
 
 def compile_kernels(kernels: list[Kernel]) -> list[Texts]:
@@ -50,8 +53,10 @@ def compile_kernels(kernels: list[Kernel]) -> list[Texts]:
 
 def _compile(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     import importlib.util
+    import re
 
     import triton
+    import triton.backends.nvidia
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -66,8 +71,22 @@ def _compile(row: dict[str, Any], folder: Path) -> dict[str, Any]:
     kinds = list(row["signature"].values())
     aligned = {(n,): [["tt.divisibility", 16]] for n, kind in enumerate(kinds) if kind[0] == "*" or kind == "i32"}
     source = ASTSource(getattr(module, row["name"]), row["signature"], row["constants"], aligned)
-    made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": row["warps"]})
-    return {"ttir": made.asm["ttir"], "ptx": made.asm["ptx"], "shared_bytes": made.metadata.shared}
+    made = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": row["warps"], "num_stages": row["stages"]}
+    )
+    cubin = folder / "kernel.cubin"
+    cubin.write_bytes(made.asm["cubin"])
+    dump = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
+    usage = subprocess.run([dump, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found is not None
+    return {
+        "ttir": made.asm["ttir"],
+        "ptx": made.asm["ptx"],
+        "shared_bytes": made.metadata.shared,
+        "registers": int(found.group(1)),
+        "spills": int(found.group(2)) // 4,
+    }
 
 
 if __name__ == "__main__":
