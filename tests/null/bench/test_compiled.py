@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilesmith.bench import compiled
@@ -37,6 +37,7 @@ choices = st.lists(kernels, min_size=1, max_size=3).map(tuple).map(lambda each: 
 calls = st.lists(kernels | operators | choices, max_size=4).map(tuple)
 
 
+@settings(deadline=None)
 @given(calls)
 def test_json_brings_back_the_call(call: Call) -> None:
     assert from_json(json.loads(json.dumps(to_json(call)))) == call
@@ -88,7 +89,7 @@ def test_a_wrong_shape_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("value", [None, [], "call", 1, {}, {"texts": {}, "call": []}])
 def test_what_is_no_call_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="not an? "):
+    with pytest.raises(ValueError, match=r"not an? "):
         from_json(value)
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from offline_kernels import Kernel, Texts, compile_kernels
 
@@ -210,6 +210,7 @@ def test_no_kernel_beats_the_hardware(launches: dict[str, Compiled], name: str, 
     assert kernel.waves > 0
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 64), st.integers(1, 64), st.sampled_from(["matvec start", "matvec best", "matmul 64x64"]))
 def test_a_longer_sum_never_takes_less(launches: dict[str, Compiled], one: int, two: int, name: str) -> None:
     """More bytes and more operations, on the same grid."""
@@ -225,6 +226,7 @@ def test_a_longer_sum_never_takes_less(launches: dict[str, Compiled], one: int, 
     assert only(grown(short)).time_us <= only(grown(long)).time_us * (1 + 1e-9)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40_000), st.integers(1, 40_000), st.sampled_from(["copy 8192", "reader 528", "matvec best"]))
 def test_more_programs_of_one_size_never_take_less(
     launches: dict[str, Compiled], one: int, two: int, name: str
@@ -241,6 +243,7 @@ def test_more_programs_of_one_size_never_take_less(
     assert only(spread(few)).time_us <= only(spread(many)).time_us * (1 + 1e-9)
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 255), st.integers(0, 232_448), st.sampled_from([1, 2, 4, 8, 16, 32]), st.sampled_from(list(TABLE))
 )

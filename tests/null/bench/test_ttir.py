@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from offline_kernels import Kernel, Texts, compile_kernels
 
@@ -318,12 +318,14 @@ def test_newer_forms_and_unknown_operations_are_read() -> None:
     assert [name for name, _ in parameters(NEWER) or ()] == ["a_d", "a_d.shape.0", "o_ptr", "n"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400) | st.lists(st.sampled_from(NEWER.splitlines()), max_size=30).map("\n".join))
 def test_no_text_is_fatal(text: str) -> None:
     done = work(text, {"n": 7}, (3, 2, 1))
     assert replace(done, notes=()) == replace(work(text, {"n": 7}, (3, 2, 1)), notes=())
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 40))
 def test_masked_sums_are_exact_over_the_grid(n: int, programs: int) -> None:
     """However the last program is cut, all of them together load each element once."""
