@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
 
-from tilesmith.propose.program import Edit, Jit, Program, Site, named, names
+from tilesmith.propose.program import MEMORY, Edit, Jit, Program, Site, named, names
 
 SCRATCH = "partials"
 """The name of the buffer between the two kernels of a split sum: it holds whole tiles and needs no mask."""
@@ -89,14 +89,16 @@ def may_become(program: Program, knob: Knob, factor: int) -> bool:
         for site in program.sites
         if site.kernel is kernel and any(node in knob.nodes for node in _literals(program, kernel, [site], parameter))
     ]
-    return all(masked(program, kernel, name) or _divides(program, kernel, name, factor) for kernel, name in fed)
+    return bool(fed) and all(
+        masked(program, kernel, name) or _divides(program, kernel, name, factor) for kernel, name in fed
+    )
 
 
 @lru_cache(maxsize=256)
 def masked(program: Program, kernel: Jit, parameter: str) -> bool:
     """Whether every access whose address runs along a tile of this size has a mask that does, too."""
     tainted = along(program, kernel, parameter)
-    for call in program.calls(kernel.node, "load", "store", "atomic_add"):
+    for call in program.calls(kernel.node, *MEMORY):
         if any(name.startswith(SCRATCH) for name in names(call.args[0])):
             continue
         if names(call.args[0]) & tainted or _ranges(program, call.args[0], parameter):
@@ -332,7 +334,7 @@ def _harmless(program: Program, kernel: Jit, parameter: str) -> bool:
     tainted = along(program, kernel, parameter)
     return not any(
         names(call.args[0]) & tainted or _ranges(program, call.args[0], parameter)
-        for call in program.calls(kernel.node, "load", "store", "atomic_add")
+        for call in program.calls(kernel.node, *MEMORY)
     )
 
 

@@ -14,6 +14,9 @@ from math import prod
 
 from tilesmith.core.profile import Launch
 
+MEMORY = ("load", "store", "atomic_add")
+"""Calls whose first argument is an address; a kernel that names that argument is left alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -263,8 +266,13 @@ class Program:
                     todo += [value for target, value in kernel.assigned if target == name]
         return frozenset(found)
 
-    def value(self, expression: ast.expr, kernel: Jit) -> int | None:
-        """What an integer expression of a kernel is at its launch; None where the launch does not say."""
+    def value(self, expression: ast.expr, kernel: Jit, depth: int = 32) -> int | None:
+        """What an integer expression of a kernel is at its launch; None where the launch does not say.
+
+        `depth` bounds the names and operators on the way: names of a loop can go round in circles.
+        """
+        if depth == 0:
+            return None
         match expression:
             case ast.Constant(value=int() as number) if not isinstance(number, bool):
                 return number
@@ -273,11 +281,11 @@ class Program:
                     return known
                 if name in kernel.parameters:
                     default = kernel.default(name)
-                    return self.value(default, kernel) if default else None
+                    return self.value(default, kernel, depth - 1) if default else None
                 values = [value for target, value in kernel.assigned if target == name]
-                return self.value(values[0], kernel) if len(values) == 1 else None
+                return self.value(values[0], kernel, depth - 1) if len(values) == 1 else None
             case ast.BinOp(left=left, op=operator, right=right):
-                a, b = self.value(left, kernel), self.value(right, kernel)
+                a, b = self.value(left, kernel, depth - 1), self.value(right, kernel, depth - 1)
                 if a is None or b is None:
                     return None
                 match operator:
@@ -290,7 +298,7 @@ class Program:
                     case ast.FloorDiv():
                         return a // b if b else None
             case ast.Call(func=ast.Attribute(attr="cdiv"), args=[over, by]):
-                a, b = self.value(over, kernel), self.value(by, kernel)
+                a, b = self.value(over, kernel, depth - 1), self.value(by, kernel, depth - 1)
                 return -(-a // b) if a is not None and b else None
         return None
 
@@ -438,10 +446,18 @@ def _jit(node: ast.FunctionDef, triton: str) -> Jit | None:
         else:
             return None
     arguments = node.args
-    if not plain or arguments.kwonlyargs or arguments.posonlyargs or arguments.vararg or arguments.kwarg:
+    calls = [call for call in ast.walk(node) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)]
+    named_addresses = any(ast.unparse(call.func).rpartition(".")[2] in MEMORY and not call.args for call in calls)
+    unusual = arguments.kwonlyargs or arguments.posonlyargs or arguments.vararg or arguments.kwarg
+    if not plain or not arguments.args or named_addresses or unusual:
         return None
     constexprs = frozenset(a.arg for a in arguments.args if a.annotation and "constexpr" in ast.unparse(a.annotation))
     return Jit(node, constexprs, autotune, _configs(autotune))
+
+
+def _bindable(call: ast.Call) -> bool:
+    """Whether it can be seen which argument is which: no `*` and no `**`."""
+    return not any(isinstance(a, ast.Starred) for a in call.args) and all(k.arg for k in call.keywords)
 
 
 def _configs(autotune: ast.Call | None) -> tuple[ast.Call, ...]:
@@ -464,7 +480,7 @@ def _sites(tree: ast.Module, jits: dict[str, Jit]) -> Iterator[Site]:
                 continue
             match statement.value:
                 case ast.Call(func=ast.Subscript(value=ast.Name(id=name), slice=grid)) as call if (
-                    name in jits and id(call) not in seen
+                    name in jits and id(call) not in seen and _bindable(call)
                 ):
                     seen.add(id(call))
                     yield Site(call, statement, host, jits[name], grid)

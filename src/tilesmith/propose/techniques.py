@@ -15,7 +15,7 @@ from tilesmith.core.profile import Launch
 from tilesmith.core.trial import Trial
 from tilesmith.propose.diagnose import multiprocessors
 from tilesmith.propose.knobs import knobs, mask_of
-from tilesmith.propose.program import Jit, Program, names, parse
+from tilesmith.propose.program import MEMORY, Jit, Program, names, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +124,7 @@ def _register_block(program: Program) -> bool:
 
 def _masked(program: Program) -> bool:
     return any(
-        mask_of(program, call) is not None
-        for kernel in program.kernels
-        for call in program.calls(kernel.node, "load", "store", "atomic_add")
+        mask_of(program, call) is not None for kernel in program.kernels for call in program.calls(kernel.node, *MEMORY)
     )
 
 

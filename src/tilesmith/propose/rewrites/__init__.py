@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tilesmith.propose.program import Program
-from tilesmith.propose.rewrites import grid, loads, loops, options, split, tiles
+from tilesmith.propose.rewrites import grid, loads, loops, options, prefetch, split, tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,4 +45,5 @@ TABLE: tuple[Rewrite, ...] = (
     Rewrite("group_programs", "grid_order", grid.group_programs),
     Rewrite("persistent", "persistent_grid", grid.persistent),
     Rewrite("autotune", "tuned_configs", options.autotune),
+    Rewrite("prefetch", "pipelined_loop", prefetch.prefetch),
 )

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 
 from tilesmith.propose.knobs import bounds, extent, mask_of, program_ids
-from tilesmith.propose.program import Edit, Jit, Program, named, names
+from tilesmith.propose.program import MEMORY, Edit, Jit, Program, named, names
 
 
 def evict_first(program: Program) -> Iterator[str]:
@@ -51,7 +51,7 @@ def unmask(program: Program) -> Iterator[str]:
         if (launch := program.launch(kernel)) is None or program.only_site(kernel) is None:
             continue
         edits: list[Edit] = []
-        for call in program.calls(kernel.node, "load", "store", "atomic_add"):
+        for call in program.calls(kernel.node, *MEMORY):
             mask = mask_of(program, call)
             keyword = next((k for k in call.keywords if k.arg == "mask"), None)
             if mask is None or keyword is None:
@@ -61,7 +61,8 @@ def unmask(program: Program) -> Iterator[str]:
             if len(needed) == len(parts):
                 continue
             if needed:
-                kept = " & ".join(f"({program.text(part)})" for part in needed)
+                texts = [program.text(part) for part in needed]
+                kept = texts[0] if len(texts) == 1 else " & ".join(f"({text})" for text in texts)
                 edits.append(program.replace(mask, kept))
             else:
                 fill = [k for k in call.keywords if k.arg == "other"]
@@ -78,12 +79,13 @@ def _conjuncts(program: Program, kernel: Jit, mask: ast.expr) -> list[ast.expr]:
 
 
 def _resolved(kernel: Jit, expression: ast.expr) -> ast.expr:
-    """Through names with one value, and `[:, None]`."""
+    """Through names with one value, and `[:, None]`; the variable of a loop stays."""
+    variables = names(*(loop.target for loop in kernel.loops))
     for _ in range(8):
         match expression:
             case ast.Name(id=name):
                 values = [value for target, value in kernel.assigned if target == name]
-                if len(values) != 1:
+                if len(values) != 1 or name in variables:
                     return expression
                 expression = values[0]
             case ast.Subscript(value=value):
