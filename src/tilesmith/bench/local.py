@@ -358,6 +358,7 @@ class LocalBench:
             return station.judge(admitted, self._scene, rival, alone=True)
 
     def _open(self, problem: Problem) -> None:
+        self._problem = None
         load(self._stations[0].oracle, problem, "full")
         self._scene = describe(self._stations[0].oracle, "full")
         for station in self._stations:

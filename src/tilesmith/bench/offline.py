@@ -114,6 +114,7 @@ class OfflineBench:
         yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs, self.jobs)
 
     def _open(self, problem: Problem) -> None:
+        self._problem = None
         load(self._oracle, problem, "full")
         self._scene = describe(self._oracle, "full")
         self._exams = {}
