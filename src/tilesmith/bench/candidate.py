@@ -64,9 +64,11 @@ def bind(module: types.ModuleType, packet: dict[str, Any]) -> Callable[..., Any]
     model_class = getattr(module, "ModelNew", None)
     if model_class is None:
         raise Fault("import", "the candidate defines neither kernel_function nor ModelNew")
+    from tilesmith.bench.modules import cast
+
     try:
         model = model_class(*init)
-        model = model.to(dtype) if dtype else model
+        model = cast(model, dtype)
         found = model.load_state_dict(state, strict=False)
     except BaseException as error:
         raise Fault("import", f"ModelNew: {explain(error)}") from error

@@ -186,7 +186,6 @@ def install(recorder: Recorder, target: Message) -> None:
     # A torch that was built for CUDA starts a context, for the sake of backward passes, when it makes a fake tensor.
     fake_tensor.init_gpu_context = lambda _device: None
     torch._C._ensureCUDADeviceGuardSet()
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
     FakeTensor.data_ptr = lambda self: BASE_ADDRESS + self.storage_offset() * self.element_size()
 
     def launched(kernel: Any, metadata: Any, grid: tuple[int, int, int], arguments: Arguments) -> None:

@@ -37,6 +37,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 
 from tilesmith.bench.check import Expected, expect, finite, scaled_error
 from tilesmith.bench.constants import apply_constants
+from tilesmith.bench.modules import cast
 from tilesmith.bench.wire import Gone, Late, Message, adopt
 from tilesmith.bench.zygote import die_with_parent
 
@@ -97,7 +98,7 @@ class Program:
         inputs = tree_map_only(torch.Tensor, lambda t: self._cast(t.detach()).to(device), inputs)
         if not isinstance(model, torch.nn.Module):
             raise Fault("Model is no torch.nn.Module")
-        return Inputs("own", inputs, init, model.to(device=device, dtype=self.dtype))
+        return Inputs("own", inputs, init, cast(model, self.dtype, device))
 
     def run(self, model: torch.nn.Module, inputs: list[Any]) -> Any:
         with _blame("the reference fails on its own inputs"):
@@ -191,7 +192,7 @@ def _precise(inputs: Inputs, native: list[Any]) -> Any:
     """The reference in float64; in float32 where float64 cannot be had; as it is where neither can."""
     for dtype in (torch.float64, torch.float32):
         try:
-            model = copy.deepcopy(inputs.model).to(dtype)
+            model = cast(copy.deepcopy(inputs.model), dtype)
             values = tree_map_only(
                 torch.Tensor, lambda t, d=dtype: t.to(d) if t.is_floating_point() else t.clone(), inputs.inputs
             )
