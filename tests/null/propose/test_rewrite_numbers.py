@@ -130,3 +130,23 @@ def test_every_rewrite_applies_somewhere(interpreter: Interpreter) -> None:
         if split is not None:
             applied |= {name for name, _ in variants(split, interpreter.judge(split, kind_of(path)).launches)}
     assert applied == {rewrite.name for rewrite in TABLE}
+
+
+MOVED = [
+    ("matvec_model", ("split_atomics", "split_partials", "persistent")),
+    ("norm_linear_index", ("split_partials", "persistent", "prefetch", "swap_axes")),
+    ("gated_index", ("split_partials", "persistent", "prefetch", "swap_axes")),
+]
+
+
+@pytest.mark.parametrize(("stem", "first"), [(stem, first) for stem, firsts in MOVED for first in firsts])
+def test_every_rewrite_on_top_of_each_that_moves_code(interpreter: Interpreter, stem: str, first: str) -> None:
+    path = HERE / "kernels" / f"{stem}.py"
+    kind = kind_of(path)
+    source = path.read_text()
+    child = next(child for name, child in variants(source, interpreter.judge(source, kind).launches) if name == first)
+    found = variants(child, interpreter.judge(child, kind).launches)
+    names = [name for name, _ in found]
+    heads = [entry for index, entry in enumerate(found) if entry[0] not in names[:index]]
+    assert len(heads) > 5
+    assert not "\n\n".join(wrong(interpreter, heads, kind))

@@ -15,7 +15,14 @@ def swap_axes(program: Program) -> Iterator[str]:
     for kernel, elements, ids in _gridded(program):
         if len(elements) < 2 or _idle(program, kernel):
             continue
-        edits = [program.replace(call, f"{program.tl}.program_id({(1, 0, 2)[axis]})") for call, axis in ids]
+        counts = [(call, axis_of(call)) for call in program.calls(kernel.node, "num_programs")]
+        if any(axis is None for _, axis in counts):
+            continue
+        edits = [
+            program.replace(call, f"{program.text(call.func)}({(1, 0, 2)[axis]})")
+            for call, axis in (*ids, *counts)
+            if axis is not None
+        ]
         first, second = (program.text(element) for element in elements[:2])
         edits += [program.replace(elements[0], second), program.replace(elements[1], first)]
         yield program.apply(edits)
