@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tilesmith.bench.effort import Effort
 from tilesmith.bench.gpus import find
 from tilesmith.bench.local import LocalBench
 from tilesmith.config import load_problem
+from tilesmith.core.errors import ProblemError
 from tilesmith.core.trial import Candidate, Correct, Failed, Timing, Wrong
 from tilesmith.testing.bench import RunningBenchConformance, judge
 from tilesmith.testing.samples import PROBLEM, SAMPLES
@@ -62,8 +64,7 @@ def spoil(statement: str) -> str:
 
 
 HANG = SAMPLES.correct.replace(
-    "    tl.store(",
-    "    i = 0\n    while i < n:\n        i = i - tl.load(y_ptr).to(tl.int32) * 0 - 1 + 1\n    tl.store(",
+    "    tl.store(", "    i = 0\n    while i < n:\n        tl.atomic_add(z_ptr, 0.0)\n    tl.store("
 )
 WILD = SAMPLES.correct.replace("x_ptr + at, mask=inside", "x_ptr + (at.to(tl.int64) << 40)")
 
@@ -123,6 +124,12 @@ def test_start_kernels_of_the_examples(bench: LocalBench, name: str) -> None:
     assert isinstance(trial.verdict, Correct), trial.verdict
     assert trial.verdict.error < 1
     print(name, trial.verdict, trial.profile)
+
+
+def test_inputs_too_large_for_the_device_are_a_fault_of_the_problem(bench: LocalBench) -> None:
+    huge = replace(PROBLEM, source=PROBLEM.source.replace("N = 5000", "N = 1 << 40"))
+    with pytest.raises(ProblemError, match="memory"):
+        judge(bench, huge, [SAMPLES.correct])
 
 
 def test_nothing_is_left_running() -> None:

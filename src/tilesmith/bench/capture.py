@@ -42,7 +42,10 @@ OPERATORS: dict[str, OperatorKind | None] = {
 
 
 def warm() -> None:
-    """Import what every capture needs; the children inherit it."""
+    """Import what every capture needs, and compile once; the children inherit both."""
+    from tilesmith.bench.warmup import compile_once
+
+    compile_once(90)
     for name in ("torch._subclasses.fake_tensor", "triton.backends.nvidia.compiler", "triton.testing"):
         importlib.import_module(name)
     for name in ("triton.tools.tensor_descriptor", "triton.experimental.gluon"):
