@@ -28,9 +28,7 @@ from tilesmith.core.trial import Candidate, Correct, Timing, Trial
 
 PER_MINUTE, SHARE = 60.0, 0.70
 SETUP = """
-import json, sys, time
-began = time.perf_counter()
-import torch, triton
+import json, sys, time, torch, triton
 sys.path.insert(0, ".")
 import candidate, problem
 torch.manual_seed(1)
