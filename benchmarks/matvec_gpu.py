@@ -36,12 +36,20 @@ def tb_per_s(time_us: float) -> float:
     return BYTES / time_us / 1e6
 
 
+def environment(**more: str) -> dict[str, str]:
+    """This process's, for one in another folder: relative entries of PYTHONPATH would be lost there."""
+    entries = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(entries), **more}
+
+
 def optimize(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Run the command as a user would; its answer."""
     budget = ["--budget-trials", str(given.budget_trials), "--budget-seconds", str(given.budget_seconds)]
     files = ["--journal", str(folder / "tilesmith.db"), "--out", str(folder / "winner.py")]
     command = [sys.executable, "-m", "tilesmith.cli", "optimize", str(ROOT / "examples" / "matvec"), *budget, *files]
-    done = subprocess.run([*command, "--json"], cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--json"], cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True, check=False
+    )
     told: dict[str, Any] = json.loads(done.stdout)
     if done.returncode != 0:
         say(f"the search ended with exit status {done.returncode}: {told['message']}")
@@ -133,10 +141,9 @@ def contest(folder: Path, winner: Path, given: argparse.Namespace) -> list[dict[
     command = [sys.executable, str(Path(__file__).resolve()), "--contend", str(winner), "--rounds", str(given.rounds)]
     if given.no_compile:
         command.append("--no-compile")
-    caches = {"TRITON_CACHE_DIR": str(folder / "triton"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
-    environment = {**os.environ, **caches}
+    caches = environment(TRITON_CACHE_DIR=str(folder / "triton"), TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor"))
     done = subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=given.contest_s
+        command, cwd=folder, env=caches, stdout=subprocess.PIPE, text=True, check=True, timeout=given.contest_s
     )
     rows: list[dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
     return rows
