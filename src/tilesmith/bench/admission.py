@@ -17,7 +17,7 @@ from tilesmith.bench.processes import Process, Zygote
 from tilesmith.bench.roofline import choose, estimate
 from tilesmith.bench.wire import Garbled, Gone, Late, Message
 from tilesmith.core.errors import ProblemError
-from tilesmith.core.problem import Problem
+from tilesmith.core.problem import Problem, content_id
 from tilesmith.core.profile import Launch, Profile
 from tilesmith.core.trial import Candidate, Failed, Rejected, Unchecked, Verdict, Wrong
 
@@ -46,6 +46,8 @@ class Admitted:
     call: Call = ()
     tried: tuple[tuple[int, ...], ...] = ()
     """For each autotuned launch in the call, which of its configurations, by their order in the source, compile."""
+    returns: tuple[str, ...] = ()
+    """Which of the call's tensors each output is."""
     picks: tuple[int, ...] = ()
     """For each autotuned launch, the configuration to run where nothing can be timed, by that same order."""
     fingerprint: str | None = None
@@ -124,7 +126,8 @@ class Admission:
             return replace(admitted, verdict=failure(reply))
         call = tuple(_featured(step) for step in from_json(reply["call"]))
         tried = tuple(tuple(int(number) for number in numbers) for numbers in reply["tried"])
-        admitted = self.examined(replace(admitted, call=call, tried=tried))
+        returns = tuple(str(name) for name in reply["returns"])
+        admitted = self.examined(replace(admitted, call=call, tried=tried, returns=returns))
         return replace(admitted, verdict=breach(problem, admitted) or mismatch(reply["outputs"], scene.outputs))
 
     def examined(self, admitted: Admitted) -> Admitted:
@@ -141,7 +144,7 @@ class Admission:
         return replace(
             admitted,
             picks=tuple(picks),
-            fingerprint=fingerprint(admitted.call, self.gpu.name),
+            fingerprint=content_id(f"{fingerprint(admitted.call, self.gpu.name)} {admitted.returns}"),
             launches=tuple(launches),
             profile=estimate(admitted.call, self.gpu),
         )
@@ -169,9 +172,11 @@ class Admission:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def failure(reply: Message) -> Failed | Unchecked:
+def failure(reply: Message) -> Failed | Rejected | Unchecked:
     """The verdict in a child's own report of what stopped it."""
     stage, message = reply["stage"], str(reply["message"])[:4000]
+    if stage == "rejected":
+        return Rejected(message)
     if reply.get("unable"):
         return Unchecked(f"without a GPU it cannot be followed: {message}")
     return Failed(stage if stage in STAGES else "crash", message)
@@ -179,7 +184,7 @@ def failure(reply: Message) -> Failed | Unchecked:
 
 def breach(problem: Problem, admitted: Admitted) -> Verdict | None:
     """The verdict on a call that breaks the contract whatever it computes."""
-    library = [step.name for step in admitted.call if isinstance(step, Operator) and step.kind == "library"]
+    library = [step.name.split()[0] for step in admitted.call if isinstance(step, Operator) and step.kind == "library"]
     if library:
         return Rejected(
             f"it computes outside its own kernels, with the framework's {', '.join(sorted(set(library))[:5])}"
@@ -205,6 +210,10 @@ def mismatch(outputs: Any, expected: list[Any]) -> Wrong | None:
                 return Wrong(f"output {number} is {_row(got)}; the reference's is {_row(want)}")
         elif (got.get("dtype"), got.get("shape")) != (want["dtype"], want["shape"]):
             return Wrong(f"output {number} is {_row(got)}; the reference's is {_row(want)}")
+        elif not got.get("plain"):
+            return Wrong(f"output {number} is a tensor of its own class, not a plain one")
+        elif got.get("alias"):
+            return Wrong(f"output {number} is an input, or a view of one")
         elif got.get("device") != "cuda":
             return Wrong(f"output {number} is on {str(got.get('device'))[:20]}, not on the GPU")
     return None

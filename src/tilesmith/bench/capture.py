@@ -9,10 +9,13 @@ run here and is reported as such.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import io
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tilesmith.bench import stub
@@ -43,14 +46,32 @@ OPERATORS: dict[str, OperatorKind | None] = {
 
 def warm() -> None:
     """Import what every capture needs, and compile once; the children inherit both."""
+    from torch._subclasses import fake_tensor
+
     from tilesmith.bench.warmup import compile_once
 
     compile_once(90)
+    _guard_devices()
+    fake_tensor.FakeTensorMode()
     for name in ("torch._subclasses.fake_tensor", "triton.backends.nvidia.compiler", "triton.testing"):
         importlib.import_module(name)
     for name in ("triton.tools.tensor_descriptor", "triton.experimental.gluon"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+
+
+def _guard_devices() -> None:
+    """Give a torch without CUDA a guard for its devices, the CPU's: without one it refuses to slice a fake tensor.
+
+    The registry is an array of pointers by device type, the CPU's first and CUDA's second.
+    """
+    import torch
+
+    if torch.version.cuda is not None:
+        return
+    library = ctypes.CDLL(str(Path(torch.__file__).with_name("lib") / "libc10.so"))
+    guards = (ctypes.c_void_p * 2).in_dll(library, "_ZN3c104impl26device_guard_impl_registryE")
+    guards[1] = guards[1] or guards[0]
 
 
 def serve(wire: Wire, scratch: str) -> None:
@@ -68,7 +89,7 @@ def serve(wire: Wire, scratch: str) -> None:
 def _capture(message: Message, packet: bytes, scratch: str) -> Message:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.utils._pytree import tree_map_only
+    from torch.utils._pytree import tree_leaves, tree_map_only
 
     content = torch.load(io.BytesIO(packet), weights_only=False)
     recorder = Recorder()
@@ -86,25 +107,34 @@ def _capture(message: Message, packet: bytes, scratch: str) -> Message:
         module = load(message["source"], scratch)
         with torch.device("cuda"):
             call = bind(module, {**content, "init": init, "state": state})
+        if isinstance(call, torch.nn.Module):
+            for name, tensor in (*call.named_parameters(), *call.named_buffers()):
+                recorder.name(tensor, name)
         with recorder.watching():
             outputs = call(*inputs)
-        return {"call": to_json(tuple(recorder.call)), "tried": recorder.tried, "outputs": describe(outputs)}
+        return {
+            "call": to_json(tuple(recorder.call)),
+            "tried": recorder.tried,
+            "outputs": describe(outputs, (inputs, state)),
+            "returns": [recorder.name_of(leaf) for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)],
+        }
 
 
-def describe(outputs: Any) -> list[dict[str, Any]]:
-    """Dtype, shape and device of every output tensor; how they nest is part of the answer."""
+def describe(outputs: Any, inputs: Any = ()) -> list[dict[str, Any]]:
+    """Dtype, shape and device of every output tensor, whether it is an input, and how they nest."""
     import torch
     from torch.utils._pytree import tree_flatten
 
+    given = {_storage(leaf) for leaf in tree_flatten(inputs)[0] if isinstance(leaf, torch.Tensor)}
     leaves, structure = tree_flatten(outputs)
     rows: list[dict[str, Any]] = [{"structure": str(structure)}]
     for leaf in leaves:
         if not isinstance(leaf, torch.Tensor):
             rows.append({"value": repr(leaf)[:100]})
             continue
-        rows.append(
-            {"dtype": str(leaf.dtype).removeprefix("torch."), "shape": list(leaf.shape), "device": leaf.device.type}
-        )
+        plain = type(leaf).__name__ in ("Tensor", "FakeTensor")
+        row = {"dtype": str(leaf.dtype).removeprefix("torch."), "shape": list(leaf.shape), "device": leaf.device.type}
+        rows.append({**row, "plain": plain, "alias": plain and _storage(leaf) in given})
     return rows
 
 
@@ -130,7 +160,7 @@ class Recorder:
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 result = func(*args, **(kwargs or {}))
                 if recorder.tuning is None:
-                    recorder.operator(func, result)
+                    recorder.operator(func, result, (args, kwargs or {}))
                 return result
 
         self._on = True
@@ -138,13 +168,26 @@ class Recorder:
             yield
         self._on = False
 
-    def operator(self, func: Any, result: Any) -> None:
+    def operator(self, func: Any, result: Any, given: Any) -> None:
+        """Name what it makes, and record what it does: operands and values count, as they do in another program."""
+        parts = result if isinstance(result, (tuple, list)) else [result]
+        operands = self._shown(given)
+        made = [self.name_of(part) for part in parts if hasattr(part, "untyped_storage")]
         name = func.name().split("::")[-1]
         kind = OPERATORS.get(name.split(".")[0], "library")
         if kind is not None:
             factor = 1 if kind == "fill" else 2
-            nbytes = sum(_nbytes(part) for part in (result if isinstance(result, (tuple, list)) else [result]))
-            self.call.append(Operator(name, kind, factor * nbytes))
+            nbytes = sum(_nbytes(part) for part in parts)
+            self.call.append(Operator(f"{name} {operands} -> {', '.join(made)}"[:900], kind, factor * nbytes))
+
+    def _shown(self, value: Any) -> str:
+        if hasattr(value, "untyped_storage"):
+            return self.name_of(value)
+        if isinstance(value, (tuple, list)):
+            return f"({', '.join(self._shown(part) for part in value)})"
+        if isinstance(value, dict):
+            return f"({', '.join(f'{name}={self._shown(part)}' for name, part in sorted(value.items()))})"
+        return str(value)[:100]
 
     def launch(self, compiled: Compiled) -> None:
         if not self._on or 0 in compiled.launch.grid:
@@ -161,6 +204,13 @@ class Recorder:
             self.call[-1] = Choice(tuple(tuned[number][-1] for number in tried))
             self.tried.append(tried)
 
+    def again(self, choice: Choice, tried: list[int]) -> None:
+        """The same for a launch that an earlier tuning has decided."""
+        last = self.call[-1] if self.call else None
+        if isinstance(last, Compiled):
+            self.call[-1] = Choice(tuple(replace(each, pointers=last.pointers) for each in choice.configurations))
+            self.tried.append(tried)
+
     def name(self, tensor: Any, name: str) -> None:
         with contextlib.suppress(AttributeError):
             self._names[_storage(tensor)] = name
@@ -168,7 +218,8 @@ class Recorder:
     def name_of(self, tensor: Any) -> str:
         name = self._names.setdefault(_storage(tensor), f"new {len(self._names)}")
         offset = tensor.storage_offset()
-        return f"{name}+{offset}" if offset else name
+        strides = "" if tensor.is_contiguous() else f" {list(tensor.stride())}"
+        return f"{name}+{offset}{strides}" if offset else f"{name}{strides}"
 
 
 def _storage(tensor: Any) -> int:
@@ -211,11 +262,14 @@ def _compiled(
         if hasattr(value, "data_ptr"):
             dtype = _short(value.dtype)
             pointers.append(Pointer(name, index, dtype, _nbytes(value), recorder.name_of(value)))
-            arguments.append((name, f"{dtype}{list(value.shape)}"))
+            arguments.append((name, f"{dtype}{list(value.shape)}{_descriptor(given)}"))
         elif value is None or isinstance(value, (bool, int, float, str)):
             arguments.append((name, value))
         else:
             arguments.append((name, str(value)[:200]))
+    for option in ("launch_cooperative_grid", "launch_pdl"):
+        if getattr(metadata, option, False):
+            arguments.append((option, True))
     launch = Launch(
         kernel=str(metadata.name),
         grid=(int(grid[0]), int(grid[1]), int(grid[2])),
@@ -228,6 +282,13 @@ def _compiled(
     )
     asm = kernel.asm
     return Compiled(launch, str(asm.get("ttir", "")), str(asm.get("ptx", "")), tuple(pointers))
+
+
+def _descriptor(value: Any) -> str:
+    """What a host tensor descriptor adds to its tensor."""
+    if type(value).__name__ != "TensorDescriptor":
+        return ""
+    return f" as {list(value.shape)} by {list(value.strides)} in {list(value.block_shape)}"
 
 
 def _short(dtype: Any) -> str:
@@ -255,6 +316,7 @@ def _patch_tuning(recorder: Recorder) -> None:
 
     run, tune = Autotuner.run, Autotuner._bench
     tuned: list[list[list[Compiled]]] = []
+    decided: dict[tuple[int, str], tuple[Choice, list[int]]] = {}
 
     def tuning_bench(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder.tuning = tuned[-1]
@@ -267,7 +329,12 @@ def _patch_tuning(recorder: Recorder) -> None:
         tuned.append([])
         try:
             result = run(self, *args, **kwargs)
+            key = (id(self), str(self.best_config))
             recorder.choice(tuned[-1])
+            if tuned[-1] and recorder.call and isinstance(recorder.call[-1], Choice):
+                decided[key] = recorder.call[-1], recorder.tried[-1]
+            elif key in decided:
+                recorder.again(*decided[key])
             return result
         finally:
             tuned.pop()

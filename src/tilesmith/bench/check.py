@@ -7,11 +7,12 @@ is relative to it.
 
 With truth r, the reference's own answer n, the candidate's answer c, and s the standard deviation of r:
 
-    whole output     rms(c - r)   <= tolerance * max(4 rms(n - r), noise * s)
-    each element     |c - r|      <= tolerance * (max(4 max|n - r|, 16 noise * s) + 2 eps |r|)
+    whole output     rms(c - r)   <= tolerance * max(4 rms(n - r), noise)
+    each element     |c - r|      <= tolerance * (max(4 max|n - r|, 16 noise) + 2 eps |r|)
 
-`noise` is what honest arithmetic in that dtype may differ by for its order of summation alone, `eps` the dtype's
-machine epsilon. The scaled error is the larger of the two ratios: 1 is the limit.
+`noise` is what honest arithmetic may differ by for its order of summation alone: a share of s that the dtype gives, or
+what float32 accumulators lose on sums as large as r, whichever is more. `eps` is the dtype's machine epsilon. The
+scaled error is the larger of the two ratios: 1 is the limit.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any
 import torch
 
 NOISE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 5e-4, torch.bfloat16: 4e-3}
+ACCUMULATED = 4e-6
+"""The share of its magnitude that a long sum in float32 loses, some thousand tiles one after another."""
 CHUNK = 1 << 25
 """Elements compared at once: the largest outputs have billions, and float64 copies of them would not fit."""
 
@@ -36,6 +39,7 @@ class Expected:
     """In float64, or float32 where memory is short; integers and booleans in their own dtype."""
     dtype: torch.dtype
     variation: float
+    noise: float
     rms_lost: float
     most_lost: float
 
@@ -43,9 +47,12 @@ class Expected:
 def expect(truth: torch.Tensor, native: torch.Tensor) -> Expected:
     """What to compare with: `truth` from the reference in higher precision, `native` as the problem computes it."""
     if not native.is_floating_point():
-        return Expected(native, native.dtype, 0.0, 0.0, 0.0)
+        return Expected(native, native.dtype, 0.0, 0.0, 0.0, 0.0)
     rms_lost, most_lost = _distance(native, truth)
-    return Expected(truth, native.dtype, _variation(truth), rms_lost, most_lost)
+    variation, magnitude = _variation(truth)
+    accumulated = 0.0 if native.dtype is torch.float64 else ACCUMULATED * magnitude
+    noise = max(NOISE.get(native.dtype, 2e-5) * variation, accumulated)
+    return Expected(truth, native.dtype, variation, noise, rms_lost, most_lost)
 
 
 def scaled_error(answer: torch.Tensor, expected: Expected, tolerance: float) -> float:
@@ -53,9 +60,9 @@ def scaled_error(answer: torch.Tensor, expected: Expected, tolerance: float) -> 
     truth = expected.truth
     if not truth.is_floating_point():
         return 0.0 if torch.equal(answer.to(truth.device), truth) else math.inf
-    noise, eps = NOISE.get(expected.dtype, 2e-5), torch.finfo(expected.dtype).eps
-    rms_limit = max(4 * expected.rms_lost, noise * expected.variation, 1e-300)
-    base = max(4 * expected.most_lost, 16 * noise * expected.variation, 1e-300)
+    eps = torch.finfo(expected.dtype).eps
+    rms_limit = max(4 * expected.rms_lost, expected.noise, 1e-300)
+    base = max(4 * expected.most_lost, 16 * expected.noise, 1e-300)
     squares, worst = 0.0, 0.0
     for got, true in _chunks(answer, truth):
         gap = (got - true).abs()
@@ -77,12 +84,12 @@ def _distance(answer: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
     return math.sqrt(squares / max(1, truth.numel())), worst
 
 
-def _variation(truth: torch.Tensor) -> float:
-    """The standard deviation over all elements; the magnitude where there is but one value."""
+def _variation(truth: torch.Tensor) -> tuple[float, float]:
+    """The standard deviation over all elements (the magnitude where there is but one value), and the magnitude."""
     count = max(1, truth.numel())
     mean = sum(float(true.sum()) for _, true in _chunks(truth, truth)) / count
     spread = math.sqrt(sum(float(((true - mean) ** 2).sum()) for _, true in _chunks(truth, truth)) / count)
-    return spread if spread > 1e-12 * abs(mean) else abs(mean)
+    return spread if spread > 1e-12 * abs(mean) else abs(mean), math.hypot(mean, spread)
 
 
 def _chunks(answer: torch.Tensor, truth: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -3,24 +3,30 @@
 The zygote that it is forked from has imported torch and Triton and never touched CUDA, so a context costs a fraction of
 a second and dies with the child. Inputs are the oracle's, shared through CUDA IPC; so are the outboxes for answers.
 
-    {"do": "open", source} and a packet     -> {"open": true}
-    {"do": "check"}                         -> {"sets": [outputs of each set]}: answers lie in the outboxes
-    {"do": "time", launches}                -> {"times_us": [...]}, the last answers in the outboxes
+    open   source, and a packet of the oracle's    -> {"open": true}
+    check                                          -> the outputs of every set described; answers in the outboxes
+    time   launches                                -> microseconds of each; the last answer in the last outbox
+
+Every reply to check and time also says what was launched meanwhile, as the driver saw it.
 """
 
 from __future__ import annotations
 
 import pickle
+import secrets
 from typing import Any
 
 from tilesmith.bench.candidate import Fault, bind, explain, load, stage_of
 from tilesmith.bench.capture import describe
+from tilesmith.bench.trace import KernelTrace
 from tilesmith.bench.wire import Gone, Message, Wire
 
 FLUSH_BYTES = 256 << 20
 """Written before each timed launch, so that it finds a cold second-level cache; several times the largest."""
 LATER_CALLS = 5
 """Calls after which an output must still be right."""
+MOVED_ELEMENTS = 1 << 22
+"""At most so many elements of an input change before a timed launch: enough to be seen in the answer."""
 
 
 def warm() -> None:
@@ -65,9 +71,8 @@ def serve(wire: Wire, scratch: str) -> None:
     except Gone:
         return
     except BaseException as error:
-        wire.send(
-            {"stage": stage_of(error, stage), "message": str(error) if isinstance(error, Fault) else explain(error)}
-        )
+        text = str(error) if isinstance(error, Fault) else explain(error)
+        wire.send({"stage": stage_of(error, stage), "message": text})
 
 
 class Session:
@@ -76,70 +81,119 @@ class Session:
     def __init__(self, source: str, content: dict[str, Any], scratch: str) -> None:
         import torch
 
+        # What the candidate could replace in torch must be held before it loads.
+        self._event, self._synchronize = torch.cuda.Event, torch.cuda.synchronize
         self.tuned: list[int] = []
         """For each autotuning so far, the place of the configuration that it chose."""
         _watch_tuning(self.tuned)
         self.outboxes: list[list[Any]] = content["outboxes"]
         self.flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
+        self.signed: bool = content["signed"]
+        self.trace = _traced()
         module = load(source, scratch)
-        self.calls: list[Any] = []
-        self.inputs: list[list[Any]] = []
         with torch.no_grad(), torch.device("cuda"):
-            for packet in content["sets"]:
-                self.calls.append(bind(module, packet))
-                self.inputs.append(packet["inputs"])
+            self.calls = [bind(module, packet) for packet in (*content["sets"], content["moving"])]
+        self.packets: list[dict[str, Any]] = [*content["sets"], content["moving"]]
+        self._seen()
 
     def check(self) -> Message:
         """Every set's answer, copied to its outbox only after later calls have had the chance to overwrite it."""
         import torch
 
+        sets = len(self.packets) - 1
         with torch.no_grad():
-            answers = [call(*inputs) for call, inputs in zip(self.calls, self.inputs, strict=True)]
+            answers = [self._call(number) for number in range(sets)]
             for number in range(LATER_CALLS):
-                self._call(number)
-            rows = [describe(answer) for answer in answers]
+                self._call(number % sets)
+            rows = [self._described(number, answer) for number, answer in enumerate(answers)]
+            self._synchronize()
+            seen = self._seen()
             for number, answer in enumerate(answers):
                 self._deliver(number, answer)
-            torch.cuda.synchronize()
-        return {"sets": rows, "tuned": self.tuned}
+            self._synchronize()
+        self._seen()
+        return {"sets": rows, "tuned": self.tuned, "calls": sets + LATER_CALLS, **seen}
 
     def time(self, launches: int) -> Message:
-        """Device time of each of so many calls with a cold cache, one set of inputs after another, microseconds."""
+        """Device time of each of so many calls, microseconds: the cache cold, the inputs never the same twice.
+
+        A random number of untimed calls comes before, so that no candidate can count to the timed ones.
+        """
         import torch
 
+        moving = len(self.packets) - 1
+        inputs = [leaf for leaf in _leaves(self.packets[moving]["inputs"]) if leaf.is_floating_point()]
+        ahead = secrets.randbelow(4)
         with torch.no_grad():
-            starts = [torch.cuda.Event(enable_timing=True) for _ in range(launches)]
-            ends = [torch.cuda.Event(enable_timing=True) for _ in range(launches)]
-            torch.cuda.synchronize()
-            answers: dict[int, Any] = {}
-            for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            starts = [self._event(enable_timing=True) for _ in range(launches)]
+            ends = [self._event(enable_timing=True) for _ in range(launches)]
+            for _ in range(ahead):
+                self._call(moving)
+            self._synchronize()
+            answer: Any = None
+            for start, end in zip(starts, ends, strict=True):
+                for tensor in inputs:
+                    _move(tensor, negate=self.signed)
                 self.flush.zero_()
                 start.record()
-                answer = self._call(number)
+                answer = self._call(moving)
                 end.record()
-                answers[number % len(self.calls)] = answer
-            torch.cuda.synchronize()
+            self._synchronize()
             times = [1000.0 * start.elapsed_time(end) for start, end in zip(starts, ends, strict=True)]
-            rows = {}
-            for number, answer in answers.items():
-                rows[str(number)] = describe(answer)
-                self._deliver(number, answer)
-            torch.cuda.synchronize()
-        return {"times_us": times, "sets": rows}
+            rows = self._described(moving, answer)
+            self._deliver(moving, answer)
+            self._synchronize()
+        return {"times_us": times, "outputs": rows, "calls": launches + ahead, **self._seen()}
 
     def _call(self, number: int) -> Any:
-        number %= len(self.calls)
-        return self.calls[number](*self.inputs[number])
+        return self.calls[number](*self.packets[number]["inputs"])
+
+    def _described(self, number: int, answer: Any) -> list[dict[str, Any]]:
+        return describe(answer, (self.packets[number]["inputs"], self.packets[number]["state"]))
 
     def _deliver(self, number: int, answer: Any) -> None:
         """Copy an answer to the oracle's memory, where shapes allow; the controller compares the descriptions."""
-        import torch
-        from torch.utils._pytree import tree_flatten
-
-        tensors = [leaf for leaf in tree_flatten(answer)[0] if isinstance(leaf, torch.Tensor)]
-        for tensor, outbox in zip(tensors, self.outboxes[number], strict=False):
+        for tensor, outbox in zip(_leaves(answer), self.outboxes[number], strict=False):
             if tensor.shape == outbox.shape and tensor.dtype == outbox.dtype:
                 outbox.copy_(tensor)
+
+    def _seen(self) -> Message:
+        """What has been launched since the last time this was asked."""
+        if self.trace is None:
+            return {"launches": None, "streams": [], "others": []}
+        launches, streams, others = self.trace.take()
+        return {"launches": dict(launches), "streams": sorted(streams), "others": sorted(others)}
+
+
+def _traced() -> KernelTrace | None:
+    try:
+        return KernelTrace()
+    except OSError:
+        return None
+
+
+def _leaves(value: Any) -> list[Any]:
+    import torch
+    from torch.utils._pytree import tree_flatten
+
+    return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, torch.Tensor)]
+
+
+def _move(tensor: Any, *, negate: bool) -> None:
+    """Change a random stretch of an input: the signs of one, or two that change places."""
+    flat = tensor.view(-1) if tensor.is_contiguous() else None
+    if flat is None or flat.numel() < 2:
+        tensor.neg_() if negate else None
+        return
+    count = max(1, min(flat.numel() // 8, MOVED_ELEMENTS))
+    here = secrets.randbelow(flat.numel() - count + 1)
+    if negate:
+        flat[here : here + count].neg_()
+        return
+    there = secrets.randbelow(flat.numel() - count + 1)
+    held = flat[here : here + count].clone()
+    flat[here : here + count] = flat[there : there + count].clone()
+    flat[there : there + count] = held
 
 
 def _watch_tuning(tuned: list[int]) -> None:

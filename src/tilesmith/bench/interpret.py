@@ -61,11 +61,13 @@ def _run(wire: Wire, message: Message, scratch: str) -> None:
             content = torch.load(path, weights_only=False, mmap=False)
             call = bind(module, content)
             outputs = call(*content["inputs"])
-            wire.send({"outputs": _write(outputs, Path(scratch, f"set{number}"))})
+            rows = describe(outputs, (content["inputs"], content["state"]))
+            _write(outputs, Path(scratch, f"set{number}"))
+            wire.send({"outputs": rows})
 
 
-def _write(outputs: Any, folder: Path) -> list[dict[str, Any]]:
-    """Describe the outputs and write each one's elements, in row-major order, to a file of its own."""
+def _write(outputs: Any, folder: Path) -> None:
+    """Write each output's elements, in row-major order, to a file of its own."""
     import torch
     from torch.utils._pytree import tree_flatten
 
@@ -73,7 +75,6 @@ def _write(outputs: Any, folder: Path) -> list[dict[str, Any]]:
     tensors = [leaf for leaf in tree_flatten(outputs)[0] if isinstance(leaf, torch.Tensor)]
     for number, tensor in enumerate(tensors):
         tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tofile(folder / str(number))
-    return describe(outputs)
 
 
 def _patch_tuning(picks: Any, pick: list[int], configuration: list[int]) -> None:

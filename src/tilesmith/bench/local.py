@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import secrets
 import tempfile
 import threading
 import time
@@ -20,12 +22,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch
-from tilesmith.bench.compiled import Choice
+from tilesmith.bench.compiled import Choice, Compiled
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.gpus import Device, lease
 from tilesmith.bench.pipeline import judge_in_order
 from tilesmith.bench.processes import Child, Process, Zygote
-from tilesmith.bench.timing import alternate
+from tilesmith.bench.timing import BLOCKS, alternate
 from tilesmith.bench.wire import Garbled, Gone, Late, Message, WireError
 from tilesmith.core.errors import MachineError
 from tilesmith.core.problem import Problem
@@ -128,10 +130,10 @@ class Station:
                     ask(self.oracle, {"do": "restore", "size": "full"})
                     self._dirty = False
                 runner = self._open(admitted.candidate, str(admitted.scratch))
-                error, tuned = self._check(runner, scene, alone=alone)
+                error, tuned = self._check(runner, admitted, scene, alone=alone)
             with lease(self.device.uuid, "exclusive"):
                 began = time.monotonic()
-                timing, measured_s = self._time(runner, scene, rival)
+                timing, measured_s = self._time(runner, admitted, scene, rival)
                 if timing.rival_us is None or timing.time_us < timing.rival_us:
                     self._retire()
                     self._rival, runner = runner, None
@@ -171,12 +173,13 @@ class Station:
             life.close()
             raise
 
-    def _check(self, runner: Runner, scene: Scene, *, alone: bool) -> tuple[float, tuple[int, ...]]:
+    def _check(self, runner: Runner, admitted: Admitted, scene: Scene, *, alone: bool) -> tuple[float, tuple[int, ...]]:
         reply = runner.ask({"do": "check"}, self._effort.check_s, "the check", self.zygote)
         try:
-            sets = {str(number): rows for number, rows in enumerate(reply["sets"])}
             tuned = tuple(int(number) for number in reply["tuned"])
-            error, intact = self._collect(runner, sets, scene)
+            if breach := launched(reply, admitted):
+                raise Stopped(breach)
+            error, intact = self._collect(runner, list(reply["sets"]), scene)
         except (KeyError, TypeError, ValueError) as fault:
             raise Stopped(Rejected(f"its process sent what is no answer: {str(fault)[:300]}")) from fault
         if intact:
@@ -186,67 +189,73 @@ class Station:
         self._dirty = True
         raise Disturbed
 
-    def _collect(self, runner: Runner, sets: dict[str, Any], scene: Scene) -> tuple[float, bool]:
+    def _collect(self, runner: Runner, sets: list[Any], scene: Scene) -> tuple[float, bool]:
         """The largest scaled error of the delivered answers, and whether the inputs are what they were."""
-        worst, intact = 0.0, True
-        for key, rows in sets.items():
-            number = int(key)
+        if len(sets) != len(self.names):
+            raise ValueError("answers to another number of input sets")
+        worst = 0.0
+        for number, (rows, name) in enumerate(zip(sets, self.names, strict=True)):
             if wrong := mismatch(rows, scene.outputs):
                 raise Stopped(wrong)
-            request = {"do": "collect", "size": "full", "slot": runner.slot, "set": number}
-            reply, _ = ask(self.oracle, request)
-            error, name = reply["error"], self.names[number]
-            intact = intact and reply["intact"]
-            if not intact:
-                break
-            if error is None:
-                raise Stopped(Wrong(f"on the inputs '{name}' it returns NaN, infinity or memory that it never wrote"))
-            if error > 1:
-                raise Stopped(Wrong(f"on the inputs '{name}' its error is {error:.3g} times the limit", error))
-            worst = max(worst, error)
-        return worst, intact
+            reply, _ = ask(self.oracle, {"do": "collect", "size": "full", "slot": runner.slot, "set": number})
+            if not reply["intact"]:
+                return worst, False
+            worst = max(worst, _within(reply["error"], f"on the inputs '{name}'"))
+        return worst, True
 
-    def _time(self, runner: Runner, scene: Scene, rival: Candidate | None) -> tuple[Timing, float]:
-        """Under an exclusive lease: alternate with the rival, then check what the timed launches returned."""
+    def _time(self, runner: Runner, admitted: Admitted, scene: Scene, rival: Candidate | None) -> tuple[Timing, float]:
+        """Under an exclusive lease: alternate with the rival; of one block, nobody knows which, the answer counts."""
         opponent = self._opponent(runner.candidate, rival)
-        measured = [0.0]
-        answers: dict[str, Any] = {}
+        measured_s = 0.0
+        chosen, blocks = 1 + secrets.randbelow(BLOCKS), 0
 
-        def batch(of: Runner, launches: int) -> list[float]:
+        def batch(of: Runner, launches: int) -> tuple[list[float], Message]:
+            nonlocal measured_s
             began = time.monotonic()
             reply = of.ask({"do": "time", "launches": launches}, self._effort.time_s, "timing", self.zygote)
             wall_us = 1e6 * (time.monotonic() - began)
-            measured[0] += wall_us / 1e6
+            measured_s += wall_us / 1e6
             times = [float(value) for value in reply["times_us"]]
             if len(times) != launches or not all(value > 0 for value in times):
-                raise Stopped(Rejected("its process sent times that are none"))
+                raise ValueError("times that are none")
             if sum(times) > wall_us:
                 raise Stopped(Rejected(f"its launches took {sum(times):.0f} us by its clock, {wall_us:.0f} us by ours"))
-            if of is runner:
-                answers.update(reply["sets"])
+            return times, reply
+
+        def own(launches: int) -> list[float]:
+            nonlocal blocks
+            times, reply = batch(runner, launches)
+            if breach := launched(reply, admitted):
+                raise Stopped(breach)
+            if blocks in (chosen, BLOCKS + 1):
+                if wrong := mismatch(reply["outputs"], scene.outputs):
+                    raise Stopped(wrong)
+                moved, _ = ask(self.oracle, {"do": "moved", "size": "full", "slot": runner.slot})
+                _within(moved["error"], "in timed launches, whose inputs change,")
+            blocks += 1
             return times
 
         def theirs(launches: int) -> list[float]:
             if opponent is None:
                 return []
             try:
-                return batch(opponent, launches)
+                return batch(opponent, launches)[0]
             except Stopped as stopped:
                 self._retire()
                 raise MachineError(f"the fastest candidate so far failed while it was timed again: {stopped}") from None
 
-        timing = alternate(
-            lambda n: batch(runner, n), theirs if opponent else None, opponent.candidate.id if opponent else None
-        )
+        try:
+            timing = alternate(own, theirs if opponent else None, opponent.candidate.id if opponent else None)
+            if blocks <= chosen:
+                blocks = BLOCKS + 1
+                own(1)
+        except (KeyError, TypeError, ValueError) as fault:
+            raise Stopped(Rejected(f"its process sent what is no answer: {str(fault)[:300]}")) from fault
         floor_us = 1e6 * self.least_bytes / self.device.gpu.dram_bytes_per_s
         if timing.time_us < FLOOR_SHARE * floor_us:
-            raise Stopped(
-                Rejected(f"{timing.time_us:.1f} us is less than moving its inputs and outputs takes: {floor_us:.1f} us")
-            )
-        _, intact = self._collect(runner, answers, scene)
-        if not intact:
-            raise self._spoilt()
-        return timing, measured[0]
+            least = f"moving its inputs and outputs takes {floor_us:.1f} us at the least"
+            raise Stopped(Rejected(f"it claims {timing.time_us:.1f} us, and {least}"))
+        return timing, measured_s
 
     def _spoilt(self) -> Stopped:
         """Under an exclusive lease it is clear who changed the inputs. Make them what they were."""
@@ -274,6 +283,40 @@ class Station:
         self.zygote.close()
         self.oracle.close()
         self._folder.cleanup()
+
+
+_FRAMEWORK = re.compile(r"FillFunctor|copy_kernel|CatArrayBatchedCopy|arange")
+"""In the names of the framework's kernels that a candidate may start: fills and copies."""
+
+
+def launched(reply: Message, admitted: Admitted) -> Verdict | None:
+    """The verdict on what the driver saw launched, where it is not the candidate's own work."""
+    if reply["launches"] is None:
+        return None
+    launches = {str(name): int(count) for name, count in reply["launches"].items()}
+    own: set[str] = set()
+    for step in admitted.call:
+        steps = step.configurations if isinstance(step, Choice) else (step,)
+        own |= {each.launch.kernel for each in steps if isinstance(each, Compiled)}
+    foreign = [name for name in launches if name not in own and not _FRAMEWORK.search(name)]
+    if foreign:
+        return Rejected(f"it starts a kernel that is not its own: {foreign[0][:300]}")
+    if sum(launches.get(name, 0) for name in own) < int(reply["calls"]):
+        return Rejected("not every call launches a kernel of its own")
+    if any(reply["streams"]):
+        return Rejected("it launches on a stream of its own, where no event of ours sees it end")
+    if reply["others"]:
+        return Rejected(f"it calls {', '.join(str(name) for name in reply['others'])[:200]}")
+    return None
+
+
+def _within(error: float | None, where: str) -> float:
+    """The error, where it is within the limit. Raises `Stopped` where it is not."""
+    if error is None:
+        raise Stopped(Wrong(f"{where} it returns NaN, infinity or memory that it never wrote"))
+    if error > 1:
+        raise Stopped(Wrong(f"{where} its error is {error:.3g} times the limit", error))
+    return error
 
 
 class Disturbed(Exception):

@@ -10,6 +10,8 @@ reach this one's memory. It hands out packets of inputs, and compares the answer
     hold      size, sets, memory_bytes            input sets and references made on the GPU and kept there
     lend      size, slot                          handles on the sets and on a slot's outboxes, which are poisoned
     collect   size, slot, set                     the scaled error of the answers in a slot's outboxes
+    moved     size, slot                          the same for the last timed launch, whose inputs have changed since
+    restore   size                                inputs made what they were
 
 A size is a name, "small" or "full". Every answer may be {"fault": text}: the problem itself is at fault.
 """
@@ -277,6 +279,8 @@ class Question:
         self.prepared: list[Prepared] = []
         self.sums: list[int] = []
         self.outboxes: dict[int, list[list[torch.Tensor]]] = {}
+        self.moving: Inputs
+        self.signed = False
 
     def describe(self, _message: Message) -> tuple[Message, bytes]:
         rows, content = describe(self.program)
@@ -327,22 +331,48 @@ class Question:
                 if len(self.prepared) >= message["sets"] or left < taken:
                     break
         self.sums = [checksum(prepared.inputs) for prepared in self.prepared]
+        with torch.no_grad():
+            self.moving, self.signed = self._moving()
         least = _nbytes(self.prepared[0].inputs.inputs) + sum(_nbytes(e.truth) for e in self._expected(0))
         return {"names": [prepared.inputs.name for prepared in self.prepared], "least_bytes": least}, b""
+
+    def _moving(self) -> tuple[Inputs, bool]:
+        """Inputs for timed launches, which change from one to the next; of both signs where the reference allows."""
+        own = self.program.make(3, "cuda")
+        signed = _changed(own, "moving", torch.randn_like, parameters=False)
+        try:
+            prepare(self.program, signed)
+        except Fault:
+            return own, False
+        return signed, True
+
+    def moved(self, message: Message) -> tuple[Message, bytes]:
+        """The scaled error of what the last timed launch returned, for what its inputs are now."""
+        with torch.no_grad():
+            prepared = prepare(self.program, self.moving)
+        boxes = self.outboxes[message["slot"]][-1]
+        expected = [e for e in prepared.expected if isinstance(e, Expected)]
+        errors = [scaled_error(b, e, self.tolerance) for b, e in zip(boxes, expected, strict=True)]
+        for outbox in boxes:
+            outbox.fill_(math.nan if outbox.is_floating_point() else 1)
+        torch.cuda.synchronize()
+        return {"error": max(errors) if max(errors) < math.inf else None}, b""
 
     def lend(self, message: Message) -> tuple[Message, bytes]:
         """Handles that another process opens with `pickle`; they are good for one process."""
         if message["slot"] not in self.outboxes:
             self.outboxes[message["slot"]] = [
                 [torch.empty(e.truth.shape, dtype=e.dtype, device=e.truth.device) for e in self._expected(number)]
-                for number in range(len(self.prepared))
+                for number in (*range(len(self.prepared)), 0)
             ]
         outboxes = self.outboxes[message["slot"]]
         for outbox in (outbox for boxes in outboxes for outbox in boxes):
             outbox.fill_(math.nan if outbox.is_floating_point() else 1)
         sets = [packet(self.program, prepared.inputs, lambda tensor: tensor) for prepared in self.prepared]
+        moving = packet(self.program, self.moving, lambda tensor: tensor)
         torch.cuda.synchronize()
-        return {}, bytes(ForkingPickler.dumps({"sets": sets, "outboxes": outboxes}))
+        content = {"sets": sets, "moving": moving, "signed": self.signed, "outboxes": outboxes}
+        return {}, bytes(ForkingPickler.dumps(content))
 
     def collect(self, message: Message) -> tuple[Message, bytes]:
         """Compare, poison again, and see whether the inputs are what they were."""
@@ -425,6 +455,7 @@ def main(descriptor: int) -> None:
             Question.lend,
             Question.collect,
             Question.restore,
+            Question.moved,
         )
     }
     wire.send({"ready": True})
