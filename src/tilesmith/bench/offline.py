@@ -113,6 +113,12 @@ class OfflineBench:
 
         yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs, self.jobs)
 
+    def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
+        """See `tilesmith.core.seams.Bench`. The interpreter knows no races and no clock: once more is enough."""
+        del baseline
+        (trial,) = self.judge(problem, [finalist.candidate], ())
+        return replace(trial, round=finalist.round)
+
     def _open(self, problem: Problem) -> None:
         self._problem = None
         load(self._oracle, problem, "full")
@@ -174,7 +180,7 @@ class OfflineBench:
         folder = Path(tempfile.mkdtemp(dir=admitted.scratch))
         deadline = time.monotonic() + limit_s
         request = {"source": admitted.candidate.source, "target": self._admission.target, "widen": self._scene.widen}
-        with self._interpret.child(str(folder), self.effort.memory_bytes) as child:
+        with self._interpret.child(str(folder), self.effort.memory_bytes, exam.paths) as child:
             child.send({**request, "picks": list(admitted.picks), "sets": list(exam.paths)})
             try:
                 return self._compare(admitted, exam, child, folder, deadline)
@@ -208,7 +214,8 @@ class OfflineBench:
                     f"on the inputs '{name}' its error is {error:.3g} times the limit ({exam.size} shapes)", error
                 )
             worst = max(worst, error)
-        return Correct(Estimate(admitted.profile.time_us if admitted.profile else 0.0), worst)
+        estimate = Estimate(admitted.profile.time_us if admitted.profile else 0.0)
+        return Correct(estimate, worst, len(exam.names))
 
     def _error(self, exam: Exam, number: int, answers: Path) -> float | None:
         request: Message = {"do": "compare", "size": exam.size, "set": number, "folder": str(answers)}

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from tilesmith.bench.wire import Garbled, Gone, Message, Wire, WireError, pair
 from tilesmith.core.errors import MachineError
@@ -93,8 +93,17 @@ class Ended:
     """Why a child said no more."""
 
     status: int
+    limit: str = ""
+    """What it was ended for using too much of: "memory", "processes", or nothing."""
+
+    @property
+    def stage(self) -> Literal["memory", "crash"]:
+        """The stage of the verdict that this calls for."""
+        return "memory" if self.limit == "memory" else "crash"
 
     def __str__(self) -> str:
+        if self.limit:
+            return f"it was ended because it used too {'much' if self.limit == 'memory' else 'many'} {self.limit}"
         if os.WIFSIGNALED(self.status):
             number = os.WTERMSIG(self.status)
             return f"it was ended by signal {number} ({signal.Signals(number).name})"
@@ -109,38 +118,39 @@ class Zygote:
         self._process = Process("zygote", (mode,), environment)
 
     @contextlib.contextmanager
-    def child(self, scratch: str, memory_bytes: int = 0) -> Iterator[Child]:
-        """A fresh child for one candidate; when the block ends, so does it and all that it started."""
+    def child(self, scratch: str, memory_bytes: int = 0, readable: tuple[str, ...] = ()) -> Iterator[Child]:
+        """A fresh child for one candidate; when the block ends, so does it and all that it started.
+
+        It may write to the scratch folder alone, and read, of what is not the system's or Python's, these files.
+        """
         here, there = pair()
         zygote = self._process
         try:
             with zygote.lock:
                 zygote.await_ready()
-                zygote.wire.send({"do": "fork", "scratch": scratch, "memory_bytes": memory_bytes})
+                request = {"do": "fork", "scratch": scratch, "readable": readable, "memory_bytes": memory_bytes}
+                zygote.wire.send(request)
                 zygote.wire.socket.setblocking(True)
                 _send_descriptor(zygote.wire, there.fileno())
                 zygote.wire.socket.setblocking(False)
-                pid = zygote.wire.receive(START_S)[0]["pid"]
+                reply, _ = zygote.wire.receive(START_S)
         except (WireError, OSError) as error:
             raise MachineError(f"the {self.mode} runner ended while it was needed: {zygote.last_words()}") from error
         finally:
             there.close()
-        child = Child(here, pid)
+        child = Child(here, reply["pid"], tuple(reply["walls"]))
         try:
             yield child
         finally:
             here.close()
-            if child.status is None:
-                child.status = self._end(pid)
+            self.why(child)
 
-    def why(self, child: Child) -> str:
-        """How a child that hung up ended."""
-        if child.status is None:
-            child.status = self._end(child.pid)
-        return str(Ended(child.status))
-
-    def _end(self, pid: int) -> int:
-        return int(self._process.ask({"do": "end", "pid": pid})[0]["status"])
+    def why(self, child: Child) -> Ended:
+        """How a child ended; one that has not is ended now."""
+        if child.ended is None:
+            reply, _ = self._process.ask({"do": "end", "pid": child.pid})
+            child.ended = Ended(reply["status"], reply["limit"])
+        return child.ended
 
     def close(self) -> None:
         self._process.close()
@@ -160,7 +170,10 @@ class Child:
 
     wire: Wire
     pid: int
-    status: int | None = None
+    """Its warden's."""
+    walls: tuple[str, ...] = ()
+    """The names of the walls that stood before any candidate's code was loaded."""
+    ended: Ended | None = None
 
     def send(self, message: Message, blob: bytes = b"") -> None:
         """What cannot be sent is noticed when the answer is awaited."""

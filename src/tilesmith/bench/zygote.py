@@ -3,68 +3,144 @@
 Run as `python -m tilesmith.bench.zygote MODE DESCRIPTOR`. It holds neither expected values nor the judge's code, and it
 never runs candidate code itself. The controller asks for two things:
 
-    {"do": "fork", "scratch": FOLDER, "memory_bytes": N}  with the child's socket  -> {"pid": PID}
-    {"do": "end", "pid": PID}                                                      -> {"status": wait status}
+    {"do": "fork", "scratch": FOLDER, "readable": [FILES], "memory_bytes": N}  with the child's socket
+                                       -> {"pid": the warden's, "walls": [names]}
+    {"do": "end", "pid": PID}          -> {"status": wait status, "limit": what it used too much of, or ""}
 
-A child leads its own session, so that ending its process group ends whatever it started. When the controller is gone,
-so are the zygote and every child.
+A thread of the zygote takes namespaces for itself and forks the warden into them; the warden forks the child, which
+raises its walls before it hears of a candidate. Ending the warden ends whatever the child started. When the controller
+is gone, so are the zygote, every warden and every child.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
+import json
 import os
-import resource
 import signal
 import socket
 import sys
-from typing import Any
+import tempfile
+import threading
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NoReturn
 
+from tilesmith.bench import namespaces, walls, warden
+from tilesmith.bench.syscalls import die_with_parent as die_with_parent
 from tilesmith.bench.wire import Gone, Late, Wire, adopt
 
 MODES = ("capture", "interpret", "device")
-FILE_BYTES = 16 << 30
-PR_SET_PDEATHSIG = 1
+MEMORY_SHARE = 0.75
+"""Of the machine's memory, for one candidate where the controller sets no limit."""
+TASKS = 512
+"""Processes and threads of one candidate at most, beside some for each core."""
+FAULT = 70
+"""Exit status of a child that could not do what it is for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A candidate's warden, as the zygote knows it."""
+
+    pid: int
+    reports: BinaryIO
+    """Two lines of JSON: the walls that stand, when they do; how the candidate ended, when it has."""
+    thread: threading.Thread
+    released: threading.Event
 
 
 def main(mode: str, descriptor: int) -> None:
     """Serve until the controller hangs up."""
+    spaces = namespaces.available()
     die_with_parent()
     wire = adopt(descriptor)
     session = importlib.import_module(f"tilesmith.bench.{mode}")
     session.warm()
+    # The children cannot read this package's files any more.
+    importlib.import_module("tilesmith.bench.modules")
+    walls.prepare(mode)
     gc.collect()
     gc.freeze()
     wire.send({"ready": True})
-    children: set[int] = set()
+    children: dict[int, Kept] = {}
     try:
         while True:
             message, sock = _receive(wire)
             if message["do"] == "fork" and sock is not None:
-                pid = os.fork()
-                if pid == 0:
-                    wire.close()
-                    _child(session, sock, message)
+                kept = start(session, mode, sock, message, spaces)
                 sock.close()
-                children.add(pid)
-                wire.send({"pid": pid})
+                children[kept.pid] = kept
+                report = json.loads(kept.reports.readline() or b"{}")
+                wire.send({"pid": kept.pid, "walls": report.get("walls", [])})
             else:
-                children.discard(message["pid"])
-                wire.send({"status": _end(message["pid"])})
+                status, limit = end(children.pop(message["pid"]))
+                wire.send({"status": status, "limit": limit})
     except Gone:
-        for pid in children:
-            _end(pid)
+        for kept in children.values():
+            end(kept)
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, however that ends."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+def start(session: Any, mode: str, sock: socket.socket, message: dict[str, Any], spaces: tuple[str, ...]) -> Kept:
+    """Fork a warden that forks a child for one candidate."""
+    reader, writer = os.pipe()
+    pids: list[int] = []
+    forked, released = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        # Namespaces are a thread's own; and the warden ends with the thread that forked it, so the thread waits.
+        entered = spaces
+        try:
+            namespaces.enter(spaces)
+        except OSError:
+            entered = ()
+        pid = os.fork()
+        if pid == 0:
+            _warden(session, mode, sock, writer, message, entered)
+        pids.append(pid)
+        forked.set()
+        released.wait()
+
+    thread = threading.Thread(target=keep, daemon=True)
+    thread.start()
+    forked.wait()
+    os.close(writer)
+    return Kept(pids[0], os.fdopen(reader, "rb"), thread, released)
+
+
+def end(kept: Kept) -> tuple[int, str]:
+    """End a child and all that it started; its wait status, and the limit that it broke."""
+    os.kill(kept.pid, signal.SIGTERM)
+    status = os.waitpid(kept.pid, 0)[1]
+    kept.released.set()
+    kept.thread.join()
+    with kept.reports:
+        lines = [json.loads(line) for line in kept.reports]
+    return (lines[-1]["status"], lines[-1]["limit"]) if lines and "status" in lines[-1] else (status, "")
+
+
+def _warden(
+    session: Any, mode: str, sock: socket.socket, reports: int, message: dict[str, Any], spaces: tuple[str, ...]
+) -> NoReturn:
+    """The forked process: it forks the child, watches it, and says how it ended."""
+    try:
+        first = namespaces.PROCESSES in spaces
+        warden.prepare(first=first)
+        _close_all_but(sock.fileno(), reports)
+        if first:
+            namespaces.furnish(TASKS + 8 * (os.cpu_count() or 1))
+        pid = os.fork()
+        if pid == 0:
+            _child(session, mode, sock, reports, message, spaces)
+        sock.close()
+        machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        allowance = warden.Allowance(message["memory_bytes"] or int(MEMORY_SHARE * machine_bytes))
+        status, limit = warden.watch(pid, allowance, first=first)
+        os.write(reports, json.dumps({"status": status, "limit": limit}).encode() + b"\n")
+    except BaseException:
+        os._exit(FAULT)
+    os._exit(0)
 
 
 def _receive(wire: Wire) -> tuple[dict[str, Any], socket.socket | None]:
@@ -80,44 +156,44 @@ def _receive(wire: Wire) -> tuple[dict[str, Any], socket.socket | None]:
     wire.socket.setblocking(True)
     _, descriptors, _, _ = socket.recv_fds(wire.socket, 1, 1)
     wire.socket.setblocking(False)
+    os.set_inheritable(descriptors[0], False)
     return message, socket.socket(fileno=descriptors[0])
 
 
-def _child(session: Any, sock: socket.socket, message: dict[str, Any]) -> None:
+def _child(
+    session: Any, mode: str, sock: socket.socket, reports: int, message: dict[str, Any], spaces: tuple[str, ...]
+) -> NoReturn:
     """Never returns: what a candidate does to this process ends with it."""
     try:
+        warden.release()
         os.setsid()
-        die_with_parent()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         scratch = message["scratch"]
         os.chdir(scratch)
         os.environ["HOME"] = os.environ["TMPDIR"] = scratch
+        tempfile.tempdir = None  # look at TMPDIR again
         os.environ["TRITON_CACHE_DIR"] = os.path.join(scratch, "triton")  # noqa: PTH118  pathlib is slow to import
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
-        _limit(resource.RLIMIT_CORE, 0)
-        _limit(resource.RLIMIT_FSIZE, FILE_BYTES)
-        if message["memory_bytes"]:
-            _limit(resource.RLIMIT_AS, message["memory_bytes"])
+        walls.limit(message["memory_bytes"])
+        standing = (*spaces, *walls.raise_walls(mode, scratch, message["readable"]))
+        os.write(reports, json.dumps({"walls": standing}).encode() + b"\n")
+        os.close(reports)
         session.serve(Wire(sock), scratch)
     except BaseException:
-        os._exit(70)
+        os._exit(FAULT)
     os._exit(0)
 
 
-def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (value, value))
-
-
-def _end(pid: int) -> int:
-    """End a child and all of its process group; the wait status."""
-    for target in (os.killpg, os.kill):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            target(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1]
+def _close_all_but(*kept: int) -> None:
+    """Close what is the zygote's own, or another candidate's."""
+    with os.scandir("/proc/self/fd") as entries:
+        numbers = [int(entry.name) for entry in entries]
+    for number in numbers:
+        if number > 2 and number not in kept:
+            with contextlib.suppress(OSError):
+                os.close(number)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,146 @@
+"""What stands between a candidate's process and everything else, raised from inside before its code is loaded.
+
+Readable are the Python installation without this package, the system's libraries, /proc and /sys; writable is the
+scratch folder. Nothing may be executed but, where kernels are compiled, the compilers. Each wall stands where the
+kernel has it; the names of those that do are the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import tilesmith
+from tilesmith.bench import landlock, syscalls
+from tilesmith.bench.landlock import Access
+
+FILE_BYTES = 16 << 30
+FILES = 4096
+"""Open at once."""
+
+READ = Access.READ_FILE | Access.READ_DIR
+RUN = READ | Access.EXECUTE
+DEVICE = Access.READ_FILE | Access.WRITE_FILE | Access.IOCTL_DEV
+WRITE = (
+    READ
+    | Access.WRITE_FILE
+    | Access.TRUNCATE
+    | Access.MAKE_REG
+    | Access.MAKE_DIR
+    | Access.REMOVE_FILE
+    | Access.REMOVE_DIR
+    | Access.REFER
+)
+"""No links, pipes or sockets: who reads the scratch folder afterwards finds files and folders."""
+
+_SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/proc", "/sys")
+_SETTINGS = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "passwd", "group", "nsswitch.conf", "nvidia")
+_DEVICES = ("zero", "full", "random", "urandom")
+_COMPILERS = ("cc", "gcc", "clang", "as", "ld", "collect2", "ldconfig")
+_COMPILER_FOLDERS = ("usr/lib/gcc", "usr/libexec/gcc", "usr/lib/llvm*")
+_LOADERS = ("lib*/ld-linux*.so*", "lib/ld-musl*.so*")
+
+
+def prepare(mode: str) -> None:
+    """Look up once, before any fork, what every child of a mode may reach."""
+    _common(mode)
+
+
+def limit(memory_bytes: int) -> None:
+    """Limits on this process alone: address space (0 is none), the size of a file, open files, no core dumps."""
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, FILE_BYTES)
+    _limit(resource.RLIMIT_NOFILE, FILES)
+    if memory_bytes:
+        _limit(resource.RLIMIT_AS, memory_bytes)
+    # Should the machine run out of memory, this process is the one to end.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def raise_walls(mode: str, scratch: str, readable: Iterable[str] = ()) -> tuple[str, ...]:
+    """Confine this process, and all that it will start, for good. The names of the walls that stand.
+
+    `readable` are files outside the scratch folder. To be called by a process with one thread.
+    """
+    standing = []
+    with contextlib.suppress(OSError):
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+        standing.append("no new privileges")
+    with contextlib.suppress(OSError):
+        rules = {**_common(mode), **dict.fromkeys(readable, Access.READ_FILE), scratch: WRITE}
+        if known := landlock.restrict(rules):
+            standing.append(f"files by list (landlock {known})")
+    with contextlib.suppress(OSError):
+        syscalls.drop_capabilities()
+        standing.append("no capabilities")
+    return tuple(standing)
+
+
+@functools.cache
+def _common(mode: str) -> dict[str, Access]:
+    """The rules that hold for every child of a mode."""
+    hidden = os.path.realpath(Path(tilesmith.__file__).parent)
+    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *(path for path in sys.path if path)]
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    toolkits = [os.environ.get("CUDA_HOME", ""), os.environ.get("CUDA_PATH", "")]
+    rules: dict[str, Access] = {}
+
+    def add(path: str, access: Access) -> None:
+        for part, granted in _around(os.path.realpath(path), hidden, access):
+            rules[part] = rules.get(part, Access(0)) | granted
+
+    for folder in (*_SYSTEM, *python, *filter(None, libraries), *filter(None, toolkits)):
+        add(folder, READ)
+    for name in _SETTINGS:
+        add(f"/etc/{name}", READ)
+    for name in _DEVICES:
+        add(f"/dev/{name}", Access.READ_FILE)
+    add(os.devnull, Access.READ_FILE | Access.WRITE_FILE)
+    if mode == "device":
+        add("/dev/shm", WRITE)
+        for node in Path("/dev").glob("nvidia*"):
+            add(str(node), DEVICE | READ)
+    for path in _executables(mode):
+        add(path, RUN)
+    return rules
+
+
+def _around(path: str, hidden: str, access: Access) -> list[tuple[str, Access]]:
+    """The path, or all in it that is not `hidden`. What leads to the hidden folder can be listed, for imports."""
+    if path == hidden:
+        return []
+    if not hidden.startswith(path.rstrip("/") + "/"):
+        return [(path, access)]
+    found = [(path, access & Access.READ_DIR)]
+    for entry in os.scandir(path):
+        # A link to a folder that holds the hidden one would be a way around.
+        if not entry.is_symlink():
+            found += _around(entry.path, hidden, access)
+        elif not (hidden + "/").startswith(os.path.realpath(entry.path).rstrip("/") + "/"):
+            found.append((entry.path, access))
+    return found
+
+
+def _executables(mode: str) -> Iterator[str]:
+    """What a mode needs to execute: Triton's assembler and its companions; on a device the host's C compiler, too."""
+    if mode == "interpret":
+        return
+    patterns = _LOADERS if mode == "capture" else (*_LOADERS, *_COMPILER_FOLDERS)
+    yield from (str(path) for pattern in patterns for path in Path("/").glob(pattern))
+    yield from (str(Path(folder, "triton/backends/nvidia/bin")) for folder in sys.path)
+    if mode == "device":
+        compilers = (shutil.which(name) for name in (os.environ.get("CC", ""), *_COMPILERS))
+        yield from (path for path in (*compilers, "/sbin/ldconfig") if path)
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
