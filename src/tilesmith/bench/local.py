@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -46,6 +47,8 @@ from tilesmith.core.trial import (
 )
 
 PROTECTION = "process group, clean environment, resource limits"
+CONFIRMATIONS = 20
+"""Times that a finalist's numbers are checked on every input set, and again on inputs that change."""
 FLOOR_SHARE = 0.9
 """Of the time that the least traffic takes at the datasheet's bandwidth: what claims to be faster is not believed."""
 
@@ -138,12 +141,48 @@ class Station:
                     self._retire()
                     self._rival, runner = runner, None
                 cost = Cost(gpu_s=time.monotonic() - began, measured_s=measured_s)
-            return Correct(timing, error), cost, tuned
+            return Correct(timing, error, len(self.names) + 1), cost, tuned
         except Stopped as stopped:
             return stopped.verdict, cost, tuned
         finally:
             if runner is not None:
                 runner.life.close()
+
+    def confirm(self, admitted: Admitted, scene: Scene, baseline: Candidate | None) -> tuple[Verdict, Cost]:
+        """Check again and again: two processes at once, so that launches meet a busy GPU; then alone; then time."""
+        with ExitStack() as life:
+            try:
+                with lease(self.device.uuid, "shared"), ThreadPoolExecutor(2) as pool:
+                    runners = [self._open(admitted.candidate, str(admitted.scratch)) for _ in range(2)]
+                    for runner in runners:
+                        life.callback(runner.life.close)
+                    repeats = [pool.submit(self._repeat, runner, admitted, scene) for runner in runners]
+                    error = max(repeat.result() for repeat in repeats)
+                with lease(self.device.uuid, "exclusive"):
+                    began = time.monotonic()
+                    for _ in range(CONFIRMATIONS):
+                        self._timed_once(runners[0], admitted, scene)
+                    rival = baseline if baseline and baseline.id != admitted.candidate.id else None
+                    self._retire()
+                    timing, measured_s = self._time(runners[0], admitted, scene, rival)
+                    cost = Cost(gpu_s=time.monotonic() - began, measured_s=measured_s)
+                comparisons = CONFIRMATIONS * len(self.names) + CONFIRMATIONS + 1
+                return Correct(timing, error, comparisons), cost
+            except Stopped as stopped:
+                return stopped.verdict, Cost()
+            except Disturbed:
+                return self._spoilt().verdict, Cost()
+
+    def _repeat(self, runner: Runner, admitted: Admitted, scene: Scene) -> float:
+        return max(self._check(runner, admitted, scene, alone=False)[0] for _ in range(CONFIRMATIONS // 2))
+
+    def _timed_once(self, runner: Runner, admitted: Admitted, scene: Scene) -> None:
+        """One launch as when timing, and its answer compared."""
+        reply = runner.ask({"do": "time", "launches": 1}, self._effort.time_s, "timing", self.zygote)
+        if breach := launched(reply, admitted) or mismatch(reply["outputs"], scene.outputs):
+            raise Stopped(breach)
+        moved, _ = ask(self.oracle, {"do": "moved", "size": "full", "slot": runner.slot})
+        _within(moved["error"], "in timed launches, whose inputs change,")
 
     def _open(self, candidate: Candidate, scratch: str) -> Runner:
         with self._lock:
@@ -388,6 +427,19 @@ class LocalBench:
 
         slots = self.workers_per_gpu * len(self._stations)
         yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs, slots)
+
+    def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
+        """See `tilesmith.core.seams.Bench`."""
+        if self._problem != problem.id:
+            self._open(problem)
+        began = time.monotonic()
+        admitted = self._admission.admit(problem, finalist.candidate, self._scene)
+        verdict, cost = admitted.verdict, Cost()
+        if verdict is None:
+            verdict, cost = self._stations[0].confirm(admitted, self._scene, baseline)
+        self._admission.discard(admitted)
+        spent = replace(cost, wall_s=time.monotonic() - began)
+        return replace(self._trial(admitted, verdict, spent, self._stations[0].device), round=finalist.round)
 
     def _judge(
         self, station: Station, admitted: Admitted, rival: Candidate | None

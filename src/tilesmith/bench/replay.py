@@ -44,6 +44,11 @@ class ReplayBench:
                 first.setdefault(answer.fingerprint, candidate.id)
             yield answer
 
+    def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
+        """What the journal says of it stands; nothing can be run again."""
+        del problem, baseline
+        return replace(self._recorded.get(finalist.candidate.id, finalist), candidate=finalist.candidate)
+
     def _answer(self, candidate: Candidate, judged: set[str], first: dict[str, str]) -> Trial:
         unknown = Trial(candidate, Failed("admit", "the replayed journal has no verdict on this candidate"))
         found = self._recorded.get(candidate.id)

@@ -42,5 +42,6 @@ def alternate(own: Batch, rival: Batch | None, rival_id: str | None) -> Timing:
             if median(ours) > HOPELESS * median(theirs):
                 break
     low, high = interval(ours)
-    rival_us = median(theirs) if theirs else None
-    return Timing(median(ours), low, high, len(ours), rival_id if theirs else None, rival_us)
+    if not theirs:
+        return Timing(median(ours), low, high, len(ours))
+    return Timing(median(ours), low, high, len(ours), rival_id, median(theirs), *interval(theirs))

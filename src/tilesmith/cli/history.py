@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tilesmith.cli.screen import answer, show
 from tilesmith.core.errors import OptionError
-from tilesmith.core.search import best
+from tilesmith.core.search import best, standing
 from tilesmith.journal import open_store
 from tilesmith.report import document, tables
 from tilesmith.report.record import RunLine, RunRecord
@@ -60,4 +60,4 @@ def show_trial(prefix: str, number: int | None, source: bool, journal: Path, as_
 def _read(prefix: str, journal: Path) -> RunRecord:
     with open_store(journal, must_exist=True) as store:
         run = store.run(prefix)
-        return RunRecord(run.id, run.problem.name, run.trials(), run.stops)
+        return RunRecord(run.id, run.problem.name, standing(run.trials(), run.confirmations()), run.stops)

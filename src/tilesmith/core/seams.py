@@ -34,6 +34,14 @@ class Bench(Protocol):
         """
         ...
 
+    def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
+        """Judge a finalist once more, harder: a wrong kernel can be right in one run of two.
+
+        Its numbers are checked many times, and its time is taken in turns with the baseline's where there is a
+        device. The trial that comes back is new; its verdict may be another.
+        """
+        ...
+
 
 class Journal(Protocol):
     """Remembers every trial of one run, in order, append-only."""
@@ -44,4 +52,12 @@ class Journal(Protocol):
 
     def trials(self) -> Sequence[Trial]:
         """Every trial recorded so far, in the order of recording."""
+        ...
+
+    def confirmed(self, trial: Trial) -> None:
+        """Record a finalist's second judgement. It is no trial of the search: `trials` does not hold it."""
+        ...
+
+    def confirmations(self) -> Sequence[Trial]:
+        """Every second judgement recorded so far, in order."""
         ...

@@ -20,9 +20,31 @@ Watch = Callable[[Trial], None]
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
-    """The fastest correct trial; of equals the first."""
+    """The fastest correct trial, of equals the first; where some were confirmed, the fastest of those."""
     timed = [trial for trial in trials if trial.time_us is not None]
-    return min(timed, key=lambda trial: trial.time_us or 0.0, default=None)
+    confirmed = [trial for trial in timed if trial.confirmed]
+    return min(confirmed or timed, key=lambda trial: trial.time_us or 0.0, default=None)
+
+
+def standing(trials: Sequence[Trial], confirmations: Sequence[Trial]) -> tuple[Trial, ...]:
+    """The trials, with the last word on each: a finalist's second judgement in place of its first."""
+    last = {trial.candidate.id: trial for trial in confirmations}
+    return tuple(last.get(trial.candidate.id, trial) for trial in trials)
+
+
+def confirm(problem: Problem, bench: Bench, journal: Journal, tries: int = 5) -> None:
+    """Have the fastest judged once more, harder; where it falls the next, until one stands or `tries` have fallen."""
+    trials = journal.trials()
+    done = {trial.candidate.id: trial for trial in journal.confirmations()}
+    start = next((trial.candidate for trial in trials if trial.candidate.origin == "start"), None)
+    ranked = sorted((t for t in trials if t.time_us is not None), key=lambda trial: trial.time_us or 0.0)
+    for trial in ranked[:tries]:
+        again = done.get(trial.candidate.id)
+        if again is None:
+            again = replace(bench.confirm(problem, trial, start), round=trial.round, confirmed=True)
+            journal.confirmed(again)
+        if isinstance(again.verdict, Correct):
+            return
 
 
 def lineage(trial: Trial, trials: Sequence[Trial]) -> tuple[Trial, ...]:

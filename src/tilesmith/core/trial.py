@@ -38,6 +38,15 @@ class Timing:
     """The candidate that was timed in alternation with this one."""
     rival_us: float | None = None
     """The rival's median in that same run: the ratio of the two is the comparison to trust."""
+    rival_low_us: float | None = None
+    rival_high_us: float | None = None
+
+    @property
+    def gain(self) -> tuple[float, float, float] | None:
+        """How many times as fast as the rival: by the medians, and the least and most that the intervals allow."""
+        if self.rival_us is None or self.rival_low_us is None or self.rival_high_us is None:
+            return None
+        return self.rival_us / self.time_us, self.rival_low_us / self.high_us, self.rival_high_us / self.low_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,9 @@ class Correct:
 
     time: Timing | Estimate
     error: float
+    """The largest of all comparisons."""
+    checks: int = 1
+    """How many answers were compared, each to other inputs or of another launch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +146,8 @@ class Trial:
     protection: str = "none"
     """The walls that stood around the candidate while it ran."""
     round: int = 0
+    confirmed: bool = False
+    """Whether this is a finalist's second, harder judgement."""
 
     @property
     def time_us(self) -> float | None:

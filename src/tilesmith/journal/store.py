@@ -210,6 +210,18 @@ class Run:
             row = self._database.write([_source(trial.candidate.source), event])
             self._known = ((*known, trial), row)
 
+    def confirmed(self, trial: Trial) -> None:
+        """Record a finalist's second judgement."""
+        self.claim()
+        by_id = replace(trial, candidate=replace(trial.candidate, source=trial.candidate.id))
+        event = _event(self.id, "confirmation", by_id, source=trial.candidate.id)
+        self._database.write([_source(trial.candidate.source), event])
+
+    def confirmations(self) -> tuple[Trial, ...]:
+        """Every second judgement, in order."""
+        rows = self._database.read(f"{CONFIRMATIONS} ORDER BY seq", (self.id,))
+        return tuple(_trial(self._database, row) for row in rows)
+
     def trials(self) -> tuple[Trial, ...]:
         """Every trial recorded so far, in order. What was returned once never changes."""
         with self._turn:
@@ -234,6 +246,10 @@ class Run:
 TRIALS = """
     SELECT events.seq, events.body, sources.text FROM events JOIN sources ON sources.id = events.source
     WHERE events.run = ? AND events.kind = 'trial' AND events.seq > ?"""
+
+CONFIRMATIONS = """
+    SELECT events.seq, events.body, sources.text FROM events JOIN sources ON sources.id = events.source
+    WHERE events.run = ? AND events.kind = 'confirmation'"""
 
 
 def _trial(database: Database, row: Row) -> Trial:

@@ -47,12 +47,15 @@ def _rows(problem: Problem, trial: Trial, trials: Sequence[Trial], provenance: P
         raise ValueError(f"candidate {trial.candidate.id} is not correct, so it has no evidence to state")
     rows = [
         ("problem", f"{problem.name} ({problem.id})"),
-        ("verdict", f"correct: error {verdict.error:.3g}, where 1 is the limit"),
+        (
+            "verdict",
+            f"correct: error {verdict.error:.3g} where 1 is the limit, largest of {verdict.checks} comparisons",
+        ),
         ("time", _time(verdict)),
     ]
     if first is not None and isinstance(first.verdict, Correct):
         ratio = gain(trials)
-        times = f"; this one is {ratio:.2f} times as fast" if ratio is not None else ""
+        times = f"; this one is {ratio:.2f} times as fast{_between(verdict)}" if ratio is not None else ""
         rows.append(("baseline", f"start kernel, {figure(first.verdict.time)}{times}"))
     if where is not None:
         device = where.gpu or f"no GPU; compiled for {where.target}"
@@ -68,6 +71,12 @@ def _rows(problem: Problem, trial: Trial, trials: Sequence[Trial], provenance: P
         ("run", f"{provenance.run}, candidate {trial.candidate.id}, Tilesmith {provenance.version}"),
         ("again", provenance.reproduce),
     ]
+
+
+def _between(verdict: Correct) -> str:
+    """The least and most that the intervals of both times allow, where both were timed in turns."""
+    gain = verdict.time.gain if isinstance(verdict.time, Timing) else None
+    return f" ({gain[1]:.2f} to {gain[2]:.2f}, timed in turns)" if gain else ""
 
 
 def _time(verdict: Correct) -> str:

@@ -97,6 +97,8 @@ def gain(trials: Sequence[Trial]) -> float | None:
     if first is None or fastest is None:
         return None
     a, b = time_of(first.verdict), time_of(fastest.verdict)
+    if isinstance(b, Timing) and b.rival == first.candidate.id and b.gain is not None:
+        return b.gain[0]
     if a is None or b is None or type(a) is not type(b) or value_us(b) <= 0:
         return None
     return value_us(a) / value_us(b)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from tilesmith.core.problem import Problem
 from tilesmith.core.trial import Candidate, Correct, Cost, Duplicate, Estimate, Trial, Verdict
@@ -50,12 +51,25 @@ class TableBench:
                     first[fingerprint] = candidate.id
             yield Trial(candidate, verdict, fingerprint, cost=self._cost)
 
+    def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
+        """Asks the function once more."""
+        del problem, baseline
+        self.asked.append(finalist.candidate.id)
+        return replace(finalist, verdict=self._verdict(finalist.candidate))
+
 
 class ListJournal:
     """Remembers in memory only."""
 
     def __init__(self, trials: Iterable[Trial] = ()) -> None:
         self._trials = list(trials)
+        self._confirmed: list[Trial] = []
+
+    def confirmed(self, trial: Trial) -> None:
+        self._confirmed.append(trial)
+
+    def confirmations(self) -> Sequence[Trial]:
+        return tuple(self._confirmed)
 
     def record(self, trial: Trial) -> None:
         self._trials.append(trial)

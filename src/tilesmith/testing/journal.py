@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tilesmith.core.profile import KernelProfile, Launch, Profile
@@ -91,3 +93,15 @@ class JournalConformance:
         found = self.reopened(journal).trials()
         assert [trial.candidate.source for trial in found] == sources
         assert [trial.verdict for trial in found] == [Failed("admit", source[:20]) for source in sources]
+
+    def test_confirmations_are_no_trials(self, journal: Journal) -> None:
+        journal.record(TRIALS[1])
+        for verdict in (Wrong("in the second run", 3.0), TRIALS[1].verdict):
+            journal.confirmed(replace(TRIALS[1], verdict=verdict, confirmed=True))
+        found = self.reopened(journal)
+        assert tuple(found.trials()) == TRIALS[1:2]
+        assert [trial.verdict for trial in found.confirmations()] == [
+            Wrong("in the second run", 3.0),
+            TRIALS[1].verdict,
+        ]
+        assert all(trial.confirmed for trial in found.confirmations())

@@ -12,7 +12,7 @@ from tilesmith.core import search as loop
 from tilesmith.core.budget import Limits, Stop
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Proposer
-from tilesmith.core.search import best, lineage, search
+from tilesmith.core.search import best, confirm, lineage, search, standing
 from tilesmith.core.trial import Candidate, Cost, Duplicate, Failed, Trial, Verdict, Wrong
 from tilesmith.testing.fakes import ListJournal, ListProposer, TableBench, correct
 
@@ -241,3 +241,25 @@ def test_a_run_that_climbs_ends_the_same_wherever_it_is_cut(
     verdicts: dict[str, Verdict], started: bool, trials: int
 ) -> None:
     ends_alike(Children(), verdicts, STARTED if started else PROBLEM, Limits(trials=trials))
+
+
+# Confirmation --------------------------------------------------------------------------------------------------------
+
+
+def test_a_finalist_that_falls_gives_way_to_the_next() -> None:
+    times = {"start": 9.0, "lucky": 1.0, "sound": 2.0, "slow": 3.0}
+    journal = ListJournal([Trial(Candidate(name, name), correct(time_us)) for name, time_us in times.items()])
+    second = TableBench(lambda c: Wrong("in the second run") if c.source == "lucky" else correct(2.5))
+    confirm(STARTED, second, journal)
+    assert second.asked == [Candidate(name).id for name in ("lucky", "sound")]
+    winner = best(standing(journal.trials(), journal.confirmations()))
+    assert winner is not None
+    assert (winner.candidate.source, winner.time_us, winner.confirmed) == ("sound", 2.5, True)
+    confirm(STARTED, second, journal)
+    assert len(second.asked) == 2, "what is recorded is not asked again"
+
+
+def test_where_all_finalists_fall_nothing_unconfirmed_wins() -> None:
+    journal = ListJournal([Trial(Candidate(str(n)), correct(float(n))) for n in range(1, 4)])
+    confirm(PROBLEM, TableBench(lambda _: Wrong("in the second run")), journal)
+    assert best(standing(journal.trials(), journal.confirmations())) is None

@@ -51,9 +51,9 @@ settings = st.builds(
 )
 problems = st.builds(Problem, texts, texts, settings, maybe_text)
 estimates = st.builds(Estimate, floats)
-timings = st.builds(Timing, floats, floats, floats, st.integers(), maybe_text, st.none() | floats)
+timings = st.builds(Timing, floats, floats, floats, st.integers(), maybe_text, *[st.none() | floats] * 3)
 verdicts = st.one_of(
-    st.builds(Correct, timings | estimates, floats),
+    st.builds(Correct, timings | estimates, floats, st.integers()),
     st.builds(Wrong, texts, st.none() | floats),
     st.builds(Rejected, texts),
     st.builds(Failed, stages, texts),
@@ -85,6 +85,7 @@ trials = st.builds(
     st.none() | st.builds(Environment, texts, texts, maybe_text, maybe_text, texts, texts, texts),
     texts,
     st.integers(),
+    st.booleans(),
 )
 limits = st.builds(Limits, *[st.none() | st.integers()] * 2, *[st.none() | floats] * 2)
 
@@ -136,10 +137,10 @@ def test_the_written_form_stays_as_it_is() -> None:
     assert dumps(trial) == (
         '{"is":"Trial","candidate":{"is":"Candidate","source":"s","origin":"rewrite:tile","parent":"p"},'
         '"verdict":{"is":"Correct","time":{"is":"Timing","time_us":1.5,"low_us":1.0,"high_us":2.0,"samples":9,'
-        '"rival":"r","rival_us":3.0},"error":0.25},"fingerprint":"f","launches":[{"is":"Launch","kernel":"k",'
+        '"rival":"r","rival_us":3.0,"rival_low_us":null,"rival_high_us":null},"error":0.25,"checks":1},"fingerprint":"f","launches":[{"is":"Launch","kernel":"k",'
         '"grid":[1,2,3],"warps":4,"stages":2,"shared_bytes":0,"registers":32,"spills":0,"arguments":[["N",7]],'
         '"features":["cp.async","mma"]}],"profile":null,"cost":{"is":"Cost","wall_s":0.0,"gpu_s":0.0,'
-        '"measured_s":0.0},"environment":null,"protection":"none","round":2}'
+        '"measured_s":0.0},"environment":null,"protection":"none","round":2,"confirmed":false}'
     )
 
 
@@ -192,9 +193,9 @@ def test_the_strategies_leave_no_field_to_its_default() -> None:
     assert [len(fields(kind)) for kind in (Settings, Problem, Timing, Launch, KernelProfile, Trial, Environment)] == [
         6,
         4,
-        6,
-        9,
         8,
         9,
+        8,
+        10,
         7,
     ]
