@@ -61,9 +61,9 @@ class TableBench:
 class ListJournal:
     """Remembers in memory only."""
 
-    def __init__(self, trials: Iterable[Trial] = ()) -> None:
+    def __init__(self, trials: Iterable[Trial] = (), confirmations: Iterable[Trial] = ()) -> None:
         self._trials = list(trials)
-        self._confirmed: list[Trial] = []
+        self._confirmed = list(confirmations)
 
     def confirmed(self, trial: Trial) -> None:
         self._confirmed.append(trial)

@@ -31,7 +31,8 @@ class TestRun(JournalConformance):
     def reopened(self, journal: Journal) -> Journal:
         assert isinstance(journal, Run)
         with open_store(journal.path) as other:
-            return ListJournal(other.run(journal.id).trials())
+            found = other.run(journal.id)
+            return ListJournal(found.trials(), found.confirmations())
 
 
 SEARCH = """

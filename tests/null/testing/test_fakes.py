@@ -43,7 +43,7 @@ class TestListJournal(JournalConformance):
         return ListJournal()
 
     def reopened(self, journal: Journal) -> Journal:
-        return ListJournal(journal.trials())
+        return ListJournal(journal.trials(), journal.confirmations())
 
 
 class TestListProposer(ProposerConformance):
