@@ -50,7 +50,9 @@ PARTS = _words(
     torch.jit.fork torch.ops.load_library torch.classes.load_library torch.overrides torch.package torch.profiler
     torch.save torch.serialization torch.utils._python_dispatch torch.utils._pytree torch.utils.benchmark
     torch.utils.collect_env torch.utils.cpp_extension torch.utils.swap_tensors torch._register_device_module torch._ops
-    triton._C triton.backends.nvidia triton.profiler triton.runtime.build X triton.tools.disasm triton.tools.link unittest.mock
+    triton._C triton.backends.nvidia triton.profiler triton.runtime.build triton.runtime.cache
+    triton.runtime.interpreter triton.tools.build_extern triton.tools.compile triton.tools.disasm triton.tools.link
+    unittest.mock
     """
 )
 """Parts of what may be imported that start processes, load code, write files or switch the judge's instruments."""
