@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import tilesmith
-from tilesmith.bench import landlock, syscalls
+from tilesmith.bench import landlock, seccomp, syscalls
 from tilesmith.bench.landlock import Access
 
 FILE_BYTES = 16 << 30
@@ -45,6 +45,11 @@ _DEVICES = ("zero", "full", "random", "urandom")
 _COMPILERS = ("cc", "gcc", "clang", "as", "ld", "collect2", "ldconfig")
 _COMPILER_FOLDERS = ("usr/lib/gcc", "usr/libexec/gcc", "usr/lib/llvm*")
 _LOADERS = ("lib*/ld-linux*.so*", "lib/ld-musl*.so*")
+_REFUSED = {
+    "capture": (*seccomp.ALWAYS, *seccomp.NO_HIDDEN_MEMORY),
+    "interpret": (*seccomp.ALWAYS, *seccomp.NO_HIDDEN_MEMORY, *seccomp.NO_PROCESSES),
+    "device": seccomp.ALWAYS,
+}
 
 
 def prepare(mode: str) -> None:
@@ -80,6 +85,9 @@ def raise_walls(mode: str, scratch: str, readable: Iterable[str] = ()) -> tuple[
     with contextlib.suppress(OSError):
         syscalls.drop_capabilities()
         standing.append("no capabilities")
+    with contextlib.suppress(OSError):
+        if seccomp.restrict(_REFUSED[mode]):
+            standing.append("system calls by list (seccomp)")
     return tuple(standing)
 
 
@@ -93,7 +101,7 @@ def _common(mode: str) -> dict[str, Access]:
     rules: dict[str, Access] = {}
 
     def add(path: str, access: Access) -> None:
-        for part, granted in _around(os.path.realpath(path), hidden, access):
+        for part, granted in around(os.path.realpath(path), hidden, access):
             rules[part] = rules.get(part, Access(0)) | granted
 
     for folder in (*_SYSTEM, *python, *filter(None, libraries), *filter(None, toolkits)):
@@ -112,20 +120,26 @@ def _common(mode: str) -> dict[str, Access]:
     return rules
 
 
-def _around(path: str, hidden: str, access: Access) -> list[tuple[str, Access]]:
+def around(path: str, hidden: str, access: Access) -> list[tuple[str, Access]]:
     """The path, or all in it that is not `hidden`. What leads to the hidden folder can be listed, for imports."""
-    if path == hidden:
+    if _within(path, hidden):
         return []
-    if not hidden.startswith(path.rstrip("/") + "/"):
+    if not _within(hidden, path):
         return [(path, access)]
     found = [(path, access & Access.READ_DIR)]
     for entry in os.scandir(path):
-        # A link to a folder that holds the hidden one would be a way around.
         if not entry.is_symlink():
-            found += _around(entry.path, hidden, access)
-        elif not (hidden + "/").startswith(os.path.realpath(entry.path).rstrip("/") + "/"):
+            found += around(entry.path, hidden, access)
+            continue
+        # A link into the hidden folder, or to one that holds it, would be a way around.
+        there = os.path.realpath(entry.path)
+        if not _within(there, hidden) and not _within(hidden, there):
             found.append((entry.path, access))
     return found
+
+
+def _within(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _executables(mode: str) -> Iterator[str]:

@@ -19,12 +19,13 @@ import gc
 import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
 from tilesmith.bench import namespaces, walls, warden
@@ -36,6 +37,10 @@ MEMORY_SHARE = 0.75
 """Of the machine's memory, for one candidate where the controller sets no limit."""
 TASKS = 512
 """Processes and threads of one candidate at most, beside some for each core."""
+ALWAYS = ("clean environment", "limits on memory, processes and files")
+"""The walls that need nothing of the kernel."""
+START_S = 30.0
+"""A child that has no walls by then is ended."""
 FAULT = 70
 """Exit status of a child that could not do what it is for."""
 
@@ -49,6 +54,8 @@ class Kept:
     """Two lines of JSON: the walls that stand, when they do; how the candidate ended, when it has."""
     thread: threading.Thread
     released: threading.Event
+    told: list[dict[str, Any]] = field(default_factory=list)
+    """Those of the reports that have been read."""
 
 
 def main(mode: str, descriptor: int) -> None:
@@ -72,8 +79,7 @@ def main(mode: str, descriptor: int) -> None:
                 kept = start(session, mode, sock, message, spaces)
                 sock.close()
                 children[kept.pid] = kept
-                report = json.loads(kept.reports.readline() or b"{}")
-                wire.send({"pid": kept.pid, "walls": report.get("walls", [])})
+                wire.send({"pid": kept.pid, "walls": standing(kept)})
             else:
                 status, limit = end(children.pop(message["pid"]))
                 wire.send({"status": status, "limit": limit})
@@ -109,6 +115,14 @@ def start(session: Any, mode: str, sock: socket.socket, message: dict[str, Any],
     return Kept(pids[0], os.fdopen(reader, "rb"), thread, released)
 
 
+def standing(kept: Kept) -> list[str]:
+    """The walls that a child has raised; of one that has ended before, none."""
+    if not select.select([kept.reports], [], [], START_S)[0]:
+        os.kill(kept.pid, signal.SIGKILL)
+    kept.told.append(json.loads(kept.reports.readline() or b"{}"))
+    return list(kept.told[0].get("walls", ()))
+
+
 def end(kept: Kept) -> tuple[int, str]:
     """End a child and all that it started; its wait status, and the limit that it broke."""
     os.kill(kept.pid, signal.SIGTERM)
@@ -116,8 +130,9 @@ def end(kept: Kept) -> tuple[int, str]:
     kept.released.set()
     kept.thread.join()
     with kept.reports:
-        lines = [json.loads(line) for line in kept.reports]
-    return (lines[-1]["status"], lines[-1]["limit"]) if lines and "status" in lines[-1] else (status, "")
+        kept.told.extend(json.loads(line) for line in kept.reports)
+    # A warden that was itself ended says nothing.
+    return next(((told["status"], told["limit"]) for told in kept.told if "status" in told), (status, ""))
 
 
 def _warden(
@@ -176,9 +191,10 @@ def _child(
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
+        os.close(null)
         walls.limit(message["memory_bytes"])
-        standing = (*spaces, *walls.raise_walls(mode, scratch, message["readable"]))
-        os.write(reports, json.dumps({"walls": standing}).encode() + b"\n")
+        raised = walls.raise_walls(mode, scratch, message["readable"])
+        os.write(reports, json.dumps({"walls": (*ALWAYS, *spaces, *raised)}).encode() + b"\n")
         os.close(reports)
         session.serve(Wire(sock), scratch)
     except BaseException:
