@@ -1,0 +1,600 @@
+"""What a candidate does to the process that runs it, seen while it does it.
+
+Two instruments. An audit hook, which cannot be taken out again, hears of files, processes, sockets, threads, foreign
+code and frames, and asks the stack who is responsible: the innermost of candidate, framework, compiler and judge. And
+a snapshot of what the framework, the compiler, the judge and the interpreter consist of shows what has been exchanged.
+
+Runs in children only, after `screen` has read the source; what it sees first is told by `reject`, which ends the child.
+"""
+
+from __future__ import annotations
+
+import builtins
+import gc
+import os
+import re
+import signal
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from tilesmith.bench.screen import refused_import
+
+FAULT = 70
+"""Exit status of a child whose verdict could not be sent."""
+
+Reject = Callable[[str], NoReturn]
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Who is responsible.
+
+_BENCH = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  pathlib is slow, and this file stays small
+_STANDARD = os.path.dirname(os.path.abspath(os.__file__))  # noqa: PTH100, PTH120
+_DOORS = re.compile(
+    r".*/triton/runtime/build\.py|.*/triton/tools/.*"
+    r"|.*/torch/(_ops|_classes|hub|serialization|storage)\.py"
+    r"|.*/torch/(multiprocessing|distributed|package|_inductor)/.*|.*/torch/utils/(cpp_extension|collect_env)\.py"
+)
+"""Parts of the framework and the compiler that do for their caller what the caller may not do."""
+_FRAME_READERS = re.compile(r".*/(inspect|traceback)\.py")
+_CODE_MAKERS = re.compile(r".*/(dataclasses|enum|collections/__init__)\.py")
+"""Standard modules that make code, execute it, and dress it as their caller's."""
+_SOURCE_READERS = re.compile(r".*/(linecache|tokenize)\.py")
+
+
+class Files:
+    """Whose file it is, by the name that its code objects carry."""
+
+    def __init__(self, candidate_file: str, scratch: str) -> None:
+        self._candidate = (candidate_file, os.path.join(scratch, ""), os.path.join(os.path.realpath(scratch), ""))  # noqa: PTH118
+        self._known: dict[str, str] = {}
+
+    def owner(self, name: str) -> str:
+        """ "candidate", "import", "bench", "torch", "triton", "numpy", "door", "standard" or "other"."""
+        found = self._known.get(name)
+        if found is None:
+            found = self._known[name] = self._owner(name)
+        return found
+
+    def _owner(self, name: str) -> str:
+        if name.startswith("<frozen "):
+            return "import" if "importlib" in name or "zipimport" in name else "standard"
+        if name == self._candidate[0] or name.startswith(self._candidate[1:]) or not os.path.isabs(name):  # noqa: PTH117
+            # Code without a file was made from a string: whoever made it, it is no part of what was installed.
+            return "candidate"
+        if name.startswith(_BENCH + os.sep):
+            return "bench"
+        if _DOORS.fullmatch(name):
+            return "door"
+        for package in ("torch", "triton", "numpy"):
+            if f"/{package}/" in name and "-packages/" in name:
+                return package
+        if name.startswith(_STANDARD + os.sep) and "-packages/" not in name:
+            return "import" if f"{os.sep}importlib{os.sep}" in name else "standard"
+        return package_of(name)
+
+
+def package_of(name: str) -> str:
+    """The owner of a file that lies in none of the usual places: an overlay of Triton or torch, or anything else."""
+    for package in ("torch", "triton", "numpy"):
+        module = sys.modules.get(package)
+        if module is not None and module.__file__ and name.startswith(os.path.dirname(module.__file__) + os.sep):  # noqa: PTH120
+            return package
+    return "other"
+
+
+# What is heard of.
+
+FRAMEWORK = frozenset(("torch", "triton", "numpy", "bench", "import", "other"))
+COMPILER = frozenset(("triton", "bench"))
+LOADERS = frozenset(("torch", "triton", "bench", "import"))
+
+DEEDS: dict[str, tuple[str, frozenset[str]]] = {
+    **dict.fromkeys(
+        _words(
+            """
+            os.fork os.forkpty os.exec os.posix_spawn os.spawn os.system os.startfile subprocess.Popen pty.spawn
+            """
+        ),
+        ("starts a process", COMPILER),
+    ),
+    **dict.fromkeys(_words("os.kill os.killpg signal.pthread_kill"), ("sends a signal", frozenset())),
+    **dict.fromkeys(
+        _words("_thread.start_new_thread _thread.start_joinable_thread"), ("starts a thread", frozenset(("bench",)))
+    ),
+    **dict.fromkeys(
+        _words(
+            """
+            gc.get_objects gc.get_referrers gc.get_referents sys._current_frames sys._current_exceptions
+            """
+        ),
+        ("walks through the process's objects", FRAMEWORK),
+    ),
+    **dict.fromkeys(
+        _words("sys.settrace sys.setprofile sys.addaudithook sys.monitoring.register_callback"),
+        ("hooks the interpreter", FRAMEWORK),
+    ),
+    **dict.fromkeys(_words("code.__new__ function.__new__"), ("makes code", FRAMEWORK)),
+    **dict.fromkeys(_words("os.putenv os.unsetenv"), ("changes the environment", LOADERS)),
+    **dict.fromkeys(
+        _words(
+            """
+            mmap.__new__ marshal.loads marshal.load marshal.dumps pickle.find_class sqlite3.connect
+            sqlite3.enable_load_extension resource.setrlimit resource.prlimit fcntl.fcntl fcntl.flock fcntl.ioctl
+            fcntl.lockf syslog.openlog syslog.syslog urllib.Request http.client.connect http.client.send ftplib.connect
+            smtplib.connect poplib.connect imaplib.open telnetlib.Telnet.open webbrowser.open pdb.Pdb
+            builtins.breakpoint builtins.input cpython.run_command cpython.run_file cpython.run_interactivehook
+            cpython.run_module cpython.run_startup cpython.run_stdin code.interact ensurepip.bootstrap sys.remote_exec
+            os.lockf setopencodehook sys.set_asyncgen_hooks_firstiter sys.set_asyncgen_hooks_finalizer
+            """
+        ),
+        ("leaves what a kernel needs", FRAMEWORK),
+    ),
+}
+"""Events, with what they mean and whose doing them on the way excuses the candidate."""
+FAMILIES: dict[str, tuple[str, frozenset[str]]] = {
+    "ctypes": ("calls into the process with ctypes", LOADERS),
+    "socket": ("opens a socket", frozenset(("bench",))),
+}
+"""The same for all events of one beginning."""
+CHANGED_PATHS: dict[str, tuple[int, ...]] = {
+    "os.remove": (0,),
+    "os.rmdir": (0,),
+    "os.mkdir": (0,),
+    "os.rename": (0, 1),
+    "os.chmod": (0,),
+    "os.chown": (0,),
+    "os.truncate": (0,),
+    "os.utime": (0,),
+    "os.setxattr": (0,),
+    "os.removexattr": (0,),
+    "shutil.rmtree": (0,),
+}
+"""Events that change the file system, and where their arguments are paths."""
+LISTED_PATHS = _words("os.listdir os.scandir os.listxattr os.getxattr")
+NEVER = _words("os.link os.symlink os.chdir os.fchdir os.chroot os.mount os.umount")
+TOOLS = re.compile(
+    r"(.+-)?(cc|gcc|g\+\+|c\+\+|clang(\+\+)?|ptxas\S*|cuobjdump|nvdisasm|ldconfig|file|uname)(-?[\d.]+)?"
+)
+"""What Triton and the judge start: compilers, assemblers, and what they ask the machine with."""
+
+FRAME_ATTRIBUTES = _words("tb_frame gi_frame cr_frame ag_frame f_code f_back f_locals gi_code cr_code ag_code")
+CODE_ATTRIBUTES = _words("__code__ __defaults__ __kwdefaults__ __class__ __bases__")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def watch(candidate_file: str, scratch: str, reject: Reject) -> None:
+    """From now on, until the process ends, whatever the candidate does that it may not is told to `reject`.
+
+    To be called when all is imported that the child itself needs, right before the candidate's source is loaded.
+    `candidate_file` is the path that its code objects carry, `scratch` the folder that it may write to.
+    """
+    guard = _Guard(Files(candidate_file, scratch), candidate_file, scratch)
+    frame_of = sys._getframe
+    leave = os._exit
+    busy = False
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal busy
+        judge = HEARD.get(event) or PREFIXES.get(event.partition(".")[0])
+        if judge is None or busy:
+            return
+        # What this does is itself heard of.
+        busy = True
+        try:
+            reason = judge(guard, event, arguments, frame_of(1))
+        finally:
+            busy = False
+        if reason is not None:
+            busy = True
+            try:
+                reject(reason)
+            finally:
+                leave(FAULT)
+
+    sys.addaudithook(hear)
+
+
+class _Guard:
+    """Knows the candidate's places, and reads stacks and paths."""
+
+    def __init__(self, files: Files, candidate_file: str, scratch: str) -> None:
+        self.files = files
+        self.candidate_file = os.path.realpath(candidate_file)
+        self.scratch = os.path.realpath(scratch)
+        self.cache = os.path.realpath(os.environ.get("TRITON_CACHE_DIR") or os.path.join(scratch, "triton"))  # noqa: PTH118
+
+    def owners(self, frame: types.FrameType | None) -> Iterator[tuple[str, types.FrameType]]:
+        """Whose code is running, from the innermost frame on."""
+        while frame is not None:
+            yield self.files.owner(frame.f_code.co_filename), frame
+            frame = frame.f_back
+
+    def guilty(self, frame: types.FrameType | None, excused_by: frozenset[str]) -> bool:
+        """Whether the candidate stands before anyone whose doing this may be."""
+        for owner, _ in self.owners(frame):
+            if owner == "candidate":
+                return True
+            if owner in excused_by:
+                return False
+        return False
+
+    def outside(self, path: Any) -> str | None:
+        """The path, if it is not in the scratch folder or is no path."""
+        if path is None:
+            path = "."
+        if isinstance(path, int):
+            return f"descriptor {path}"
+        try:
+            text = os.path.realpath(os.fsdecode(path))
+        except (TypeError, ValueError):
+            return "a place without a name"
+        if text == os.devnull or text == self.scratch or text.startswith(self.scratch + os.sep):
+            return None
+        return text
+
+
+_Judge = Callable[[_Guard, str, tuple[Any, ...], types.FrameType], str | None]
+
+
+def _deed(guard: _Guard, event: str, _: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    what, excused_by = DEEDS.get(event) or FAMILIES[event.partition(".")[0]]
+    return f"it {what} ({event})" if guard.guilty(frame, excused_by) else None
+
+
+def _process(guard: _Guard, event: str, arguments: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    """The compiler and the judge start tools; that nobody else does, and that they start nothing else."""
+    what, excused_by = DEEDS[event]
+    if guard.guilty(frame, excused_by):
+        return f"it {what} ({event})"
+    if event not in ("subprocess.Popen", "os.posix_spawn"):
+        return f"something that it left behind {what} ({event})"
+    tool = os.fsdecode(arguments[0])
+    name = os.path.basename(tool)  # noqa: PTH119
+    if not TOOLS.fullmatch(name) or os.path.realpath(tool).startswith(guard.scratch + os.sep):
+        return f"something that it left behind {what}: {tool}"
+    return None
+
+
+def _open(guard: _Guard, _: str, arguments: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    path, mode, flags = arguments
+    writes = bool(flags & _WRITING) if isinstance(flags, int) else any(letter in str(mode) for letter in "wax+")
+    if writes:
+        return _change(guard, (path,), frame)
+    if not guard.guilty(frame, FRAMEWORK):
+        return None
+    place = guard.outside(path)
+    if place is None or (place.endswith(".py") and _is_from(frame, _SOURCE_READERS)):
+        return None
+    return f"it reads {place}, outside its scratch folder"
+
+
+def _changed(guard: _Guard, event: str, arguments: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    return _change(guard, tuple(arguments[index] for index in CHANGED_PATHS[event]), frame)
+
+
+def _change(guard: _Guard, paths: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    if not guard.guilty(frame, FRAMEWORK):
+        return None
+    for path in paths:
+        place = guard.outside(path)
+        if place is not None:
+            return f"it writes {place}, outside its scratch folder"
+        inside = os.path.realpath(os.fsdecode(path))
+        if inside == guard.candidate_file:
+            return "it writes to its own source"
+        if inside == guard.cache or inside.startswith(guard.cache + os.sep):
+            return "it writes to the compiler's cache"
+    return None
+
+
+def _listed(guard: _Guard, _: str, arguments: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    if not guard.guilty(frame, FRAMEWORK):
+        return None
+    place = guard.outside(arguments[0])
+    return None if place is None else f"it lists {place}, outside its scratch folder"
+
+
+def _never(guard: _Guard, event: str, _: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    return f"it calls {event}" if guard.guilty(frame, FRAMEWORK) else None
+
+
+def _frame(guard: _Guard, event: str, _: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    """Loggers and named tuples look at their caller's frame; a candidate that does wants more."""
+    for owner, each in guard.owners(frame):
+        if owner == "candidate":
+            return f"it walks through frames ({event})"
+        if not _FRAME_READERS.fullmatch(each.f_code.co_filename):
+            return None
+    return None
+
+
+def _got(guard: _Guard, _: str, arguments: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    """Attributes that lead to frames and code. A function's own code is its own affair."""
+    thing, name = arguments[0], arguments[1]
+    if name not in FRAME_ATTRIBUTES | CODE_ATTRIBUTES or next(guard.owners(frame))[0] != "candidate":
+        return None
+    if name in FRAME_ATTRIBUTES:
+        return f"it walks through frames ({name})"
+    own = getattr(thing, "__globals__", None) is frame.f_globals
+    return None if own else f"it reads the {name} of {_named(thing)}"
+
+
+def _set(guard: _Guard, _: str, arguments: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    thing, name = arguments[0], arguments[1]
+    if name not in CODE_ATTRIBUTES or not guard.guilty(frame, FRAMEWORK) or _is_from(frame, _CODE_MAKERS):
+        return None
+    return f"it sets the {name} of {_named(thing)}"
+
+
+def _import(guard: _Guard, _: str, arguments: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    for owner, _each in guard.owners(frame):
+        if owner == "candidate":
+            return refused_import(str(arguments[0]))
+        if owner != "import":
+            return None
+    return None
+
+
+def _compile(guard: _Guard, _: str, __: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    return "it compiles code" if next(guard.owners(frame))[0] == "candidate" else None
+
+
+def _exec(guard: _Guard, _: str, arguments: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    name = getattr(arguments[0], "co_filename", "")
+    if name and guard.outside(name) is None and os.path.realpath(name) != guard.candidate_file and os.path.isabs(name):  # noqa: PTH117
+        return f"it runs {name}, which it wrote itself"
+    for owner, each in guard.owners(frame):
+        if owner == "candidate":
+            return "it executes code that is not in its source"
+        if owner in FRAMEWORK or _CODE_MAKERS.fullmatch(each.f_code.co_filename):
+            return None
+    return None
+
+
+def _is_from(frame: types.FrameType, files: re.Pattern[str]) -> bool:
+    """Whether the innermost frame belongs to one of these files."""
+    return files.fullmatch(frame.f_code.co_filename) is not None
+
+
+def _named(thing: Any) -> str:
+    return str(getattr(thing, "__qualname__", None) or type(thing).__qualname__)[:100]
+
+
+HEARD: dict[str, _Judge] = {
+    **dict.fromkeys(DEEDS, _deed),
+    **{event: _process for event, (what, _) in DEEDS.items() if what == "starts a process"},
+    **dict.fromkeys(CHANGED_PATHS, _changed),
+    **dict.fromkeys(LISTED_PATHS, _listed),
+    **dict.fromkeys(NEVER, _never),
+    "open": _open,
+    "sys._getframe": _frame,
+    "sys._getframemodulename": _frame,
+    "object.__getattr__": _got,
+    "object.__setattr__": _set,
+    "object.__delattr__": _set,
+    "import": _import,
+    "compile": _compile,
+    "exec": _exec,
+}
+PREFIXES: dict[str, _Judge] = dict.fromkeys(FAMILIES, _deed)
+
+
+# What the process consists of.
+
+MODULES = _words(
+    """
+    torch torch._C torch._C._nn torch._tensor torch._ops torch.autograd torch.autograd.graph torch.backends
+    torch.backends.cuda torch.backends.cudnn torch.cuda torch.cuda.graphs torch.cuda.memory torch.cuda.nvtx
+    torch.cuda.random torch.cuda.streams torch.fx torch.library torch.linalg torch.nn torch.nn.functional torch.nn.init
+    torch.nn.modules.module torch.overrides torch.random torch.serialization torch.special torch.testing
+    torch.utils._python_dispatch torch.utils._pytree torch._subclasses.fake_tensor
+    triton triton.testing numpy numpy.linalg numpy.random
+    builtins collections contextlib copy functools gc importlib inspect io itertools json json.decoder json.encoder
+    linecache logging math operator os pickle posixpath random re select signal socket statistics struct subprocess sys
+    tempfile threading time traceback types warnings weakref
+    """
+)
+"""Modules whose functions, classes and submodules must stay what they are, where they are loaded."""
+PACKAGES = ("triton.", "tilesmith.")
+"""The same for all modules of these packages, and for what their classes consist of."""
+CLASSES = _words(
+    """
+    torch.Tensor torch._C.TensorBase torch._C._TensorBase torch.nn.Module torch.nn.Parameter torch.cuda.Event
+    torch.cuda.Stream torch.cuda.CUDAGraph torch.autograd.Function torch.Generator torch._ops.OpOverload
+    torch._ops.OpOverloadPacket torch.utils._python_dispatch.TorchDispatchMode torch.overrides.TorchFunctionMode
+    torch._subclasses.fake_tensor.FakeTensor torch._subclasses.fake_tensor.FakeTensorMode
+    json.encoder.JSONEncoder json.decoder.JSONDecoder socket.socket threading.Thread logging.Logger
+    """
+)
+_CODE = {
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.ModuleType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    staticmethod,
+    classmethod,
+    property,
+}
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Namespace:
+    """What one module or class holds, as it was."""
+
+    name: str
+    now: Mapping[str, Any]
+    """The live namespace."""
+    then: tuple[tuple[str, Any], ...]
+    """Its functions, classes and modules. What they execute cannot be exchanged unheard."""
+
+    def changed(self) -> str | None:
+        now = self.now
+        for name, value in self.then:
+            found = now.get(name, _ABSENT)
+            if found is not value and not (self.name.startswith("triton.language") and _interprets(found)):
+                return f"it {'deletes' if found is _ABSENT else 'replaces'} {self.name}.{name}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the process consisted of at one moment: the parts of others' modules and classes, hooks and settings.
+
+    Take it as the last thing before the candidate's source is loaded, and compare within the same contexts (modes,
+    default device) as it was taken in.
+    """
+
+    namespaces: tuple[_Namespace, ...]
+    modules: tuple[tuple[str, types.ModuleType], ...]
+    state: tuple[tuple[str, Any], ...]
+
+    @classmethod
+    def take(cls) -> Snapshot:
+        """How it all is now."""
+        return cls(tuple(_namespaces()), tuple(sys.modules.items()), tuple(_state()))
+
+    def changed(self) -> str | None:
+        """What is no longer as it was, or None. New names, as lazy imports bring them, are no change."""
+        for name, module in self.modules:
+            if sys.modules.get(name) is not module:
+                return f"it replaces the module {name}"
+        for namespace in self.namespaces:
+            reason = namespace.changed()
+            if reason is not None:
+                return reason
+        for (what, before), (_, after) in zip(self.state, _state(), strict=True):
+            if before != after:
+                return f"it changes {what}"
+        return None
+
+
+def _namespaces() -> Iterator[_Namespace]:
+    seen: set[int] = set()
+    for name, module in list(sys.modules.items()):
+        whole = name.startswith(PACKAGES)
+        if not isinstance(module, types.ModuleType) or not (whole or name in MODULES):
+            continue
+        yield _namespace(name, vars(module))
+        for part in list(vars(module).values()) if whole else ():
+            if isinstance(part, type) and part.__module__ == name and id(part) not in seen:
+                seen.add(id(part))
+                yield _namespace(f"{name}.{part.__qualname__}", vars(part))
+    for path in sorted(CLASSES):
+        name, _, attribute = path.rpartition(".")
+        found = getattr(sys.modules.get(name), attribute, None)
+        if isinstance(found, type) and id(found) not in seen:
+            seen.add(id(found))
+            yield _namespace(path, vars(found))
+
+
+def _namespace(name: str, now: Mapping[str, Any]) -> _Namespace:
+    parts = ((key, value) for key, value in now.items() if type(value) in _CODE or isinstance(value, type))
+    return _Namespace(name, now, tuple(parts))
+
+
+def _interprets(value: Any) -> bool:
+    """Whether this is what Triton's interpreter puts in the language's place, and leaves there."""
+    value = getattr(value, "fget", None) or getattr(value, "func", value)
+    interpreter = sys.modules.get("triton.runtime.interpreter")
+    return value is print or (
+        interpreter is not None
+        and type(value) is types.FunctionType
+        and value.__globals__ is vars(interpreter)
+        and value.__qualname__.startswith("_patch_")
+    )
+
+
+def _state() -> Iterator[tuple[str, Any]]:
+    """Hooks and settings of the whole process, by what they are called in a verdict."""
+    for name in ("excepthook", "unraisablehook", "displayhook", "breakpointhook", "stdin", "stdout", "stderr"):
+        yield f"sys.{name}", id(getattr(sys, name, None))
+    for name in ("meta_path", "path_hooks", "path"):
+        yield f"sys.{name}", [id(each) if name != "path" else each for each in getattr(sys, name, ())]
+    yield "the interpreter's tracing", (id(sys.gettrace()), id(sys.getprofile()))
+    yield "the recursion limit", sys.getrecursionlimit()
+    yield "the garbage collector", (gc.isenabled(), gc.get_threshold(), [id(each) for each in gc.callbacks])
+    yield "the threads", [each.ident for each in threading.enumerate()]
+    yield "the exit hooks", _exit_hooks()
+    yield "the signal handlers", [_handler(number) for number in range(1, signal.NSIG)]
+    yield "the working folder", os.getcwd()  # noqa: PTH109
+    yield "the built-in names", id(builtins.__dict__)
+    yield from _torch_state()
+    yield from _triton_state()
+
+
+def _exit_hooks() -> int:
+    import atexit
+
+    return int(atexit._ncallbacks())
+
+
+def _handler(number: int) -> Any:
+    try:
+        handler = signal.getsignal(number)
+    except ValueError:
+        return None
+    return handler if isinstance(handler, int) or handler is None else id(handler)
+
+
+def _torch_state() -> Iterator[tuple[str, Any]]:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return
+    core = torch._C
+    yield "torch's dispatch modes", _stack(core, "_len_torch_dispatch_stack", "_get_dispatch_stack_at")
+    yield "torch's function modes", _stack(core, "_len_torch_function_stack", "_get_function_stack_at")
+    yield "torch's default dtype", torch.get_default_dtype()
+    for what, name in (
+        ("TF32 setting of matrix products", "_get_cublas_allow_tf32"),
+        ("TF32 setting of convolutions", "_get_cudnn_allow_tf32"),
+        ("precision of float32 products", "_get_float32_matmul_precision"),
+        ("reduced-precision sums in half precision", "_get_cublas_allow_fp16_reduced_precision_reduction"),
+        ("reduced-precision sums in bfloat16", "_get_cublas_allow_bf16_reduced_precision_reduction"),
+        ("determinism", "_get_deterministic_algorithms"),
+        ("number of threads", "get_num_threads"),
+        ("cuDNN benchmark setting", "_get_cudnn_benchmark"),
+        ("cuDNN determinism", "_get_cudnn_deterministic"),
+    ):
+        getter = getattr(core, name, None)
+        yield f"torch's {what}", getter() if getter is not None else None
+    yield "torch's autocast", (core.is_autocast_enabled("cuda"), core.is_autocast_enabled("cpu"))
+    hooks = vars(sys.modules["torch.nn.modules.module"])
+    yield (
+        "torch's module hooks",
+        [(name, len(value)) for name, value in sorted(hooks.items()) if "hooks" in name and isinstance(value, dict)],
+    )
+
+
+def _stack(core: Any, length: str, at: str) -> list[int]:
+    count, get = getattr(core, length, None), getattr(core, at, None)
+    return [] if count is None or get is None else [id(get(index)) for index in range(count())]
+
+
+def _triton_state() -> Iterator[tuple[str, Any]]:
+    driver = sys.modules.get("triton.runtime.driver")
+    yield "Triton's driver", id(getattr(getattr(driver, "driver", None), "_active", None))
+    knobs = sys.modules.get("triton.knobs")
+    for name, group in sorted(vars(knobs).items()) if knobs is not None else ():
+        if type(group).__module__ == "triton.knobs" and hasattr(group, "__dict__"):
+            yield f"triton.knobs.{name}", [(key, _knob(value)) for key, value in sorted(vars(group).items())]
+
+
+def _knob(value: Any) -> Any:
+    """A setting's value, or the hooks in a chain of them."""
+    calls = getattr(value, "calls", None)
+    if isinstance(calls, list):
+        return [id(each) for each in calls]
+    return value if isinstance(value, (str, int, float, type(None))) else id(value)
