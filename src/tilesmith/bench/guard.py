@@ -45,7 +45,9 @@ _DOORS = re.compile(
 """Parts of the framework and the compiler that do for their caller what the caller may not do."""
 _FRAME_READERS = re.compile(r".*/(inspect|traceback)\.py")
 _CODE_MAKERS = re.compile(r".*/(dataclasses|enum|collections/__init__)\.py")
-"""Standard modules that make code, execute it, and dress it as their caller's."""
+"""Standard modules that execute code that they have made themselves."""
+_CLASS_MAKERS = re.compile(r".*/(dataclasses|enum|collections/__init__|typing|types|abc)\.py")
+"""Standard modules that dress what they make as their caller's."""
 _SOURCE_READERS = re.compile(r".*/(linecache|tokenize)\.py")
 
 
@@ -107,9 +109,6 @@ DEEDS: dict[str, tuple[str, frozenset[str]]] = {
     ),
     **dict.fromkeys(_words("os.kill os.killpg signal.pthread_kill"), ("sends a signal", frozenset())),
     **dict.fromkeys(
-        _words("_thread.start_new_thread _thread.start_joinable_thread"), ("starts a thread", frozenset(("bench",)))
-    ),
-    **dict.fromkeys(
         _words(
             """
             gc.get_objects gc.get_referrers gc.get_referents sys._current_frames sys._current_exceptions
@@ -165,6 +164,22 @@ TOOLS = re.compile(
 )
 """What Triton and the judge start: compilers, assemblers, and what they ask the machine with."""
 
+FENCED: dict[str, str] = {
+    "os posix": """
+        _exit abort write writev pwrite pwritev sendfile splice read readv pread preadv dup2 close closerange fchmod
+        fchown nice setpriority sched_setaffinity sched_setscheduler sched_setparam memfd_create eventfd mkfifo mknod
+        register_at_fork setsid setpgid umask pidfd_open openpty
+    """,
+    "_thread": "start_new_thread start_new start_joinable_thread interrupt_main",
+    "threading": "_start_new_thread _start_joinable_thread _register_atexit",
+    "signal _signal": "signal setitimer alarm raise_signal pthread_sigmask set_wakeup_fd siginterrupt pause sigwait",
+    "atexit": "register unregister _clear _run_exitfuncs",
+    "gc": "disable enable freeze unfreeze set_threshold set_debug",
+    "sys": "setrecursionlimit setswitchinterval setdlopenflags",
+    "weakref.finalize": "__init__",
+}
+"""Functions that no event tells of, by the modules or the class that hold them: they ask who calls."""
+
 FRAME_ATTRIBUTES = _words("tb_frame gi_frame cr_frame ag_frame f_code f_back f_locals gi_code cr_code ag_code")
 CODE_ATTRIBUTES = _words("__code__ __defaults__ __kwdefaults__ __class__ __bases__")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -173,13 +188,31 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 def watch(candidate_file: str, scratch: str, reject: Reject) -> None:
     """From now on, until the process ends, whatever the candidate does that it may not is told to `reject`.
 
-    To be called when all is imported that the child itself needs, right before the candidate's source is loaded.
-    `candidate_file` is the path that its code objects carry, `scratch` the folder that it may write to.
+    To be called once, when all is imported that the child itself needs, right before the candidate's source is loaded,
+    and before a `Snapshot` is taken. `candidate_file` is the path that its code objects carry, `scratch` the folder
+    that it may write to. `reject` does not return; if it raises, the process ends all the same.
     """
     guard = _Guard(Files(candidate_file, scratch), candidate_file, scratch)
     frame_of = sys._getframe
     leave = os._exit
     busy = False
+
+    def told(reason: str) -> NoReturn:
+        nonlocal busy
+        busy = True
+        try:
+            reject(reason)
+        finally:
+            leave(FAULT)
+
+    def fence(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def fenced(*arguments: Any, **options: Any) -> Any:
+            if not busy and guard.calls(frame_of(1)):
+                told(f"it calls {name}")
+            return function(*arguments, **options)
+
+        fenced.__name__ = fenced.__qualname__ = name.rpartition(".")[2]
+        return fenced
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal busy
@@ -193,13 +226,24 @@ def watch(candidate_file: str, scratch: str, reject: Reject) -> None:
         finally:
             busy = False
         if reason is not None:
-            busy = True
-            try:
-                reject(reason)
-            finally:
-                leave(FAULT)
+            told(reason)
 
+    _raise_fences(fence)
     sys.addaudithook(hear)
+
+
+def _raise_fences(fence: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> None:
+    for holders, names in FENCED.items():
+        made: dict[str, Callable[..., Any]] = {}
+        for path in holders.split():
+            module, _, attribute = path.partition(".")
+            holder = sys.modules.get(module)
+            holder = getattr(holder, attribute, None) if attribute else holder
+            for name in names.split() if holder is not None else ():
+                if name not in made and hasattr(holder, name):
+                    made[name] = fence(f"{holders.split()[0]}.{name}", getattr(holder, name))
+                if name in made:
+                    setattr(holder, name, made[name])
 
 
 class _Guard:
@@ -224,6 +268,18 @@ class _Guard:
                 return True
             if owner in excused_by:
                 return False
+        return False
+
+    def calls(self, frame: types.FrameType | None) -> bool:
+        """The same for what the framework may do for itself, found with less work."""
+        owner_of = self.files.owner
+        while frame is not None:
+            owner = owner_of(frame.f_code.co_filename)
+            if owner == "candidate":
+                return True
+            if owner in FRAMEWORK:
+                return False
+            frame = frame.f_back
         return False
 
     def outside(self, path: Any) -> str | None:
@@ -329,7 +385,7 @@ def _got(guard: _Guard, _: str, arguments: tuple[Any, ...], frame: types.FrameTy
 
 def _set(guard: _Guard, _: str, arguments: tuple[Any, ...], frame: types.FrameType) -> str | None:
     thing, name = arguments[0], arguments[1]
-    if name not in CODE_ATTRIBUTES or not guard.guilty(frame, FRAMEWORK) or _is_from(frame, _CODE_MAKERS):
+    if name not in CODE_ATTRIBUTES or not guard.guilty(frame, FRAMEWORK) or _is_from(frame, _CLASS_MAKERS):
         return None
     return f"it sets the {name} of {_named(thing)}"
 
@@ -414,20 +470,10 @@ CLASSES = _words(
     json.encoder.JSONEncoder json.decoder.JSONDecoder socket.socket threading.Thread logging.Logger
     """
 )
-_CODE = {
-    types.FunctionType,
-    types.BuiltinFunctionType,
-    types.MethodType,
-    types.ModuleType,
-    types.WrapperDescriptorType,
-    types.MethodDescriptorType,
-    types.GetSetDescriptorType,
-    types.MemberDescriptorType,
-    staticmethod,
-    classmethod,
-    property,
-}
+_CODE = {types.ModuleType, types.GetSetDescriptorType, types.MemberDescriptorType, classmethod, property}
 _ABSENT = object()
+_GIVEN = _words("__annotations__ __doc__ __abstractmethods__ __warningregistry__ __signature__ _abc_impl")
+"""Names that appear on modules and classes as they are used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,13 +485,22 @@ class _Namespace:
     """The live namespace."""
     then: tuple[tuple[str, Any], ...]
     """Its functions, classes and modules. What they execute cannot be exchanged unheard."""
+    names: frozenset[str]
+    below: tuple[Mapping[str, Any], ...]
+    """What a new name would hide: built-in names from a module, those of its bases from a class."""
 
     def changed(self) -> str | None:
         now = self.now
         for name, value in self.then:
             found = now.get(name, _ABSENT)
-            if found is not value and not (self.name.startswith("triton.language") and _interprets(found)):
+            if found is value or _wraps(found, value):
+                continue
+            if not (self.name.startswith("triton.language") and _interprets(found)):
                 return f"it {'deletes' if found is _ABSENT else 'replaces'} {self.name}.{name}"
+        if not self.names.issuperset(now):
+            for name in now.keys() - self.names:
+                if name not in _GIVEN and any(name in names for names in self.below):
+                    return f"it replaces {self.name}.{name}"
         return None
 
 
@@ -475,10 +530,8 @@ class Snapshot:
             reason = namespace.changed()
             if reason is not None:
                 return reason
-        for (what, before), (_, after) in zip(self.state, _state(), strict=True):
-            if before != after:
-                return f"it changes {what}"
-        return None
+        now = dict(_state())
+        return next((f"it changes {what}" for what, before in self.state if now.get(what) != before), None)
 
 
 def _namespaces() -> Iterator[_Namespace]:
@@ -487,22 +540,35 @@ def _namespaces() -> Iterator[_Namespace]:
         whole = name.startswith(PACKAGES)
         if not isinstance(module, types.ModuleType) or not (whole or name in MODULES):
             continue
-        yield _namespace(name, vars(module))
+        yield _namespace(name, module)
         for part in list(vars(module).values()) if whole else ():
             if isinstance(part, type) and part.__module__ == name and id(part) not in seen:
                 seen.add(id(part))
-                yield _namespace(f"{name}.{part.__qualname__}", vars(part))
+                yield _namespace(f"{name}.{part.__qualname__}", part)
     for path in sorted(CLASSES):
         name, _, attribute = path.rpartition(".")
         found = getattr(sys.modules.get(name), attribute, None)
         if isinstance(found, type) and id(found) not in seen:
             seen.add(id(found))
-            yield _namespace(path, vars(found))
+            yield _namespace(path, found)
 
 
-def _namespace(name: str, now: Mapping[str, Any]) -> _Namespace:
-    parts = ((key, value) for key, value in now.items() if type(value) in _CODE or isinstance(value, type))
-    return _Namespace(name, now, tuple(parts))
+def _namespace(name: str, holder: types.ModuleType | type) -> _Namespace:
+    now = vars(holder)
+    below: tuple[Mapping[str, Any], ...] = (vars(builtins),)
+    if isinstance(holder, type):
+        below = tuple(vars(base) for base in holder.__mro__[1:] if base is not object)
+    parts = ((key, value) for key, value in now.items() if callable(value) or type(value) in _CODE)
+    return _Namespace(name, now, tuple(parts), frozenset(now), below)
+
+
+def _wraps(found: Any, value: Any) -> bool:
+    """Whether the framework has put its own function around this one, as it does where its compiler is imported."""
+    if type(found) is not types.FunctionType or not str(found.__globals__.get("__name__")).startswith("torch."):
+        return False
+    module = sys.modules.get(found.__globals__["__name__"])
+    own = module is not None and vars(module) is found.__globals__
+    return own and any(cell.cell_contents is value for cell in found.__closure__ or ())
 
 
 def _interprets(value: Any) -> bool:
@@ -521,24 +587,20 @@ def _state() -> Iterator[tuple[str, Any]]:
     """Hooks and settings of the whole process, by what they are called in a verdict."""
     for name in ("excepthook", "unraisablehook", "displayhook", "breakpointhook", "stdin", "stdout", "stderr"):
         yield f"sys.{name}", id(getattr(sys, name, None))
-    for name in ("meta_path", "path_hooks", "path"):
-        yield f"sys.{name}", [id(each) if name != "path" else each for each in getattr(sys, name, ())]
+    for name in ("meta_path", "path_hooks"):
+        yield f"sys.{name}", [id(each) for each in getattr(sys, name, ())]
+    # Packages bring folders of their own.
+    yield "sys.path", [each for each in sys.path if "-packages" not in each]
     yield "the interpreter's tracing", (id(sys.gettrace()), id(sys.getprofile()))
     yield "the recursion limit", sys.getrecursionlimit()
     yield "the garbage collector", (gc.isenabled(), gc.get_threshold(), [id(each) for each in gc.callbacks])
     yield "the threads", [each.ident for each in threading.enumerate()]
-    yield "the exit hooks", _exit_hooks()
+    yield "the threads' exit hooks", len(getattr(threading, "_threading_atexits", ()))
     yield "the signal handlers", [_handler(number) for number in range(1, signal.NSIG)]
     yield "the working folder", os.getcwd()  # noqa: PTH109
     yield "the built-in names", id(builtins.__dict__)
     yield from _torch_state()
     yield from _triton_state()
-
-
-def _exit_hooks() -> int:
-    import atexit
-
-    return int(atexit._ncallbacks())
 
 
 def _handler(number: int) -> Any:
@@ -580,7 +642,9 @@ def _torch_state() -> Iterator[tuple[str, Any]]:
 
 def _stack(core: Any, length: str, at: str) -> list[int]:
     count, get = getattr(core, length, None), getattr(core, at, None)
-    return [] if count is None or get is None else [id(get(index)) for index in range(count())]
+    modes = [] if count is None or get is None else [get(index) for index in range(count())]
+    methods = ("__torch_dispatch__", "__torch_function__")
+    return [id(part) for mode in modes for part in (mode, *(vars(type(mode)).get(method) for method in methods))]
 
 
 def _triton_state() -> Iterator[tuple[str, Any]]:
