@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
+from tilesmith.bench.bubble import bubble
 from tilesmith.bench.wire import Garbled, Gone, Message, Wire, WireError, pair
 from tilesmith.core.errors import MachineError
 
@@ -24,17 +25,30 @@ PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV", "LANG", "LC
 
 
 class Process:
-    """A long-lived process of the bench, asked one thing at a time."""
+    """A long-lived process of the bench, asked one thing at a time.
 
-    def __init__(self, module: str, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    With `bubbled` it starts in a bubble where there is one: in it are the system, Python, and these folders, writable.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: tuple[str, ...],
+        environment: Mapping[str, str],
+        bubbled: tuple[str, ...] | None = None,
+        *,
+        gpu: bool = False,
+    ) -> None:
         self.wire, there = pair()
         self.lock = threading.Lock()
         self.name = module
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the process
         clean = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         command = [sys.executable, "-P", "-m", f"tilesmith.bench.{module}", *arguments, str(there.fileno())]
+        started = command if bubbled is None else bubble(command, (), bubbled, gpu=gpu)
+        self.in_bubble = started != command
         self.process = subprocess.Popen(
-            command,
+            started,
             env={**clean, "PYTHONDONTWRITEBYTECODE": "1", **environment},
             pass_fds=(there.fileno(),),
             stdin=subprocess.DEVNULL,
@@ -111,11 +125,15 @@ class Ended:
 
 
 class Zygote:
-    """A warm runner and the children that it forks."""
+    """A warm runner and the children that it forks.
 
-    def __init__(self, mode: str, environment: Mapping[str, str]) -> None:
+    With `folders`, in which all of its children's scratch folders and inputs will lie, it starts in a bubble where
+    there is one.
+    """
+
+    def __init__(self, mode: str, environment: Mapping[str, str], folders: tuple[str, ...] | None = None) -> None:
         self.mode = mode
-        self._process = Process("zygote", (mode,), environment)
+        self._process = Process("zygote", (mode,), environment, folders, gpu=mode == "device")
 
     @contextlib.contextmanager
     def child(self, scratch: str, memory_bytes: int = 0, readable: tuple[str, ...] = ()) -> Iterator[Child]:
@@ -138,7 +156,7 @@ class Zygote:
             raise MachineError(f"the {self.mode} runner ended while it was needed: {zygote.last_words()}") from error
         finally:
             there.close()
-        child = Child(here, reply["pid"], tuple(reply["walls"]))
+        child = Child(here, reply["pid"], (*(["bubblewrap"] if zygote.in_bubble else []), *reply["walls"]))
         try:
             yield child
         finally:

@@ -39,8 +39,9 @@ WRITE = (
 )
 """No links, pipes or sockets: who reads the scratch folder afterwards finds files and folders."""
 
-_SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/proc", "/sys")
+SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin")
 _SETTINGS = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "passwd", "group", "nsswitch.conf", "nvidia")
+SETTINGS = tuple(f"/etc/{name}" for name in (*_SETTINGS, "alternatives"))
 _DEVICES = ("zero", "full", "random", "urandom")
 _COMPILERS = ("cc", "gcc", "clang", "as", "ld", "collect2", "ldconfig")
 _COMPILER_FOLDERS = ("usr/lib/gcc", "usr/libexec/gcc", "usr/lib/llvm*")
@@ -79,7 +80,7 @@ def raise_walls(mode: str, scratch: str, readable: Iterable[str] = ()) -> tuple[
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         standing.append("no new privileges")
     with contextlib.suppress(OSError):
-        rules = {**_common(mode), **dict.fromkeys(readable, Access.READ_FILE), scratch: WRITE}
+        rules = {**_common(mode), **_gpus(mode), **dict.fromkeys(readable, Access.READ_FILE), scratch: WRITE}
         if known := landlock.restrict(rules):
             standing.append(f"files by list (landlock {known})")
     with contextlib.suppress(OSError):
@@ -91,33 +92,42 @@ def raise_walls(mode: str, scratch: str, readable: Iterable[str] = ()) -> tuple[
     return tuple(standing)
 
 
+def python() -> tuple[str, ...]:
+    """The folders of this Python's installation, and those that it imports from."""
+    return (sys.prefix, sys.base_prefix, sys.exec_prefix, *(path for path in sys.path if path))
+
+
+def toolkits() -> tuple[str, ...]:
+    """The folders that the environment names for libraries and for CUDA."""
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return tuple(filter(None, (*libraries, os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"))))
+
+
 @functools.cache
 def _common(mode: str) -> dict[str, Access]:
     """The rules that hold for every child of a mode."""
     hidden = os.path.realpath(Path(tilesmith.__file__).parent)
-    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, *(path for path in sys.path if path)]
-    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    toolkits = [os.environ.get("CUDA_HOME", ""), os.environ.get("CUDA_PATH", "")]
     rules: dict[str, Access] = {}
 
     def add(path: str, access: Access) -> None:
         for part, granted in around(os.path.realpath(path), hidden, access):
             rules[part] = rules.get(part, Access(0)) | granted
 
-    for folder in (*_SYSTEM, *python, *filter(None, libraries), *filter(None, toolkits)):
-        add(folder, READ)
-    for name in _SETTINGS:
-        add(f"/etc/{name}", READ)
+    for path in (*SYSTEM, *SETTINGS, *python(), *toolkits(), "/proc", "/sys"):
+        add(path, READ)
     for name in _DEVICES:
         add(f"/dev/{name}", Access.READ_FILE)
     add(os.devnull, Access.READ_FILE | Access.WRITE_FILE)
-    if mode == "device":
-        add("/dev/shm", WRITE)
-        for node in Path("/dev").glob("nvidia*"):
-            add(str(node), DEVICE | READ)
     for path in _executables(mode):
         add(path, RUN)
     return rules
+
+
+def _gpus(mode: str) -> dict[str, Access]:
+    """Device nodes, some of which the driver makes when it is first used; shared memory, for memory that is lent."""
+    if mode != "device":
+        return {}
+    return {"/dev/shm": WRITE, **{str(node): DEVICE | READ for node in Path("/dev").glob("nvidia*")}}
 
 
 def around(path: str, hidden: str, access: Access) -> list[tuple[str, Access]]:

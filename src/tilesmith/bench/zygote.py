@@ -25,6 +25,7 @@ import socket
 import sys
 import tempfile
 import threading
+import warnings
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
@@ -60,6 +61,8 @@ class Kept:
 
 def main(mode: str, descriptor: int) -> None:
     """Serve until the controller hangs up."""
+    # The threads that wait for wardens hold nothing that a forked process could wait for.
+    warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
     spaces = namespaces.available()
     die_with_parent()
     wire = adopt(descriptor)

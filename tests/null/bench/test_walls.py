@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 import tilesmith
 from tilesmith.bench import landlock, seccomp, walls
+from tilesmith.bench.bubble import bubble
 from tilesmith.bench.processes import Ended
 
 HOST = """
@@ -102,6 +103,7 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.count = 0
+        self.bubbled: Callable[[list[str]], list[str]] | None = None
 
     def scratch(self, user: int = 0) -> Path:
         self.count += 1
@@ -116,9 +118,10 @@ class Host:
     ) -> list[Told]:
         rows = [{"scratch": str(self.scratch(user)), "code": code, **of_each} for code in codes]
         order = {"mode": mode, "user": user, "namespaces": namespaces, "rows": rows}
+        command = [sys.executable, "-P", "-c", HOST, json.dumps(order)]
         clean = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
         done = subprocess.run(
-            [sys.executable, "-P", "-c", HOST, json.dumps(order)],
+            self.bubbled(command) if self.bubbled else command,
             env=clean,
             capture_output=True,
             check=False,
@@ -512,6 +515,58 @@ def test_the_filter_lets_all_other_calls_pass(machine: str, architecture: int, n
         assert refused(code, architecture, number, [0] * 6) == 0
     if machine == "x86_64":
         assert refused(code, architecture, number | 0x40000000, [0] * 6) == errno.ENOSYS
+
+
+# The bubble
+
+
+def test_a_bubble_holds_what_is_needed_and_nothing_else(host: Host) -> None:
+    inside, outside = host.scratch(), host.scratch()
+    readable = host.scratch()
+    (outside / "secret").write_text("secret")
+    (readable / "input").write_text("input")
+    look = """
+import os, sys
+def tried(call, *arguments):
+    try:
+        return call(*arguments)
+    except OSError as error:
+        return type(error).__name__
+inside, outside, readable = sys.argv[1:]
+print([tried(os.listdir, inside), tried(os.listdir, outside), tried(open(readable + "/input").read),
+       tried(open, readable + "/x", "w"), tried(os.stat, "/etc/shadow"), tried(os.mkdir, inside + "/made")])
+"""
+    command = [sys.executable, "-I", "-c", look, str(inside), str(outside), str(readable)]
+    bubbled = bubble(command, [str(readable)], [str(inside)], gpu=False)
+    done = subprocess.run(bubbled, capture_output=True, text=True, check=True)
+    if bubbled != command:
+        expected = [[], "FileNotFoundError", "input", "OSError", "FileNotFoundError", None]
+        assert done.stdout.strip() == str(expected)
+    assert (inside / "made").is_dir()
+
+
+def test_walls_stand_in_a_bubble_too(host: Host) -> None:
+    folder = str(host.folder)
+    host.bubbled = lambda command: bubble(command, [], [folder], gpu=False)
+    daemon, honest, storm = host.run(DAEMON, HONEST, STORM, mode="capture")
+    assert (daemon.answer, honest.answer, storm.limit) == ("left a daemon", "done", "processes")
+    assert any("seccomp" in wall for wall in honest.walls)
+    if FILES:
+        assert any("landlock" in wall for wall in honest.walls)
+    assert left(host.folder) == []
+
+
+@pytest.mark.parametrize("script", [None, "#!/bin/sh\nexit 1\n", "#!/bin/sh\nexec sleep 60\n", "no program"])
+def test_without_a_bubblewrap_that_works_there_is_no_bubble(
+    script: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if script is not None:
+        (tmp_path / "bwrap").write_text(script)
+        (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if script else str(tmp_path))
+    monkeypatch.setattr("tilesmith.bench.bubble.TRIAL_S", 0.3)
+    command = ["/bin/echo", "hello"]
+    assert bubble(command, [str(tmp_path)], [], gpu=False) == command
 
 
 def until(come: Callable[[], bool], seconds: float = 10.0) -> None:
