@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ from tilesmith.bench.fingerprint import fingerprint
 from tilesmith.bench.gpus import Gpu
 from tilesmith.bench.processes import Process, Zygote
 from tilesmith.bench.roofline import choose, estimate
+from tilesmith.bench.screen import screen
 from tilesmith.bench.wire import Garbled, Gone, Late, Message
 from tilesmith.core.errors import ProblemError
 from tilesmith.core.problem import Problem, content_id
@@ -34,6 +36,8 @@ class Scene:
     input_bytes: int
     widen: bool
     """Whether inputs or parameters are bfloat16, which the interpreter cannot compute with."""
+    precise: bool
+    """Whether inputs or parameters are float32 or wider: TF32 is less than they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Admitted:
     candidate: Candidate
     scratch: Path
     verdict: Verdict | None = None
+    walls: tuple[str, ...] = ()
+    """What stood around it while it was captured."""
     call: Call = ()
     tried: tuple[tuple[int, ...], ...] = ()
     """For each autotuned launch in the call, which of its configurations, by their order in the source, compile."""
@@ -78,7 +84,7 @@ def load(oracle: Process, problem: Problem, size: str) -> None:
 
 def describe(oracle: Process, size: str) -> Scene:
     reply, packet = ask(oracle, {"do": "describe", "size": size})
-    return Scene(reply["outputs"], packet, reply["input_bytes"], reply["widen"])
+    return Scene(reply["outputs"], packet, reply["input_bytes"], reply["widen"], reply["precise"])
 
 
 class Admission:
@@ -104,7 +110,10 @@ class Admission:
             return replace(admitted, verdict=Failed("admit", f"the source is longer than {SOURCE_BYTES} bytes"))
         if not candidate.source.strip():
             return replace(admitted, verdict=Failed("admit", "the source is empty"))
+        if reason := screen(candidate.source):
+            return replace(admitted, verdict=Rejected(reason))
         with self._zygote.child(str(scratch), self._effort.memory_bytes) as child:
+            admitted = replace(admitted, walls=child.walls)
             child.send({"source": candidate.source, "target": self._target}, scene.packet)
             try:
                 reply = child.receive(self._effort.capture_s)
@@ -115,7 +124,8 @@ class Admission:
             except Garbled as error:
                 return replace(admitted, verdict=Rejected(f"its process sent what is no answer: {error}"))
             except Gone:
-                return replace(admitted, verdict=Failed("crash", f"in capture {self._zygote.why(child)}"))
+                ended = self._zygote.why(child)
+                return replace(admitted, verdict=Failed(ended.stage, f"in capture {ended}"))
         try:
             return self._read(problem, admitted, reply, scene)
         except (KeyError, TypeError, ValueError) as error:
@@ -128,7 +138,7 @@ class Admission:
         tried = tuple(tuple(int(number) for number in numbers) for numbers in reply["tried"])
         returns = tuple(str(name) for name in reply["returns"])
         admitted = self.examined(replace(admitted, call=call, tried=tried, returns=returns))
-        return replace(admitted, verdict=breach(problem, admitted) or mismatch(reply["outputs"], scene.outputs))
+        return replace(admitted, verdict=breach(problem, admitted, scene) or mismatch(reply["outputs"], scene.outputs))
 
     def examined(self, admitted: Admitted) -> Admitted:
         """The same with what its call shows; of an autotuned launch the chosen configuration, or the likeliest."""
@@ -172,6 +182,11 @@ class Admission:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def protection(walls: tuple[str, ...]) -> str:
+    """What stood around a candidate, in words; the first two always do."""
+    return ", ".join(("a clean environment", "screened source", *walls))
+
+
 def failure(reply: Message) -> Failed | Rejected | Unchecked:
     """The verdict in a child's own report of what stopped it."""
     stage, message = reply["stage"], str(reply["message"])[:4000]
@@ -182,7 +197,7 @@ def failure(reply: Message) -> Failed | Rejected | Unchecked:
     return Failed(stage if stage in STAGES else "crash", message)
 
 
-def breach(problem: Problem, admitted: Admitted) -> Verdict | None:
+def breach(problem: Problem, admitted: Admitted, scene: Scene) -> Verdict | None:
     """The verdict on a call that breaks the contract whatever it computes."""
     library = [step.name.split()[0] for step in admitted.call if isinstance(step, Operator) and step.kind == "library"]
     if library:
@@ -191,11 +206,22 @@ def breach(problem: Problem, admitted: Admitted) -> Verdict | None:
         )
     if not admitted.launches:
         return Rejected("a call launches no kernel of its own")
-    if not problem.settings.tf32 and any("tf32" in launch.features for launch in admitted.launches):
+    if scene.precise and not problem.settings.tf32 and _rounds_to_tf32(admitted):
         return Wrong(
             'a dot rounds its float32 operands to TF32: give it input_precision="ieee" (or set tf32 in problem.toml)'
         )
     return None
+
+
+def _rounds_to_tf32(admitted: Admitted) -> bool:
+    """Whether a dot of float32 operands rounds them once; three such products ("tf32x3") keep float32's precision."""
+    for step in admitted.call:
+        for compiled in step.configurations if isinstance(step, Choice) else (step,):
+            if isinstance(compiled, Compiled) and re.search(
+                r"tt\.dot .*inputPrecision = tf32 : tensor<[\dx]+f32", compiled.ttir
+            ):
+                return True
+    return False
 
 
 def mismatch(outputs: Any, expected: list[Any]) -> Wrong | None:

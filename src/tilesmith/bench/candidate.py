@@ -8,12 +8,18 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import linecache
+import os
 import sys
 import traceback
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from tilesmith.bench.guard import Snapshot, watch
+from tilesmith.bench.modules import cast
+from tilesmith.bench.wire import Wire
 
 FILE = "candidate.py"
 MESSAGE_LIMIT = 2000
@@ -25,6 +31,26 @@ class Fault(Exception):
     def __init__(self, stage: str, message: str) -> None:
         super().__init__(message)
         self.stage = stage
+
+
+def guarded(wire: Wire, scratch: str) -> Callable[[], None]:
+    """From here on tampering ends this process with a verdict. What is returned looks for what has been exchanged.
+
+    Called when everything that the session itself patches is in place, and before candidate code loads.
+    """
+
+    def reject(reason: str) -> NoReturn:
+        wire.send({"stage": "rejected", "message": reason})
+        os._exit(0)
+
+    watch(str(Path(scratch, FILE)), scratch, reject)
+    snapshot = Snapshot.take()
+
+    def look() -> None:
+        if reason := snapshot.changed():
+            raise Fault("rejected", reason)
+
+    return look
 
 
 def load(source: str, scratch: str) -> types.ModuleType:
@@ -44,37 +70,65 @@ def load(source: str, scratch: str) -> types.ModuleType:
     return module
 
 
-def bind(module: types.ModuleType, packet: dict[str, Any]) -> Callable[..., Any]:
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A candidate that can be called."""
+
+    call: Callable[..., Any]
+    refresh: Callable[[], None]
+    """Take the state anew, after its tensors have got other contents."""
+
+
+def bind(module: types.ModuleType, packet: dict[str, Any]) -> Bound:
     """What takes a problem's inputs and returns its outputs.
 
     `kernel_function(*inputs)` gets the reference's parameters and buffers as keyword arguments, dots replaced by
     underscores, where its signature names them. `ModelNew(*init)` is cast to the problem's dtype and gets the
     reference's state.
     """
-    init, state, dtype = packet["init"], packet["state"], packet["dtype"]
-    function = getattr(module, "kernel_function", None)
+    function, model_class = getattr(module, "kernel_function", None), getattr(module, "ModelNew", None)
+    if function is not None and model_class is not None:
+        raise Fault("rejected", "it defines both kernel_function and ModelNew")
     if callable(function):
-        named = {name.replace(".", "_"): tensor for name, tensor in state.items()}
-        try:
-            parameters = inspect.signature(function).parameters
-        except (TypeError, ValueError):
-            parameters = types.MappingProxyType({})
-        wanted = {name: named[name] for name in parameters if name in named}
-        return lambda *inputs: function(*inputs, **wanted)
-    model_class = getattr(module, "ModelNew", None)
+        return _bind_function(function, packet["state"])
     if model_class is None:
-        raise Fault("import", "the candidate defines neither kernel_function nor ModelNew")
-    from tilesmith.bench.modules import cast
+        raise Fault("import", "it defines neither kernel_function nor ModelNew")
+    return _bind_model(model_class, packet)
+
+
+def _bind_function(function: Callable[..., Any], state: dict[str, Any]) -> Bound:
+    named = {name.replace(".", "_"): tensor for name, tensor in state.items()}
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        parameters = types.MappingProxyType({})
+    wanted = {name: named[name] for name in parameters if name in named}
+    return Bound(lambda *inputs: function(*inputs, **wanted), lambda: None)
+
+
+def _bind_model(model_class: Any, packet: dict[str, Any]) -> Bound:
+    import torch
 
     try:
-        model = model_class(*init)
-        model = cast(model, dtype)
-        found = model.load_state_dict(state, strict=False)
+        model = model_class(*packet["init"])
+        if not isinstance(model, torch.nn.Module):
+            raise Fault("import", "ModelNew is no torch.nn.Module")
+        model = cast(model, packet["dtype"])
+        # The method is the base class's: an override is a place to compute where nobody looks.
+        found = torch.nn.Module.load_state_dict(model, packet["state"], strict=False)
+    except Fault:
+        raise
     except BaseException as error:
         raise Fault("import", f"ModelNew: {explain(error)}") from error
     if found.missing_keys:
         raise Fault("import", f"ModelNew has state that the reference lacks: {', '.join(found.missing_keys[:5])}")
-    return model  # type: ignore[no-any-return]
+    return Bound(model, lambda: _reload(model, packet["state"]))
+
+
+def _reload(model: Any, state: dict[str, Any]) -> None:
+    import torch
+
+    torch.nn.Module.load_state_dict(model, state, strict=False)
 
 
 def explain(error: BaseException) -> str:

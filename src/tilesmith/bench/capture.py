@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import importlib
 import io
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tilesmith.bench import stub
-from tilesmith.bench.candidate import Fault, bind, explain, load, stage_of
+from tilesmith.bench.candidate import Fault, bind, explain, guarded, load, stage_of
 from tilesmith.bench.compiled import Choice, Compiled, Operator, OperatorKind, Pointer, to_json
 from tilesmith.bench.stub import Arguments
 from tilesmith.bench.wire import Message, Wire
@@ -78,7 +79,7 @@ def serve(wire: Wire, scratch: str) -> None:
     """One capture: a request with the source, the target and a packet of meta tensors; one reply."""
     message, packet = wire.receive(60.0)
     try:
-        wire.send(_capture(message, packet, scratch))
+        wire.send(_capture(wire, message, packet, scratch))
     except BaseException as error:
         stage = stage_of(error, "capture")
         text = str(error) if isinstance(error, Fault) else explain(error)
@@ -86,7 +87,7 @@ def serve(wire: Wire, scratch: str) -> None:
         wire.send({"stage": stage, "message": text, "unable": values})
 
 
-def _capture(message: Message, packet: bytes, scratch: str) -> Message:
+def _capture(wire: Wire, message: Message, packet: bytes, scratch: str) -> Message:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils._pytree import tree_leaves, tree_map_only
@@ -104,14 +105,16 @@ def _capture(message: Message, packet: bytes, scratch: str) -> Message:
             recorder.name(tensor, f"input {number}")
         for name, tensor in state.items():
             recorder.name(tensor, name)
+        look = guarded(wire, scratch)
         module = load(message["source"], scratch)
-        with torch.device("cuda"):
-            call = bind(module, {**content, "init": init, "state": state})
+        with torch.device("cuda"), recorder.watching(setting_up=True):
+            call = bind(module, {**content, "init": init, "state": state}).call
         if isinstance(call, torch.nn.Module):
             for name, tensor in (*call.named_parameters(), *call.named_buffers()):
                 recorder.name(tensor, name)
         with recorder.watching():
             outputs = call(*inputs)
+        look()
         return {
             "call": to_json(tuple(recorder.call)),
             "tried": recorder.tried,
@@ -132,10 +135,16 @@ def describe(outputs: Any, inputs: Any = ()) -> list[dict[str, Any]]:
         if not isinstance(leaf, torch.Tensor):
             rows.append({"value": repr(leaf)[:100]})
             continue
-        plain = type(leaf).__name__ in ("Tensor", "FakeTensor")
+        plain = type(leaf).__name__ == "FakeTensor" or (type(leaf) is torch.Tensor and not leaf.__dict__)
         row = {"dtype": str(leaf.dtype).removeprefix("torch."), "shape": list(leaf.shape), "device": leaf.device.type}
         rows.append({**row, "plain": plain, "alias": plain and _storage(leaf) in given})
     return rows
+
+
+def kind_of(func: Any) -> OperatorKind | None:
+    """What an operator does on the device; operators of other libraries than the framework's own compute."""
+    space, _, name = func.name().rpartition("::")
+    return OPERATORS.get(name.split(".")[0], "library") if space in ("aten", "prim") else "library"
 
 
 class Recorder:
@@ -150,8 +159,8 @@ class Recorder:
         self._on = False
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
-        """Record framework operators and launches within."""
+    def watching(self, *, setting_up: bool = False) -> Iterator[None]:
+        """Record framework operators and launches within; while setting up, only that something computes on state."""
         from torch.utils._python_dispatch import TorchDispatchMode
 
         recorder = self
@@ -159,11 +168,13 @@ class Recorder:
         class Trace(TorchDispatchMode):
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 result = func(*args, **(kwargs or {}))
-                if recorder.tuning is None:
+                if setting_up:
+                    recorder.computed(func, (args, kwargs))
+                elif recorder.tuning is None:
                     recorder.operator(func, result, (args, kwargs or {}))
                 return result
 
-        self._on = True
+        self._on = not setting_up
         with Trace():
             yield
         self._on = False
@@ -173,12 +184,21 @@ class Recorder:
         parts = result if isinstance(result, (tuple, list)) else [result]
         operands = self._shown(given)
         made = [self.name_of(part) for part in parts if hasattr(part, "untyped_storage")]
-        name = func.name().split("::")[-1]
-        kind = OPERATORS.get(name.split(".")[0], "library")
+        name, kind = func.name().split("::")[-1], kind_of(func)
         if kind is not None:
             factor = 1 if kind == "fill" else 2
             nbytes = sum(_nbytes(part) for part in parts)
             self.call.append(Operator(f"{name} {operands} -> {', '.join(made)}"[:900], kind, factor * nbytes))
+
+    def computed(self, func: Any, given: Any) -> None:
+        """Note an operator that computes with the problem's tensors before any call: it is work done ahead."""
+        from torch.utils._pytree import tree_leaves
+
+        known = [
+            leaf for leaf in tree_leaves(given) if hasattr(leaf, "untyped_storage") and _storage(leaf) in self._names
+        ]
+        if known and kind_of(func) == "library":
+            self.call.append(Operator(func.name(), "library", 0))
 
     def _shown(self, value: Any) -> str:
         if hasattr(value, "untyped_storage"):
@@ -263,13 +283,14 @@ def _compiled(
             dtype = _short(value.dtype)
             pointers.append(Pointer(name, index, dtype, _nbytes(value), recorder.name_of(value)))
             arguments.append((name, f"{dtype}{list(value.shape)}{_descriptor(given)}"))
-        elif value is None or isinstance(value, (bool, int, float, str)):
+        elif (
+            value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value))
+        ):
             arguments.append((name, value))
         else:
             arguments.append((name, str(value)[:200]))
-    for option in ("launch_cooperative_grid", "launch_pdl"):
-        if getattr(metadata, option, False):
-            arguments.append((option, True))
+    options = ("launch_cooperative_grid", "launch_pdl")
+    arguments.extend((option, True) for option in options if getattr(metadata, option, False))
     launch = Launch(
         kernel=str(metadata.name),
         grid=(int(grid[0]), int(grid[1]), int(grid[2])),
@@ -364,3 +385,12 @@ def _patch_moves(torch: Any, fake_tensor: Any) -> None:
 
     torch.Tensor.to = to
     torch.Tensor.cuda = lambda self, *_, **__: to(self, torch.device("cuda", 0))
+
+    made = torch.tensor
+
+    def tensor(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> Any:
+        """Made on the CPU and moved: a torch without CUDA cannot make one there, fake or not."""
+        here = made(data, *args, device="cpu", **kwargs)
+        return here if device is None or torch.device(device).type == "cpu" else to(here, torch.device("cuda", 0))
+
+    torch.tensor = tensor

@@ -16,7 +16,7 @@ import pickle
 import secrets
 from typing import Any
 
-from tilesmith.bench.candidate import Fault, bind, explain, load, stage_of
+from tilesmith.bench.candidate import Fault, bind, explain, guarded, load, stage_of
 from tilesmith.bench.capture import describe
 from tilesmith.bench.trace import KernelTrace
 from tilesmith.bench.wire import Gone, Message, Wire
@@ -62,7 +62,7 @@ def serve(wire: Wire, scratch: str) -> None:
                 except (RuntimeError, OSError) as error:
                     wire.send({"machine": explain(error)})
                     return
-                session, stage = Session(message["source"], content, scratch), "launch"
+                session, stage = Session(wire, message["source"], content, scratch), "launch"
                 wire.send({"open": True})
             elif session is not None and message["do"] == "check":
                 wire.send(session.check())
@@ -78,7 +78,7 @@ def serve(wire: Wire, scratch: str) -> None:
 class Session:
     """One candidate, bound to every set of inputs."""
 
-    def __init__(self, source: str, content: dict[str, Any], scratch: str) -> None:
+    def __init__(self, wire: Wire, source: str, content: dict[str, Any], scratch: str) -> None:
         import torch
 
         # What the candidate could replace in torch must be held before it loads.
@@ -90,9 +90,10 @@ class Session:
         self.flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
         self.signed: bool = content["signed"]
         self.trace = _traced()
+        self.look = guarded(wire, scratch)
         module = load(source, scratch)
         with torch.no_grad(), torch.device("cuda"):
-            self.calls = [bind(module, packet) for packet in (*content["sets"], content["moving"])]
+            self.calls = [bind(module, packet).call for packet in (*content["sets"], content["moving"])]
         self.packets: list[dict[str, Any]] = [*content["sets"], content["moving"]]
         self._seen()
 
@@ -106,6 +107,7 @@ class Session:
             for number in range(LATER_CALLS):
                 self._call(number % sets)
             rows = [self._described(number, answer) for number, answer in enumerate(answers)]
+            self.look()
             self._synchronize()
             seen = self._seen()
             for number, answer in enumerate(answers):

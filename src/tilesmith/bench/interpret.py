@@ -3,6 +3,9 @@
 The interpreter multiplies bfloat16 operands of a dot by their bit patterns, without a word. So where the problem has
 bfloat16 tensors they come as float32 with the same values, and "bfloat16" in the candidate's source reads "float32".
 The candidate sees CPU tensors that say they are on a GPU. Memory that it allocates without filling holds NaN.
+
+Every call gets the same tensors, with other contents: what remembers an answer by address, identity or shape gives a
+stale one. Answers are looked at after later calls have had the chance to overwrite them.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tilesmith.bench import stub
-from tilesmith.bench.candidate import Fault, bind, explain, load, stage_of
-from tilesmith.bench.capture import describe
+from tilesmith.bench import libdevice, stub
+from tilesmith.bench.candidate import Bound, Fault, bind, explain, guarded, load, stage_of
+from tilesmith.bench.capture import describe, kind_of
 from tilesmith.bench.wire import Message, Wire
+
+LATER_CALLS = 7
+"""Calls after which an output must still be right."""
 
 
 def warm() -> None:
@@ -24,75 +30,167 @@ def warm() -> None:
     import triton.language
     import triton.runtime.interpreter
     from torch.overrides import TorchFunctionMode
+    from torch.utils._python_dispatch import TorchDispatchMode
 
-    del torch, triton, TorchFunctionMode
+    libdevice.install()
+    del torch, triton, TorchFunctionMode, TorchDispatchMode
 
 
 def serve(wire: Wire, scratch: str) -> None:
-    """Run the candidate on every set of inputs named in the request; one reply a set, outputs in files."""
+    """Run the candidate on every set of inputs named in the request; one reply, outputs in files."""
     message, _ = wire.receive(60.0)
     try:
-        _run(wire, message, scratch)
+        wire.send(_run(wire, message, scratch))
     except BaseException as error:
         wire.send({"stage": stage_of(error, "check"), "message": _explain(error), "unable": _unable(error)})
 
 
-def _run(wire: Wire, message: Message, scratch: str) -> None:
+def _run(wire: Wire, message: Message, scratch: str) -> Message:
     import torch
 
-    picks = iter(message["picks"])
-    pick = [0]
-    configuration = [0]
-
-    def bench(_call: Callable[[], Any], *_: Any, quantiles: Any = None, **__: Any) -> Any:
-        """Instead of timing configurations, take the one that was picked for this tuning."""
-        cost = 0.0 if configuration[0] == pick[0] else 1.0
-        configuration[0] += 1
-        return [cost] * len(quantiles) if quantiles else cost
-
-    stub.pretend(message["target"], lambda *_: None, bench)
-    _patch_tuning(picks, pick, configuration)
+    seen = Seen()
+    configuration = _patch_tuning(message["picks"])
+    stub.pretend(message["target"], lambda *_: None, configuration)
+    _patch_launches(seen)
     source = message["source"]
     if message["widen"]:
         source = re.sub(r"\bbfloat16\b", "float32", source)
-    with _pretend_device(), torch.no_grad():
-        module = load(source, scratch)
-        for number, path in enumerate(message["sets"]):
-            content = torch.load(path, weights_only=False, mmap=False)
-            call = bind(module, content)
-            outputs = call(*content["inputs"])
-            rows = describe(outputs, (content["inputs"], content["state"]))
-            _write(outputs, Path(scratch, f"set{number}"))
-            wire.send({"outputs": rows})
+    contents = [torch.load(path, weights_only=False, mmap=False) for path in message["sets"]]
+    live = _cloned(contents[0])
+    with _pretend_device(seen), _operators(seen), torch.no_grad():
+        look = guarded(wire, scratch)
+        bound = bind(load(source, scratch), live)
+        answers = [_call(bound, live, content, seen) for content in contents]
+        for number in range(LATER_CALLS):
+            _call(bound, live, contents[number % len(contents)], seen)
+        look()
+        rows = [describe(answer, (live["inputs"], live["state"])) for answer in answers]
+    for number, answer in enumerate(answers):
+        _write(answer, Path(scratch, f"set{number}"))
+    return {
+        "sets": rows,
+        "altered": seen.altered,
+        "kernels": sorted(seen.kernels),
+        "idle": seen.idle,
+        "breaches": seen.breaches[:5],
+    }
+
+
+class Seen:
+    """What the calls of a candidate did, besides answering."""
+
+    def __init__(self) -> None:
+        self.kernels: set[str] = set()
+        self.launches = 0
+        self.inside = 0
+        """Launches under way: what the framework does within them is the interpreter's."""
+        self.breaches: list[str] = []
+        self.altered = False
+        self.idle = False
+        """Whether some call launched no kernel."""
+
+
+def _call(bound: Bound, live: dict[str, Any], content: dict[str, Any], seen: Seen) -> Any:
+    """One call on `content`, which is copied into the tensors that every call gets."""
+    import torch
+
+    seen.inside += 1
+    for name in ("inputs", "state"):
+        for old, new in zip(_tensors(live[name]), _tensors(content[name]), strict=True):
+            old.copy_(new)
+    bound.refresh()
+    seen.inside -= 1
+    before = seen.launches
+    answer = bound.call(*live["inputs"])
+    seen.idle = seen.idle or seen.launches == before
+    seen.inside += 1
+    for name in ("inputs", "state"):
+        for old, new in zip(_tensors(live[name]), _tensors(content[name]), strict=True):
+            seen.altered = seen.altered or not torch.equal(old, new)
+    seen.inside -= 1
+    return answer
+
+
+def _tensors(value: Any) -> list[Any]:
+    import torch
+    from torch.utils._pytree import tree_flatten
+
+    return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, torch.Tensor)]
+
+
+def _cloned(content: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from torch.utils._pytree import tree_map_only
+
+    return {**content, **{n: tree_map_only(torch.Tensor, torch.clone, content[n]) for n in ("inputs", "state")}}
 
 
 def _write(outputs: Any, folder: Path) -> None:
     """Write each output's elements, in row-major order, to a file of its own."""
     import torch
-    from torch.utils._pytree import tree_flatten
 
     folder.mkdir()
-    tensors = [leaf for leaf in tree_flatten(outputs)[0] if isinstance(leaf, torch.Tensor)]
-    for number, tensor in enumerate(tensors):
-        tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tofile(folder / str(number))
+    for number, tensor in enumerate(_tensors(outputs)):
+        plain = tensor.as_subclass(torch.Tensor).detach().contiguous().flatten()
+        plain.view(torch.uint8).numpy().tofile(folder / str(number))
 
 
-def _patch_tuning(picks: Any, pick: list[int], configuration: list[int]) -> None:
+def _patch_tuning(picked: list[int]) -> Callable[..., Any]:
+    """Have each tuning choose the configuration that was picked for it; what stands in for the benchmark."""
     from triton.runtime.autotuner import Autotuner
 
+    picks = iter(picked)
+    pick, configuration = 0, 0
     run = Autotuner.run
 
     def tuning_run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        known = len(self.cache)
-        configuration[0] = 0
-        if len(self.configs) > 1 and not known:
-            pick[0] = next(picks, 0)
+        nonlocal pick, configuration
+        configuration = 0
+        if len(self.configs) > 1 and not self.cache:
+            pick = next(picks, 0)
         return run(self, *args, **kwargs)
 
+    def bench(_call: Callable[[], Any], *_: Any, quantiles: Any = None, **__: Any) -> Any:
+        nonlocal configuration
+        cost = 0.0 if configuration == pick else 1.0
+        configuration += 1
+        return [cost] * len(quantiles) if quantiles else cost
+
     Autotuner.run = tuning_run
+    return bench
 
 
-def _pretend_device() -> Any:
+def _patch_launches(seen: Seen) -> None:
+    from triton.runtime.interpreter import GridExecutor
+
+    execute = GridExecutor.__call__
+
+    def executed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.kernels.add(self.fn.__name__)
+        seen.launches += 1
+        seen.inside += 1
+        try:
+            return execute(self, *args, **kwargs)
+        finally:
+            seen.inside -= 1
+
+    GridExecutor.__call__ = executed
+
+
+def _operators(seen: Seen) -> Any:
+    """A mode that notes the framework's operators which compute, outside launches."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Trace(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if not seen.inside and kind_of(func) == "library":
+                seen.breaches.append(f"it computes outside its own kernels, with the framework's {func.name()}")
+            return func(*args, **(kwargs or {}))
+
+    return Trace()
+
+
+def _pretend_device(seen: Seen) -> Any:
     """A mode in which CPU tensors say they are on device cuda:0, and what is asked for there is made on the CPU."""
     import torch
     from torch.overrides import TorchFunctionMode
@@ -112,6 +210,9 @@ def _pretend_device() -> Any:
         torch.Tensor.new_empty_strided,
     }
     moves = {torch.Tensor.to, torch.Tensor.cuda}
+    readings = {
+        getattr(torch.Tensor, name): name for name in ("numpy", "__array__", "tolist", "__dlpack__", "share_memory_")
+    }
 
     def local(value: Any) -> Any:
         if isinstance(value, torch.device) and value.type == "cuda":
@@ -120,8 +221,12 @@ def _pretend_device() -> Any:
 
     class Pretend(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if seen.inside:
+                return func(*args, **(kwargs or {}))
             if func in properties:
                 return properties[func]
+            if func in readings:
+                seen.breaches.append(f"it takes tensors to the host, with Tensor.{readings[func]}")
             if func is torch.Tensor.cuda:
                 return args[0]
             kwargs = {name: local(value) for name, value in (kwargs or {}).items()}
@@ -142,14 +247,17 @@ def _poison(dtype: Any) -> int | bool:
 
 
 def _unable(error: BaseException) -> bool:
-    """Whether the interpreter, not the candidate, is at fault: it lacks inline assembly, for one."""
+    """Whether the interpreter, not the candidate, is at fault: the compiler has accepted what it cannot follow."""
     chain: BaseException | None = error
     while chain is not None:
-        text = f"{type(chain).__name__}: {chain}"
-        if isinstance(chain, NotImplementedError) or "not supported in interpreter mode" in text:
-            return True
-        if isinstance(chain, AttributeError) and "InterpreterBuilder" in text:
-            return True
+        if isinstance(chain, Fault):
+            return False
+        trace = chain.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        innermost = trace.tb_frame.f_code.co_filename if trace is not None else ""
+        if isinstance(chain, NotImplementedError) or "/triton/runtime/interpreter" in innermost:
+            return chain.__cause__ is None
         chain = chain.__cause__
     return False
 

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Self
 
-from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch
+from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch, protection
 from tilesmith.bench.compiled import Choice, Compiled
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.gpus import Device, lease
@@ -46,7 +46,6 @@ from tilesmith.core.trial import (
     Wrong,
 )
 
-PROTECTION = "process group, clean environment, resource limits"
 CONFIRMATIONS = 20
 """Times that a finalist's numbers are checked on every input set, and again on inputs that change."""
 FLOOR_SHARE = 0.9
@@ -80,7 +79,8 @@ class Runner:
         except Garbled as error:
             raise Stopped(Rejected(f"its process sent what is no answer: {error}")) from None
         except Gone:
-            raise Stopped(Failed("crash", f"in {what} {zygote.why(self.child)}")) from None
+            ended = zygote.why(self.child)
+            raise Stopped(Failed(ended.stage, f"in {what} {ended}")) from None
         if "stage" in reply:
             raise Stopped(failure(reply))
         return reply
@@ -202,7 +202,8 @@ class Station:
             except Garbled as error:
                 raise Stopped(Rejected(f"its process sent what is no answer: {error}")) from None
             except Gone:
-                raise Stopped(Failed("crash", f"in its import {self.zygote.why(child)}")) from None
+                ended = self.zygote.why(child)
+                raise Stopped(Failed(ended.stage, f"in its import {ended}")) from None
             if "machine" in reply:
                 raise MachineError(f"a runner cannot use {self.device.name}: {reply['machine']}")
             if "stage" in reply:
@@ -492,5 +493,5 @@ class LocalBench:
             admitted.profile,
             cost,
             environment,
-            PROTECTION,
+            protection(admitted.walls),
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch
+from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch, protection
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.gpus import Gpu
 from tilesmith.bench.pipeline import judge_in_order
@@ -40,7 +40,8 @@ from tilesmith.core.trial import (
     Wrong,
 )
 
-PROTECTION = "process group, clean environment, resource limits"
+FINAL = frozenset(("timeout", "crash", "memory"))
+"""Stages of failure at the small shapes that other shapes could only make worse."""
 ELEMENT_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 4, "int64": 8, "int32": 4, "int16": 2, "bool": 1}
 
 
@@ -105,7 +106,7 @@ class OfflineBench:
                 admitted.profile,
                 spent,
                 self._environment(),
-                PROTECTION,
+                protection(admitted.walls),
             )
 
         def check(admitted: Admitted) -> Trial:
@@ -162,14 +163,16 @@ class OfflineBench:
         verdict = self._run(admitted, small, self.effort.check_s) if small else None
         if isinstance(verdict, Correct):
             return verdict
-        if isinstance(verdict, Unchecked):
-            return replace(verdict, time=estimate)
+        if isinstance(verdict, Rejected) or (isinstance(verdict, Failed) and verdict.stage in FINAL):
+            return verdict
         full = self._exam("full")
         checked = self._run(admitted, full, self.effort.full_s) if full else None
         if isinstance(checked, Unchecked):
             return replace(checked, time=estimate)
         if checked is not None and not (isinstance(checked, Failed) and checked.stage == "timeout"):
             return checked
+        if isinstance(verdict, Unchecked):
+            return replace(verdict, time=estimate)
         if verdict is not None and not _made_for(admitted.candidate.source, problem):
             return verdict
         why = f"takes the interpreter more than {self.effort.full_s:.0f} s" if checked else "needs a GPU"
@@ -189,19 +192,27 @@ class OfflineBench:
             except Garbled as error:
                 return Rejected(f"its process sent what is no answer: {error}")
             except Gone:
-                return Failed("crash", f"in the check {self._interpret.why(child)}")
+                ended = self._interpret.why(child)
+                return Failed(ended.stage, f"in the check {ended}")
             except (KeyError, TypeError, ValueError) as error:
                 return Rejected(f"its process sent what is no answer: {str(error)[:300]}")
 
     def _compare(self, admitted: Admitted, exam: Exam, child: Child, folder: Path, deadline: float) -> Verdict:
+        reply = child.receive(deadline - time.monotonic())
+        if "stage" in reply:
+            return failure(reply)
+        if reply["breaches"]:
+            return Rejected("; ".join(dict.fromkeys(str(breach)[:300] for breach in reply["breaches"])))
+        expected = [_interpreted(row) for row in exam.outputs]
+        for number in range(len(exam.names)):
+            if wrong := mismatch(reply["sets"][number], expected):
+                return wrong
+        if reply["altered"]:
+            return Wrong("it writes to its inputs")
+        if reply["idle"]:
+            return Rejected("not every call launches a kernel of its own")
         worst = 0.0
         for number, name in enumerate(exam.names):
-            reply = child.receive(deadline - time.monotonic())
-            if "stage" in reply:
-                return failure(reply)
-            expected = [_interpreted(row) for row in exam.outputs]
-            if wrong := mismatch(reply["outputs"], expected):
-                return wrong
             answers = folder / f"set{number}"
             for index, row in enumerate(row for row in expected if "shape" in row):
                 if not (answers / str(index)).is_file() or (answers / str(index)).stat().st_size != _bytes(row):
@@ -214,6 +225,8 @@ class OfflineBench:
                     f"on the inputs '{name}' its error is {error:.3g} times the limit ({exam.size} shapes)", error
                 )
             worst = max(worst, error)
+        if unseen := {launch.kernel for launch in admitted.launches} - set(reply["kernels"]):
+            return Unchecked(f"at the {exam.size} shapes it does not launch {', '.join(sorted(unseen))[:200]}")
         estimate = Estimate(admitted.profile.time_us if admitted.profile else 0.0)
         return Correct(estimate, worst, len(exam.names))
 

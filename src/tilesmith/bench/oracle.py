@@ -141,33 +141,42 @@ def variants(program: Program, device: str) -> Iterator[Inputs]:
     """Input sets, the most telling first; those after the first count only where the reference is finite."""
     own = program.make(1, device)
     yield own
-    yield _changed(own, "zero mean", torch.randn_like, parameters=False)
+    yield _changed(own, "zero mean", torch.randn_like, _varied)
     second = program.make(2, device)
     yield Inputs("own, other seed", second.inputs, second.init, second.model)
-    yield _changed(second, "large", lambda t: torch.randn_like(t) * 16, parameters=False)
-    yield _changed(second, "sparse", lambda t: t * (torch.rand_like(t.float()) < 0.1), parameters=False)
-    yield _changed(own, "permuted", _permute, parameters=True)
+    yield _changed(second, "large", lambda t: torch.randn_like(t) * 16)
+    yield _changed(second, "sparse", lambda t: t * (torch.rand_like(t.float()) < 0.1))
+    yield _changed(own, "permuted", _permute, _permute)
 
 
-def _changed(base: Inputs, name: str, change: Callable[[torch.Tensor], torch.Tensor], *, parameters: bool) -> Inputs:
-    """The same structure with every floating tensor of the inputs, and of the state if asked, changed."""
+Change = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _changed(base: Inputs, name: str, change: Change, parameters: Change | None = None) -> Inputs:
+    """The same structure with every floating tensor of the inputs, and every parameter where asked, changed."""
     torch.manual_seed(hash_of(name))
 
-    def changed(tensor: torch.Tensor) -> torch.Tensor:
-        return change(tensor).to(tensor.dtype) if tensor.is_floating_point() else tensor
+    def changed(tensor: torch.Tensor, by: Change = change) -> torch.Tensor:
+        return by(tensor).to(tensor.dtype) if tensor.is_floating_point() else tensor
 
     model = base.model
-    if parameters:
+    if parameters is not None:
         model = copy.deepcopy(model)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.copy_(changed(parameter))
+                parameter.copy_(changed(parameter, parameters))
     return Inputs(name, tree_map_only(torch.Tensor, changed, base.inputs), base.init, model)
 
 
 def hash_of(name: str) -> int:
     """A seed from a name, the same in every process."""
     return int.from_bytes(name.encode()[:6].ljust(6, b"."), "big") % (1 << 31)
+
+
+def _varied(tensor: torch.Tensor) -> torch.Tensor:
+    """Near what it was, and nowhere the same: parameters often begin as ones or zeros, which anyone can guess."""
+    spread = float(tensor.float().std()) if tensor.numel() > 1 else 0.0
+    return tensor + 0.25 * (spread or 1.0) * torch.randn_like(tensor)
 
 
 def _permute(tensor: torch.Tensor) -> torch.Tensor:
@@ -289,7 +298,9 @@ class Question:
         tensors = [leaf for leaf in tree_flatten(content)[0] if isinstance(leaf, torch.Tensor)]
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         widen = any(tensor.dtype is torch.bfloat16 for tensor in tensors)
-        return {"outputs": rows, "input_bytes": size, "widen": widen}, buffer.getvalue()
+        precise = any(tensor.dtype in (torch.float32, torch.float64) for tensor in tensors)
+        reply = {"outputs": rows, "input_bytes": size, "widen": widen, "precise": precise}
+        return reply, buffer.getvalue()
 
     def prepare(self, message: Message) -> tuple[Message, bytes]:
         """Input sets until there are enough, or the next would take more memory than allowed."""
@@ -339,7 +350,7 @@ class Question:
     def _moving(self) -> tuple[Inputs, bool]:
         """Inputs for timed launches, which change from one to the next; of both signs where the reference allows."""
         own = self.program.make(3, "cuda")
-        signed = _changed(own, "moving", torch.randn_like, parameters=False)
+        signed = _changed(own, "moving", torch.randn_like)
         try:
             prepare(self.program, signed)
         except Fault:

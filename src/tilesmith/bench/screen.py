@@ -79,7 +79,7 @@ ALLOWED = {
 REFUSED = {
     "inspect": """
         currentframe stack trace getouterframes getinnerframes getframeinfo getclosurevars getgeneratorlocals
-        getcoroutinelocals getasyncgenlocals
+        getcoroutinelocals getasyncgenlocals getmodule modulesbyfile
     """,
     "traceback": "walk_stack walk_tb extract_stack print_stack format_stack clear_frames",
     "types": "CodeType CellType FrameType TracebackType",
@@ -87,6 +87,7 @@ REFUSED = {
     "timeit": "timeit repeat Timer main",
     "doctest": "testmod testfile run_docstring_examples",
     "operator": "methodcaller",
+    "typing": "get_type_hints ForwardRef",
     "logging": "setLoggerClass setLogRecordFactory config",
     "warnings": "showwarning formatwarning",
     "io": "open_code",
@@ -110,10 +111,12 @@ ESCAPES = _words(
     f_back f_locals f_globals f_builtins f_code f_trace tb_frame gi_frame gi_code cr_frame cr_code ag_frame ag_code
     __globals__ __closure__ __code__ __builtins__ __subclasses__ __mro__ __bases__ __base__ __loader__ __spec__
     __import__ __getattribute__ __reduce__ __reduce_ex__ __kwdefaults__ __defaults__ cell_contents _getframe
-    _current_frames settrace setprofile addaudithook _exit mro
+    _current_frames settrace setprofile addaudithook _exit mro _write_file _set_from_file _new_with_file
+    _new_shared_cuda _new_shared_fd_cpu _share_cuda_ _share_fd_cpu_ _share_filename_cpu_ share_memory_ _weak_ref
+    _new_with_weak_ptr
     """
 )
-"""Names that lead from any object to frames, code, other classes or out of the process."""
+"""Names that lead from any object to frames, code, other classes, foreign memory or out of the process."""
 SET_BY_NOBODY = _words("__class__ __bases__ __code__ __defaults__ __kwdefaults__ __globals__")
 CODE_FACTS = _words("co_argcount co_varnames co_name co_filename co_firstlineno co_kwonlyargcount")
 MODULE_DUNDERS = _words("__all__ __version__ __author__ __doc__ __license__ __copyright__ __date__")
@@ -141,6 +144,14 @@ PLACES = re.compile(r"/(proc|dev|sys)(/|$)(?!null$)")
 SECRET = re.compile(
     r"(?!(TRITON|TORCH|CUDA|NVIDIA|PYTORCH)_)\w*(KEY|TOKEN|SECRET|PASSW|CREDENTIAL|COOKIE)\w*", re.IGNORECASE
 )
+PASSERS = frozenset(
+    f"builtins.{name}" for name in ("next", "max", "min", "iter", "reversed", "sorted", "filter")
+) | _words(
+    "copy.copy copy.deepcopy functools.reduce functools.partial typing.cast inspect.unwrap contextlib.nullcontext"
+    " contextlib.closing itertools.chain itertools.cycle itertools.repeat weakref.ref weakref.proxy"
+)
+"""Functions that may hand back what they are given."""
+GETTERS = _words("operator.attrgetter operator.itemgetter")
 OTHERS_OPERATORS = re.compile(r"(aten|prims|prim|quantized|c10d\w*|triton)(::.*)?$")
 
 _BUILTINS = frozenset(dir(builtins))
@@ -308,7 +319,7 @@ class _Reading:
                 yield from ((child, inner, node) for child in body)
                 return
             case ast.ClassDef():
-                scope.bind(node.name, None)
+                scope.bind(node.name, _Value(node, scope))
                 inner = _Scope(scope, is_class=True)
                 yield from ((child, scope, function) for child in (*node.bases, *node.keywords, *node.decorator_list))
                 yield from ((child, inner, None) for child in node.body)
@@ -323,7 +334,9 @@ class _Reading:
                     self._name(scope, alias.asname or top, alias.name if alias.asname else top)
             case ast.ImportFrom():
                 for alias in node.names:
-                    self._name(scope, alias.asname or alias.name, f"{node.module}.{alias.name}")
+                    names = _starred(str(node.module)) if alias.name == "*" else [alias.asname or alias.name]
+                    for name in names:
+                        self._name(scope, name, f"{node.module}.{name if alias.name == '*' else alias.name}")
             case ast.Global():
                 scope.elsewhere.update(dict.fromkeys(node.names, self.module))
             case ast.Nonlocal():
@@ -402,9 +415,10 @@ class _Reading:
         for node, scope in self.places:
             if not isinstance(node, ast.Call):
                 continue
+            self._pass_fields(node, scope)
             for function in self._callees(node, scope):
                 arguments = [*function.args.posonlyargs, *function.args.args]
-                if isinstance(node.func, ast.Attribute):
+                if not isinstance(node.func, ast.Lambda) and self._is_method(function):
                     arguments = arguments[1:]
                 inner = self.bodies[function]
                 for argument, value in zip(arguments, node.args, strict=False):
@@ -419,6 +433,26 @@ class _Reading:
                     if keyword.arg is not None and keyword.arg in inner.names:
                         inner.bind(keyword.arg, _Value(keyword.value, scope))
 
+    def _pass_fields(self, call: ast.Call, scope: _Scope) -> None:
+        """Arguments by which a call may set the fields of an object, as data classes and namespaces do."""
+        for keyword in call.keywords:
+            if keyword.arg is not None:
+                self.attributes.setdefault(keyword.arg, []).append(_Value(keyword.value, scope))
+        for each in self._bound_nodes(call.func, scope):
+            if isinstance(each, ast.ClassDef):
+                fields = [part.target for part in each.body if isinstance(part, ast.AnnAssign)]
+                for target, value in zip(fields, call.args, strict=False):
+                    if isinstance(target, ast.Name):
+                        self.attributes.setdefault(target.id, []).append(_Value(value, scope))
+
+    def _is_method(self, function: _Function) -> bool:
+        return any(function in each for each in self.methods.values())
+
+    def _bound_nodes(self, node: ast.AST, scope: _Scope) -> list[ast.AST]:
+        """What of the source a name stands for: functions and classes."""
+        bindings = scope.find(node.id) if isinstance(node, ast.Name) else None
+        return [binding.node for binding in bindings or () if isinstance(binding, _Value) and not binding.item]
+
     def is_plain(self, call: ast.Call, scope: _Scope) -> bool:
         """Whether what becomes of a call's arguments is followed here."""
         known = {"builtins.getattr", "builtins.hasattr", "builtins.print"}
@@ -428,10 +462,16 @@ class _Reading:
         """The source's own functions that a call may call, by name."""
         if isinstance(call.func, ast.Attribute):
             return self.methods.get(call.func.attr, ())
-        if not isinstance(call.func, ast.Name):
-            return ()
-        values = [binding.node for binding in scope.find(call.func.id) or () if isinstance(binding, _Value)]
-        return [node for node in values if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))]
+        if isinstance(call.func, ast.Lambda):
+            return (call.func,)
+        found: list[_Function] = []
+        for node in self._bound_nodes(call.func, scope):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                found.append(node)
+            elif isinstance(node, ast.ClassDef):
+                starts = (part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__")
+                found.extend(starts)
+        return found
 
     # Following values to imports.
 
@@ -477,6 +517,8 @@ class _Reading:
             case ast.Attribute():
                 bases = self.origins(node.value, scope, depth)
                 yield from (f"{base}.{node.attr}" for base in bases)
+                if node.attr == "__class__" and not _is_first(node.value, scope):
+                    yield CLASS_OF
                 if not bases:
                     yield from self._bound(self.attributes.get(node.attr, ()), depth)
             case ast.Subscript():
@@ -528,7 +570,19 @@ class _Reading:
         for function in self._callees(call, scope):
             for value in self.returns.get(function, ()):
                 yield from self._followed(value, depth)
+        match call.func:
+            case ast.Attribute(
+                value=container, attr="pop" | "popleft" | "popitem" | "get" | "setdefault" | "__getitem__"
+            ):
+                yield from self._followed(_Value(container, scope, item=True), depth)
+            case ast.Call(func=maker) if self.origins(maker, scope, depth) & GETTERS:
+                for argument in call.args:
+                    yield from (f"{origin}.?" for origin in self.origins(argument, scope, depth))
         for path in self.origins(call.func, scope, depth):
+            if path in PASSERS:
+                for argument in call.args:
+                    yield from self.origins(argument, scope, depth)
+                    yield from self._followed(_Value(argument, scope, item=True), depth)
             match path, call.args:
                 case "builtins.getattr", [base, name, *_]:
                     text = self.text(name, scope)
@@ -630,7 +684,7 @@ def _import_from(node: ast.ImportFrom) -> str | None:
     if node.level or node.module is None:
         return "it imports from a package around it, which it has not"
     if any(alias.name == "*" for alias in node.names):
-        if node.module.partition(".")[0] in _ALLOWED | _REFUSED:
+        if node.module.partition(".")[0] in _ALLOWED:
             return f"it imports everything from {node.module}"
         return refused_import(node.module)
     return _first(
@@ -677,9 +731,6 @@ def _written(reading: _Reading, node: ast.Attribute | ast.Subscript, scope: _Sco
         if base.endswith(CLASS_OF):
             return f"it {verb} what belongs to the class of a value"
         return f"it {verb} {base}.{node.attr}" if isinstance(node, ast.Attribute) else f"it {verb} an item of {base}"
-    value = node.value
-    if isinstance(value, ast.Attribute) and value.attr == "__class__" and not _is_first(value.value, scope):
-        return f"it {verb} what belongs to the class of a value"
     return None
 
 
@@ -836,6 +887,12 @@ def _put_together(reading: _Reading, node: ast.Call, scope: _Scope) -> str | Non
     if whole is not None and (whole in ESCAPES | HIDDEN or PLACES.match(whole)):
         return f"it puts together the name {whole!r}"
     return None
+
+
+def _starred(module: str) -> list[str]:
+    """What a star import from the module may bring of what is refused."""
+    parts = (part.rpartition(".") for part in PARTS)
+    return [*_REFUSED.get(module, ()), *(name for home, _, name in parts if home == module)]
 
 
 def _is_class(path: str) -> bool:

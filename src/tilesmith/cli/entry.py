@@ -203,6 +203,30 @@ def doctor(journal: Journal = JOURNAL, json: Json = False) -> Deed:
     return deed
 
 
+@app.command()
+def audit(
+    corpus: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With corpus.toml.  [tests/exploits of the sources]")
+    ] = None,
+    classes: Annotated[str, typer.Option("--classes", metavar="LIST", help="Only these classes of cases.")] = "",
+    bench: Bench = "auto",
+    target: Target = None,
+    gpus: Gpus = None,
+    journal: Journal = JOURNAL,
+    json: Json = False,
+) -> Deed:
+    """Judge a corpus of cheats and honest kernels: say what this machine stops, and what it cannot."""
+
+    def deed() -> int:
+        from tilesmith.cli.audit import audit as judge_all
+        from tilesmith.cli.options import BenchOptions, gpu_list
+
+        wanted = [name for name in classes.split(",") if name]
+        return judge_all(corpus, BenchOptions(bench, target, gpu_list(gpus)), wanted, journal, json)
+
+    return deed
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Do what the command line says; the exit status is 0, 1 or 2 as every command's page says."""
     words = list(sys.argv[1:] if words is None else words)

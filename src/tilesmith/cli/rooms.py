@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tilesmith.bench import gpus
+from tilesmith.bench.effort import Effort
 from tilesmith.cli.options import BenchOptions, Options
 from tilesmith.cli.screen import say
 from tilesmith.core.errors import MachineError, OptionError
@@ -40,7 +41,7 @@ def chosen(options: BenchOptions, problem: Problem) -> BenchOptions:
     return replace(options, bench=bench, target=gpus.target(options.target or problem.settings.target).name)
 
 
-def bench(options: BenchOptions, journal: Path) -> AbstractContextManager[Bench]:
+def bench(options: BenchOptions, journal: Path, effort: Effort | None = None) -> AbstractContextManager[Bench]:
     """The bench that `chosen` options name; it holds processes only while it is entered."""
     kind, _, run = options.bench.partition(":")
     if kind == "replay":
@@ -53,10 +54,10 @@ def bench(options: BenchOptions, journal: Path) -> AbstractContextManager[Bench]
         from tilesmith.bench.local import LocalBench
 
         devices = [device for device in gpus.find() if options.gpus is None or device.index in options.gpus]
-        return LocalBench(devices, options.workers_per_gpu)
+        return LocalBench(devices, options.workers_per_gpu, effort=effort)
     from tilesmith.bench.offline import OfflineBench
 
-    return OfflineBench(gpus.target(options.target), len(os.sched_getaffinity(0)))
+    return OfflineBench(gpus.target(options.target), len(os.sched_getaffinity(0)), effort)
 
 
 def proposer(options: Options) -> Proposer:

@@ -11,6 +11,7 @@ from tilesmith.core.budget import Stop
 from tilesmith.core.profile import Launch
 from tilesmith.core.search import best, lineage
 from tilesmith.core.trial import Cost, Estimate, Failed, Timing, Trial, Wrong
+from tilesmith.report.audit import Audit, Finding
 from tilesmith.report.record import RunLine, RunRecord
 from tilesmith.report.words import baseline, error_of, gain, time_of, verdict_message, verdict_name
 
@@ -62,6 +63,30 @@ def runs(lines: Iterable[RunLine]) -> str:
 def trial(number: int, judged: Trial, source: str | None) -> str:
     """`tilesmith show --trial`: one trial, with its source where that was asked for."""
     return done({"trial": {**_trial(number, judged), "source": source}})
+
+
+def audit(found: Audit) -> str:
+    """`tilesmith audit`: what was stopped and by what, what was not, and what this machine cannot tell."""
+    right = not found.accepted and not found.refused
+    return text(
+        {
+            "verdict": "done" if right else "failed",
+            "message": None if right else f"{len(found.accepted)} accepted, {len(found.refused)} honest refused",
+            "cheats": len(found.cheats),
+            "classes": found.classes,
+            "stopped": len(found.cheats) - len(found.accepted),
+            "accepted": [_found(finding) for finding in found.accepted],
+            "honest": len(found.honest),
+            "refused": [_found(finding) for finding in found.refused],
+            "untold": [finding.file for finding in found.untold],
+            "defences": dict(found.defences),
+            "walls": list(found.walls),
+        }
+    )
+
+
+def _found(finding: Finding) -> dict[str, object]:
+    return {name: getattr(finding, name) for name in ("file", "kind", "defence", "message")}
 
 
 def done(document: Mapping[str, object]) -> str:

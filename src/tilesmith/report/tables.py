@@ -13,6 +13,7 @@ from tilesmith.core.budget import Stop
 from tilesmith.core.profile import Launch
 from tilesmith.core.search import best
 from tilesmith.core.trial import Correct, Trial
+from tilesmith.report.audit import Audit
 from tilesmith.report.live import best_words
 from tilesmith.report.record import RunLine, RunRecord
 from tilesmith.report.words import clipped, counts, error_of, figure, one_line, time_of, verdict_message, verdict_name
@@ -42,6 +43,22 @@ def evaluation(trial: Trial) -> RenderableType:
     if trial.fingerprint:
         _row(grid, "fingerprint", trial.fingerprint)
     return Group(grid, Text(), launches(trial.launches)) if trial.launches else grid
+
+
+def audit(found: Audit) -> RenderableType:
+    """What was stopped, and by which defence; what was not; what this machine cannot tell."""
+    grid = _pairs()
+    stopped = len(found.cheats) - len(found.accepted)
+    _row(grid, "cheats", f"{stopped} of {len(found.cheats)} stopped, in {found.classes} classes")
+    _row(grid, "honest", f"{len(found.refused)} of {len(found.honest)} refused")
+    for defence, count in found.defences.most_common():
+        _row(grid, "stopped by", f"{defence}: {count}")
+    for finding in (*found.accepted, *found.refused):
+        _row(grid, "not right", f"{finding.file}: {finding.defence}: {finding.message or ''}"[:300], "red")
+    _row(grid, "cannot tell", f"{len(found.untold)} cases show only on another bench")
+    for walls in found.walls:
+        _row(grid, "walls", walls)
+    return grid
 
 
 def launches(rows: Sequence[Launch]) -> Table:
