@@ -212,12 +212,11 @@ def refused_name(path: str) -> str | None:
         return f"it uses {path}"
     if top in _REFUSED and parts and (parts[0] in _REFUSED[top] or parts[0] == "?"):
         return f"it uses {path}"
-    for end in range(2, len(parts) + 2):
-        head = ".".join(path.split(".")[:end])
-        if head in HARMLESS_PARTS or any(name.startswith(f"{path}.") for name in HARMLESS_PARTS):
-            return None
-        if head in PARTS:
-            return f"it uses {path}"
+    heads = {".".join(path.split(".")[:end]) for end in range(2, len(parts) + 2)}
+    if heads & HARMLESS_PARTS or any(name.startswith(f"{path}.") for name in HARMLESS_PARTS):
+        return None
+    if heads & PARTS:
+        return f"it uses {path}"
     if PRIVATE.match(path) or STORAGE.match(path):
         return f"it uses {path}"
     return None
@@ -340,11 +339,10 @@ class _Reading:
             case ast.Global():
                 scope.elsewhere.update(dict.fromkeys(node.names, self.module))
             case ast.Nonlocal():
-                for name in node.names:
-                    outer = scope.parent
-                    while outer is not None and (outer.is_class or name not in outer.names):
-                        outer = outer.parent
-                    scope.elsewhere[name] = outer or self.module
+                outer = scope.parent
+                while outer is not None and outer.is_class:
+                    outer = outer.parent
+                scope.elsewhere.update(dict.fromkeys(node.names, outer or self.module))
             case ast.Assign():
                 for target in node.targets:
                     self._bind(target, _Value(node.value, scope), scope)
@@ -812,6 +810,8 @@ def _called(reading: _Reading, node: ast.Call, scope: _Scope, path: str) -> str 
             return _first(f"it {verb} {what} of {origin}" for origin in sorted(first))
         case "builtins.getattr" | "builtins.hasattr" if len(arguments) > 1:
             text = reading.text(arguments[1], scope)
+            if text in ESCAPES | HIDDEN:
+                return f"it uses {text}"
             for origin in sorted(first):
                 reason = refused_name(f"{origin}.{text or '?'}") if not origin.startswith("builtins") else None
                 if reason is not None or (text is None and origin.startswith("builtins")):
