@@ -177,6 +177,8 @@ FENCED: dict[str, str] = {
     "gc": "disable enable freeze unfreeze set_threshold set_debug",
     "sys": "setrecursionlimit setswitchinterval setdlopenflags",
     "weakref.finalize": "__init__",
+    "torch._C": "PyTorchFileReader PyTorchFileWriter",
+    "torch": "from_file",
 }
 """Functions that no event tells of, by the modules or the class that hold them: they ask who calls."""
 
@@ -407,10 +409,15 @@ def _exec(guard: _Guard, _: str, arguments: tuple[Any, ...], frame: types.FrameT
     name = getattr(arguments[0], "co_filename", "")
     if name and guard.outside(name) is None and os.path.realpath(name) != guard.candidate_file and os.path.isabs(name):  # noqa: PTH117
         return f"it runs {name}, which it wrote itself"
+    module = None
     for owner, each in guard.owners(frame):
-        if owner == "candidate":
-            return "it executes code that is not in its source"
-        if owner in FRAMEWORK or _CODE_MAKERS.fullmatch(each.f_code.co_filename):
+        if owner == "import":
+            # An import that goes past the statement is no event of its own.
+            if each.f_code.co_name == "exec_module":
+                module = getattr(each.f_locals.get("module"), "__name__", None)
+        elif owner == "candidate":
+            return "it executes code that is not in its source" if module is None else refused_import(module)
+        elif owner in FRAMEWORK or module is not None or _CODE_MAKERS.fullmatch(each.f_code.co_filename):
             return None
     return None
 

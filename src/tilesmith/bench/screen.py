@@ -46,7 +46,8 @@ PARTS = _words(
     """
     numpy.ctypeslib numpy.distutils numpy.f2py torch._C._dynamo torch._dynamo torch._inductor torch._subclasses
     torch.autograd.profiler torch.cuda.cudart torch.cuda.memory.change_current_allocator torch.cuda.profiler
-    torch.distributed torch.from_file torch.hub torch.jit.load torch.jit.save torch.load torch.multiprocessing
+    torch.distributed torch.from_file torch._C.PyTorchFileReader
+    torch._C.PyTorchFileWriter torch.hub torch.jit.load torch.jit.save torch.load torch.multiprocessing
     torch.jit.fork torch.ops.load_library torch.classes.load_library torch.overrides torch.package torch.profiler
     torch.save torch.serialization torch.utils._python_dispatch torch.utils._pytree torch.utils.benchmark
     torch.utils.collect_env torch.utils.cpp_extension torch.utils.swap_tensors torch._register_device_module torch._ops
