@@ -75,9 +75,10 @@ class Files:
             return "bench"
         if _DOORS.fullmatch(name):
             return "door"
-        for package in ("torch", "triton", "numpy"):
-            if f"/{package}/" in name and "-packages/" in name:
-                return package
+        # By what comes after the last such folder: an environment may itself lie below one that is called torch.
+        installed = name.rpartition("-packages/")[2].partition("/")[0] if "-packages/" in name else ""
+        if installed in ("torch", "triton", "numpy"):
+            return installed
         if name.startswith(_STANDARD + os.sep) and "-packages/" not in name:
             return "import" if f"{os.sep}importlib{os.sep}" in name else "standard"
         return package_of(name)
