@@ -12,8 +12,10 @@ Every reply to check and time also says what was launched meanwhile, as the driv
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import secrets
+from collections.abc import Iterator
 from typing import Any
 
 from tilesmith.bench.candidate import Fault, bind, explain, guarded, load, stage_of
@@ -109,12 +111,11 @@ class Session:
             rows = [self._described(number, answer) for number, answer in enumerate(answers)]
             self.look()
             self._synchronize()
-            seen = self._seen()
-            for number, answer in enumerate(answers):
-                self._deliver(number, answer)
+            with self._paused():
+                for number, answer in enumerate(answers):
+                    self._deliver(number, answer)
             self._synchronize()
-        self._seen()
-        return {"sets": rows, "tuned": self.tuned, "calls": sets + LATER_CALLS, **seen}
+        return {"sets": rows, "tuned": self.tuned, "calls": sets + LATER_CALLS, **self._seen()}
 
     def time(self, launches: int) -> Message:
         """Device time of each of so many calls, microseconds: the cache cold, the inputs never the same twice.
@@ -134,18 +135,30 @@ class Session:
             self._synchronize()
             answer: Any = None
             for start, end in zip(starts, ends, strict=True):
-                for tensor in inputs:
-                    _move(tensor, negate=self.signed)
-                self.flush.zero_()
+                with self._paused():
+                    for tensor in inputs:
+                        _move(tensor, negate=self.signed)
+                    self.flush.zero_()
                 start.record()
                 answer = self._call(moving)
                 end.record()
             self._synchronize()
             times = [1000.0 * start.elapsed_time(end) for start, end in zip(starts, ends, strict=True)]
             rows = self._described(moving, answer)
-            self._deliver(moving, answer)
+            with self._paused():
+                self._deliver(moving, answer)
             self._synchronize()
         return {"times_us": times, "outputs": rows, "calls": launches + ahead, **self._seen()}
+
+    @contextlib.contextmanager
+    def _paused(self) -> Iterator[None]:
+        """What the session does on the GPU for itself is not the candidate's."""
+        if self.trace is None:
+            yield
+            return
+        self.trace.paused = True
+        yield
+        self.trace.paused = False
 
     def _call(self, number: int) -> Any:
         return self.calls[number](*self.packets[number]["inputs"])

@@ -41,6 +41,8 @@ class KernelTrace:
         self.launches: Counter[str] = Counter()
         self.streams: Counter[int] = Counter()
         self.others: Counter[str] = Counter()
+        self.paused = False
+        """While the session itself uses the GPU, between calls of the candidate."""
         self._library = ctypes.CDLL(str(_library()))
         self._callback = _Callback(self._called)
         self._subscriber = ctypes.c_void_p()
@@ -60,7 +62,7 @@ class KernelTrace:
 
     def _called(self, _user: int, _domain: int, _number: int, data: int) -> None:
         head = _CallbackData.from_address(data)
-        if head.site != _ENTER:
+        if self.paused or head.site != _ENTER:
             return
         function = (head.function_name or b"").decode(errors="replace")
         if not function.startswith("cuLaunch") or function.startswith("cuLaunchHostFunc"):

@@ -127,7 +127,9 @@ def _gpus(mode: str) -> dict[str, Access]:
     """Device nodes, some of which the driver makes when it is first used; shared memory, for memory that is lent."""
     if mode != "device":
         return {}
-    return {"/dev/shm": WRITE, **{str(node): DEVICE | READ for node in Path("/dev").glob("nvidia*")}}
+    nodes = {str(node): DEVICE | READ for node in Path("/dev").glob("nvidia*")}
+    # The driver names its threads, and fails with "OS call failed" where it may not.
+    return {"/dev/shm": WRITE, "/proc/self/task": READ | Access.WRITE_FILE, **nodes}
 
 
 def around(path: str, hidden: str, access: Access) -> list[tuple[str, Access]]:
