@@ -14,6 +14,7 @@ import gc
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import types
@@ -188,6 +189,23 @@ CODE_ATTRIBUTES = _words("__code__ __defaults__ __kwdefaults__ __class__ __bases
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
+def crier(sock: socket.socket) -> Reject:
+    """A `reject` that sends `{"rejected": reason}` as a message of the wire, and ends the process.
+
+    Nothing that a candidate can exchange takes part: no function of a module, no built-in name, only what is bound here
+    and methods of built-in types. What cannot stand in a JSON string as it is reads "?".
+    """
+    send, leave = sock.send, os._exit
+
+    def reject(reason: str) -> NoReturn:
+        text = "".join(["?" if letter in '"\\' or not " " <= letter <= "~" else letter for letter in reason[:2000]])
+        header = ('{"rejected": "' + text + '"}').encode()
+        send(header.__len__().to_bytes(4, "big") + b"\0\0\0\0" + header)
+        leave(0)
+
+    return reject
+
+
 def watch(candidate_file: str, scratch: str, reject: Reject) -> None:
     """From now on, until the process ends, whatever the candidate does that it may not is told to `reject`.
 
@@ -244,7 +262,8 @@ def _raise_fences(fence: Callable[[str, Callable[..., Any]], Callable[..., Any]]
             holder = getattr(holder, attribute, None) if attribute else holder
             for name in names.split() if holder is not None else ():
                 if name not in made and hasattr(holder, name):
-                    made[name] = fence(f"{holders.split()[0]}.{name}", getattr(holder, name))
+                    title = holders.split()[0] if name == "__init__" else f"{holders.split()[0]}.{name}"
+                    made[name] = fence(title, getattr(holder, name))
                 if name in made:
                     setattr(holder, name, made[name])
 
@@ -317,7 +336,8 @@ def _process(guard: _Guard, event: str, arguments: tuple[Any, ...], frame: types
         return f"something that it left behind {what} ({event})"
     tool = os.fsdecode(arguments[0])
     name = os.path.basename(tool)  # noqa: PTH119
-    if not TOOLS.fullmatch(name) or os.path.realpath(tool).startswith(guard.scratch + os.sep):
+    # A bare name is looked up along PATH, which the candidate cannot have changed unheard.
+    if not TOOLS.fullmatch(name) or (name != tool and guard.outside(tool) is None):
         return f"something that it left behind {what}: {tool}"
     return None
 
@@ -493,6 +513,10 @@ class _Namespace:
     """The live namespace."""
     then: tuple[tuple[str, Any], ...]
     """Its functions, classes and modules. What they execute cannot be exchanged unheard."""
+    own: bool
+    """Whether it is the judge's or holds the built-in names: what is asked about others could be exchanged in these."""
+    interpreted: bool
+    """Whether Triton's interpreter may put its functions in this one's."""
     names: frozenset[str]
     below: tuple[Mapping[str, Any], ...]
     """What a new name would hide: built-in names from a module, those of its bases from a class."""
@@ -501,9 +525,9 @@ class _Namespace:
         now = self.now
         for name, value in self.then:
             found = now.get(name, _ABSENT)
-            if found is value or _wraps(found, value):
+            if found is value:
                 continue
-            if not (self.name.startswith("triton.language") and _interprets(found)):
+            if self.own or not (_wraps(found, value) or (self.interpreted and _interprets(found))):
                 return f"it {'deletes' if found is _ABSENT else 'replaces'} {self.name}.{name}"
         if not self.names.issuperset(now):
             for name in now.keys() - self.names:
@@ -527,7 +551,8 @@ class Snapshot:
     @classmethod
     def take(cls) -> Snapshot:
         """How it all is now."""
-        return cls(tuple(_namespaces()), tuple(sys.modules.items()), tuple(_state()))
+        namespaces = sorted(_namespaces(), key=lambda namespace: not namespace.own)
+        return cls(tuple(namespaces), tuple(sys.modules.items()), tuple(_state()))
 
     def changed(self) -> str | None:
         """What is no longer as it was, or None. New names, as lazy imports bring them, are no change."""
@@ -567,7 +592,8 @@ def _namespace(name: str, holder: types.ModuleType | type) -> _Namespace:
     if isinstance(holder, type):
         below = tuple(vars(base) for base in holder.__mro__[1:] if base is not object)
     parts = ((key, value) for key, value in now.items() if callable(value) or type(value) in _CODE)
-    return _Namespace(name, now, tuple(parts), frozenset(now), below)
+    own = holder is builtins or name.startswith("tilesmith.")
+    return _Namespace(name, now, tuple(parts), own, name.startswith("triton.language"), frozenset(now), below)
 
 
 def _wraps(found: Any, value: Any) -> bool:

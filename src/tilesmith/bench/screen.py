@@ -89,7 +89,7 @@ REFUSED = {
     "doctest": "testmod testfile run_docstring_examples",
     "operator": "methodcaller",
     "typing": "get_type_hints ForwardRef",
-    "logging": "setLoggerClass setLogRecordFactory config",
+    "logging": "setLoggerClass setLogRecordFactory config currentframe",
     "warnings": "showwarning formatwarning",
     "io": "open_code",
 }
@@ -152,6 +152,16 @@ PASSERS = frozenset(
     " contextlib.closing itertools.chain itertools.cycle itertools.repeat weakref.ref weakref.proxy"
 )
 """Functions that may hand back what they are given."""
+NAMED = {
+    "builtins.getattr": 1,
+    "builtins.setattr": 1,
+    "builtins.delattr": 1,
+    "operator.attrgetter": 0,
+    "importlib.import_module": 0,
+}
+"""Functions that take the name of an attribute or a module, and where."""
+DECODERS = _words("decode fromhex b64decode b32decode a85decode unhexlify a2b_hex translate decompress chr maketrans")
+"""What turns into a name what does not read like one."""
 GETTERS = _words("operator.attrgetter operator.itemgetter")
 OTHERS_OPERATORS = re.compile(r"(aten|prims|prim|quantized|c10d\w*|triton)(::.*)?$")
 
@@ -795,9 +805,34 @@ def _call(reading: _Reading, node: ast.Call, scope: _Scope) -> str | None:
     )
 
 
+def _disguised(node: ast.AST, scope: _Scope) -> bool:
+    """Whether a name is decoded from something that hides it."""
+    seen: set[ast.AST] = {node}
+    waiting: list[tuple[ast.AST, _Scope]] = [(node, scope)]
+    while waiting:
+        whole, home = waiting.pop()
+        for part in ast.walk(whole):
+            if isinstance(part, ast.Attribute) and part.attr in DECODERS:
+                return True
+            if not isinstance(part, ast.Name):
+                continue
+            bindings = home.find(part.id)
+            if bindings is None and part.id in DECODERS:
+                return True
+            for binding in bindings or ():
+                if isinstance(binding, str) and binding.rpartition(".")[2] in DECODERS:
+                    return True
+                if isinstance(binding, _Value) and binding.node not in seen:
+                    seen.add(binding.node)
+                    waiting.append((binding.node, binding.scope))
+    return False
+
+
 def _called(reading: _Reading, node: ast.Call, scope: _Scope, path: str) -> str | None:
     """The reason for rejecting a call of what the path leads to."""
     arguments = node.args
+    if path in NAMED and any(_disguised(argument, scope) for argument in arguments[NAMED[path] :][:1]):
+        return f"it hides the name that it hands to {path.rpartition('.')[2]}"
     first = reading.origins(arguments[0], scope) if arguments else NO_ORIGIN
     starred = any(isinstance(argument, ast.Starred) for argument in arguments[:2])
     match path:

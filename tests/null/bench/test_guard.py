@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tilesmith.bench.screen import screen
+from tilesmith.bench.wire import Wire
 
 pytestmark = pytest.mark.triton
 
@@ -198,6 +200,10 @@ HONEST = {
     "its own attributes": "class C:\n    def __setattr__(self, n, v): super().__setattr__(n, v)\nc = C()\nc.x = 1\nsetattr(c, 'y', 2)\ndef f(): pass\nf.cache = {}\nglobals()['G'] = 3",
     "an error": "def kernel_function(): raise ValueError('x')",
 }
+BUILT = {
+    "a launcher": "import driver_stand_in\nSOURCE = '#include <Python.h>\\nstatic struct PyModuleDef m = {PyModuleDef_HEAD_INIT, \"stand_in\", NULL, -1, NULL};\\nPyMODINIT_FUNC PyInit_stand_in(void) { return PyModule_Create(&m); }'\ndef kernel_function(): assert driver_stand_in.build(SOURCE).__name__ == 'stand_in'",
+}
+"""What is not the candidate's own doing, though it stands under all of it."""
 INTERPRETED = {
     "interpreter": "@triton.jit\ndef k(x, y, n, B: tl.constexpr):\n    i = tl.program_id(0) * B + tl.arange(0, B)\n    v = tl.load(x + i, mask=i < n, other=0.0)\n    e = tl.exp(v - tl.max(v, axis=0))\n    tl.store(y + i, e / tl.sum(e, axis=0), mask=i < n)\ndef kernel_function():\n    x = torch.randn(64)\n    y = torch.empty_like(x)\n    for _ in range(3): k[(1,)](x, y, 64, B=64)\n    torch.testing.assert_close(y, torch.softmax(x, 0))",
 }
@@ -219,7 +225,7 @@ def run(sources: dict[str, str], **environment: str) -> dict[str, Any]:
 def found() -> dict[str, Any]:
     sources = {name: source for name, (source, _) in {**HEARD, **SEEN}.items()}
     assert len({**sources, **HONEST}) == len(HEARD) + len(SEEN) + len(HONEST)
-    return {**run({**sources, **HONEST}), **run(INTERPRETED, TRITON_INTERPRET="1")}
+    return {**run({**sources, **HONEST, **BUILT}), **run(INTERPRETED, TRITON_INTERPRET="1")}
 
 
 @pytest.mark.parametrize("name", HEARD)
@@ -234,7 +240,7 @@ def test_what_was_exchanged_is_seen_afterwards(found: dict[str, Any], name: str)
     assert SEEN[name][1] in (verdict.get("reason") or verdict["changed"] or str(verdict))
 
 
-@pytest.mark.parametrize("name", [*HONEST, *INTERPRETED])
+@pytest.mark.parametrize("name", [*HONEST, *BUILT, *INTERPRETED])
 def test_honest_code_notices_nothing(found: dict[str, Any], name: str) -> None:
     assert "reason" not in found[name], found[name]
     assert found[name]["changed"] is None
@@ -244,6 +250,23 @@ def test_honest_code_notices_nothing(found: dict[str, Any], name: str) -> None:
 @pytest.mark.parametrize("name", [*HONEST, *INTERPRETED])
 def test_honest_code_passes_the_screen_too(name: str) -> None:
     assert screen(HEAD + {**HONEST, **INTERPRETED}[name]) is None
+
+
+def test_a_verdict_does_not_pass_through_what_was_exchanged() -> None:
+    here, there = socket.socketpair()
+    script = (
+        "import json, os, socket, struct, sys, builtins\n"
+        "from tilesmith.bench.guard import crier\n"
+        f"reject = crier(socket.socket(fileno={there.fileno()}))\n"
+        "json.dumps = struct.pack = socket.socket.send = os._exit = builtins.len = builtins.str = None\n"
+        "reject('it \"replaces\" json.dumps\\n\\u00e9')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], pass_fds=[there.fileno()], check=False)
+    there.close()
+    with here:
+        wire = Wire(here)
+        assert wire.receive(5.0) == ({"rejected": "it ?replaces? json.dumps??"}, b"")
+    assert done.returncode == 0
 
 
 def test_it_is_fast(found: dict[str, Any]) -> None:

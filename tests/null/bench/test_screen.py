@@ -121,6 +121,12 @@ HOSTILE = [
     "import types\ntypes.ModuleType('time')",
     "import gc",
     "import weakref\nweakref.finalize(1, print)",
+    "import logging\nlogging.currentframe()",
+    "getattr(torch.nn.Module().forward, bytes.fromhex('5f5f676c6f62616c735f5f').decode())",
+    "import base64\nname = base64.b64decode('eA==').decode()\ngetattr(torch.zeros(1), name)",
+    "from base64 import b64decode as d\nname = str(d('eA=='), 'ascii')\nsetattr(torch.zeros(1), name, 1)",
+    "name = ''.join(map(chr, [120]))\ngetattr(torch.zeros(1), name)",
+    "name = 'yz'.translate({121: 120})\nsetattr(torch.zeros(1), name, 1)",
     # doors out
     "eval('1')",
     "exec('1')",
