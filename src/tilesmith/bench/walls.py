@@ -129,7 +129,7 @@ def _gpus(mode: str) -> dict[str, Access]:
         return {}
     nodes = {str(node): DEVICE | READ for node in Path("/dev").glob("nvidia*")}
     # The driver names its threads, and fails with "OS call failed" where it may not.
-    return {"/dev/shm": WRITE, "/proc/self/task": READ | Access.WRITE_FILE, **nodes}
+    return {"/dev/shm": WRITE, "/proc/self/task": READ | Access.WRITE_FILE | Access.TRUNCATE, **nodes}
 
 
 def around(path: str, hidden: str, access: Access) -> list[tuple[str, Access]]:
