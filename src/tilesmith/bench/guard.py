@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from tilesmith.bench.screen import refused_import
+from tilesmith.bench.screen import HARMLESS_VARIABLES, refused_import
 
 FAULT = 70
 """Exit status of a child whose verdict could not be sent."""
@@ -123,7 +123,7 @@ DEEDS: dict[str, tuple[str, frozenset[str]]] = {
         ("hooks the interpreter", FRAMEWORK),
     ),
     **dict.fromkeys(_words("code.__new__ function.__new__"), ("makes code", FRAMEWORK)),
-    **dict.fromkeys(_words("os.putenv os.unsetenv"), ("changes the environment", LOADERS)),
+    "os.unsetenv": ("changes the environment", LOADERS),
     **dict.fromkeys(
         _words(
             """
@@ -385,6 +385,12 @@ def _never(guard: _Guard, event: str, _: tuple[Any, ...], frame: types.FrameType
     return f"it calls {event}" if guard.guilty(frame, FRAMEWORK) else None
 
 
+def _variable(guard: _Guard, event: str, arguments: tuple[Any, ...], frame: types.FrameType) -> str | None:
+    if HARMLESS_VARIABLES.fullmatch(os.fsdecode(arguments[0])) or not guard.guilty(frame, LOADERS):
+        return None
+    return f"it changes the environment ({event})"
+
+
 def _frame(guard: _Guard, event: str, _: tuple[Any, ...], frame: types.FrameType) -> str | None:
     """Loggers and named tuples look at their caller's frame; a candidate that does wants more."""
     for owner, each in guard.owners(frame):
@@ -459,6 +465,7 @@ HEARD: dict[str, _Judge] = {
     **dict.fromkeys(LISTED_PATHS, _listed),
     **dict.fromkeys(NEVER, _never),
     "open": _open,
+    "os.putenv": _variable,
     "sys._getframe": _frame,
     "sys._getframemodulename": _frame,
     "object.__getattr__": _got,

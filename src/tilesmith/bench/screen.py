@@ -32,7 +32,7 @@ STEPS = 300_000
 MISCHIEF = _words(
     """
     _ctypes _posixsubprocess _thread _socket _winapi _xxsubinterpreters _testcapi _testinternalcapi asyncio asyncore
-    atexit bdb builtins cProfile cffi code codeop concurrent copyreg crypt ctypes curses dbm ensurepip faulthandler
+    atexit bdb cProfile cffi code codeop concurrent copyreg crypt ctypes curses dbm ensurepip faulthandler
     fcntl ftplib gc http imaplib imp linecache marshal mmap multiprocessing nntplib pdb pickle pickletools poplib posix
     profile pty readline resource runpy sched select selectors shelve shutil signal site smtplib socket socketserver
     sqlite3 ssl subprocess syslog telnetlib tempfile termios tkinter trace tracemalloc tty urllib venv webbrowser
@@ -46,14 +46,18 @@ PARTS = _words(
     """
     numpy.ctypeslib numpy.distutils numpy.f2py torch._C._dynamo torch._dynamo torch._inductor torch._subclasses
     torch.autograd.profiler torch.cuda.cudart torch.cuda.memory.change_current_allocator torch.cuda.profiler
-    torch.distributed torch.from_file torch._C.PyTorchFileReader
+    torch.from_file torch._C.PyTorchFileReader
     torch._C.PyTorchFileWriter torch.hub torch.jit.load torch.jit.save torch.load torch.multiprocessing
     torch.jit.fork torch.ops.load_library torch.classes.load_library torch.overrides torch.package torch.profiler
     torch.save torch.serialization torch.utils._python_dispatch torch.utils._pytree torch.utils.benchmark
     torch.utils.collect_env torch.utils.cpp_extension torch.utils.swap_tensors torch._register_device_module torch._ops
     triton._C triton.backends.nvidia triton.profiler triton.runtime.build triton.runtime.cache
     triton.runtime.interpreter triton.tools.build_extern triton.tools.compile triton.tools.disasm triton.tools.link
-    unittest.mock
+    unittest.mock torch.distributed.TCPStore torch.distributed.FileStore torch.distributed.HashStore
+    torch.distributed.PrefixStore torch.distributed.Store torch.distributed.init_process_group
+    torch.distributed.init_device_mesh torch.distributed.device_mesh torch.distributed.distributed_c10d
+    torch.distributed.elastic torch.distributed.launch torch.distributed.launcher torch.distributed.new_group
+    torch.distributed.rendezvous torch.distributed.rpc torch.distributed.run torch._C._distributed_c10d
     """
 )
 """Parts of what may be imported that start processes, load code, write files or switch the judge's instruments."""
@@ -123,7 +127,7 @@ CODE_FACTS = _words("co_argcount co_varnames co_name co_filename co_firstlineno 
 MODULE_DUNDERS = _words("__all__ __version__ __author__ __doc__ __license__ __copyright__ __date__")
 MUTATORS = _words(
     """
-    append appendleft extend insert update setdefault clear pop popitem remove discard sort reverse __setitem__
+    append appendleft extend insert update setdefault clear pop popitem remove discard __setitem__
     __delitem__ __setattr__ __delattr__ __ior__ __iadd__
     """
 )
@@ -163,9 +167,14 @@ NAMED = {
 DECODERS = _words("decode fromhex b64decode b32decode a85decode unhexlify a2b_hex translate decompress chr maketrans")
 """What turns into a name what does not read like one."""
 GETTERS = _words("operator.attrgetter operator.itemgetter")
-OTHERS_OPERATORS = re.compile(r"(aten|prims|prim|quantized|c10d\w*|triton)(::.*)?$")
+HARMLESS_VARIABLES = re.compile(
+    r"TRITON_PRINT_\w+|ENABLE_TMA|CUDA_LAUNCH_BLOCKING|CUDA_DEVICE_MAX_CONNECTIONS|TORCH_CUDA_ARCH_LIST|TORCH_LOGS"
+    r"|TOKENIZERS_PARALLELISM|OMP_NUM_THREADS|MKL_NUM_THREADS|NCCL_\w+"
+)
+"""Variables of the environment that a candidate may set: they change what is printed, or nothing here."""
+OTHERS_OPERATORS = re.compile(r"(aten|prims|prim|quantized|c10d\w*)(::.*)?$")
 
-_BUILTINS = frozenset(dir(builtins))
+_BUILTINS = frozenset(name for name in dir(builtins) if not name.startswith("__") or name == "__import__")
 _STANDARD = sys.stdlib_module_names
 CLASS_OF = "the class of a value"
 NO_ORIGIN: frozenset[str] = frozenset()
@@ -215,6 +224,7 @@ def refused_import(module: str) -> str | None:
 
 def refused_name(path: str) -> str | None:
     """The reason for rejecting the use of what a dotted path from an import leads to, or None."""
+    path = path.replace("[]", "")
     top, _, rest = path.partition(".")
     parts = rest.split(".") if rest else []
     if any(part.lstrip("_") in SMUGGLED for part in parts):
@@ -465,7 +475,8 @@ class _Reading:
     def is_plain(self, call: ast.Call, scope: _Scope) -> bool:
         """Whether what becomes of a call's arguments is followed here."""
         known = {"builtins.getattr", "builtins.hasattr", "builtins.print"}
-        return bool(self._callees(call, scope)) or self.origins(call.func, scope) <= known
+        called = self.origins(call.func, scope)
+        return bool(self._callees(call, scope)) or (bool(called) and called <= known)
 
     def _callees(self, call: ast.Call, scope: _Scope) -> Iterable[_Function]:
         """The source's own functions that a call may call, by name."""
@@ -572,7 +583,8 @@ class _Reading:
                 wholes = [*wholes, part]
         for whole in wholes:
             yield from self._followed(_Value(whole, scope, item=True), depth)
-        yield from (f"{base}[]" for base in self.origins(node, scope, depth))
+        # What the environment holds are strings.
+        yield from (f"{base}[]" for base in self.origins(node, scope, depth) if base != "os.environ")
 
     def _result(self, call: ast.Call, scope: _Scope, depth: int) -> Iterator[str]:
         """What a call may give: only what leads to things that others own, not what others make."""
@@ -737,6 +749,8 @@ def _written(reading: _Reading, node: ast.Attribute | ast.Subscript, scope: _Sco
     """The reason for rejecting an assignment to, or the deletion of, what stands at the node."""
     verb = "deletes" if isinstance(node.ctx, ast.Del) else "replaces"
     for base in sorted(reading.origins(node.value, scope)):
+        if base == "os.environ" and isinstance(node, ast.Subscript):
+            continue
         if base.endswith(CLASS_OF):
             return f"it {verb} what belongs to the class of a value"
         return f"it {verb} {base}.{node.attr}" if isinstance(node, ast.Attribute) else f"it {verb} an item of {base}"
@@ -748,13 +762,19 @@ def _use(reading: _Reading, node: ast.Name | ast.Attribute, scope: _Scope) -> st
     parent = reading.parents.get(node)
     for path in sorted(reading.origins(node, scope)):
         top, _, name = path.partition(".")
-        if top == "builtins":
+        if top == "builtins" and name:
             if name in CALLS_OUT:
                 return f"it uses {name}"
+            if name.startswith("__") and name != "__import__":
+                return f"it uses builtins.{name}"
             if name in ("setattr", "delattr") and not _is_called(reading, node):
                 return f"it hands {name} on"
             continue
-        if path in _ALLOWED and isinstance(parent, ast.Call) and not reading.is_plain(parent, scope):
+        if (
+            (path in _ALLOWED or path == "builtins")
+            and isinstance(parent, ast.Call)
+            and not reading.is_plain(parent, scope)
+        ):
             return f"it hands {path} on"
         if path == "os.environ":
             reason = _environment(reading, node, parent, scope)
@@ -777,13 +797,25 @@ def _environment(reading: _Reading, node: ast.AST, parent: ast.AST | None, scope
             return _variable(reading, call.args, scope) if isinstance(call, ast.Call) else "it reads the environment"
         case ast.Subscript(ctx=ast.Load(), slice=key) if parent.value is node:
             return _variable(reading, [key], scope)
-        case ast.Subscript() | ast.Attribute(attr="update" | "setdefault" | "pop" | "clear" | "__setitem__"):
+        case ast.Subscript(ctx=ast.Store(), slice=key) if parent.value is node:
+            return _setting(reading, key, scope)
+        case ast.Attribute(attr="setdefault"):
+            call = reading.parents.get(parent)
+            key = call.args[0] if isinstance(call, ast.Call) and call.args else parent
+            return _setting(reading, key, scope)
+        case ast.Subscript() | ast.Attribute(attr="update" | "pop" | "clear" | "__setitem__"):
             return "it changes the environment"
         case ast.Compare(ops=[ast.In() | ast.NotIn()]) if parent.left is not node:
             return None
         case ast.Assign() | ast.NamedExpr() | ast.AnnAssign():
             return None
     return "it reads the whole environment"
+
+
+def _setting(reading: _Reading, key: ast.AST, scope: _Scope) -> str | None:
+    """The reason for rejecting the setting of a variable; a few steer nothing that anyone relies on."""
+    name = reading.text(key, scope)
+    return None if name is not None and HARMLESS_VARIABLES.fullmatch(name) else "it changes the environment"
 
 
 def _variable(reading: _Reading, arguments: list[ast.expr], scope: _Scope) -> str | None:
@@ -846,7 +878,7 @@ def _called(reading: _Reading, node: ast.Call, scope: _Scope, path: str) -> str 
             return _first(f"it {verb} {what} of {origin}" for origin in sorted(first))
         case "builtins.getattr" | "builtins.hasattr" if len(arguments) > 1:
             text = reading.text(arguments[1], scope)
-            if text in ESCAPES | HIDDEN:
+            if text in ESCAPES | HIDDEN or (text in CALLS_OUT and "builtins" in first):
                 return f"it uses {text}"
             for origin in sorted(first):
                 reason = refused_name(f"{origin}.{text or '?'}") if not origin.startswith("builtins") else None
@@ -908,6 +940,8 @@ def _mutation(reading: _Reading, node: ast.Call, scope: _Scope) -> str | None:
     first = reading.origins(node.args[0], scope) if node.args else NO_ORIGIN
     for path in sorted(reading.origins(base, scope)):
         top, _, rest = path.partition(".")
+        if path == "os.environ":
+            continue
         if method in MUTATORS and top != "builtins" and rest and not rest.startswith("ops.") and not _is_class(path):
             return f"it changes {path} with {method}"
         if (method in MUTATORS | WRITERS) and (top in ("builtins", "operator", "collections") or _is_class(path)):
