@@ -163,7 +163,12 @@ def _executables(mode: str) -> Iterator[str]:
     yield from (str(Path(folder, "triton/backends/nvidia/bin")) for folder in sys.path)
     if mode == "device":
         compilers = (shutil.which(name) for name in (os.environ.get("CC", ""), *_COMPILERS))
-        yield from (path for path in (*compilers, "/sbin/ldconfig") if path)
+        for path in filter(None, (*compilers, "/sbin/ldconfig")):
+            yield path
+            # A tool chain in a folder of its own has its parts there; one of the system's is listed above.
+            home = Path(os.path.realpath(path)).parent.parent
+            if not any(_within(str(home), folder) for folder in SYSTEM) and len(home.parts) > 2:
+                yield str(home)
 
 
 def _limit(kind: int, value: int) -> None:
