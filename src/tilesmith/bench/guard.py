@@ -190,7 +190,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def crier(sock: socket.socket) -> Reject:
-    """A `reject` that sends `{"rejected": reason}` as a message of the wire, and ends the process.
+    """A `reject` that sends `{"stage": "rejected", "message": reason}` over the wire, and ends the process.
 
     Nothing that a candidate can exchange takes part: no function of a module, no built-in name, only what is bound here
     and methods of built-in types. What cannot stand in a JSON string as it is reads "?".
@@ -199,7 +199,7 @@ def crier(sock: socket.socket) -> Reject:
 
     def reject(reason: str) -> NoReturn:
         text = "".join(["?" if letter in '"\\' or not " " <= letter <= "~" else letter for letter in reason[:2000]])
-        header = ('{"rejected": "' + text + '"}').encode()
+        header = ('{"stage": "rejected", "message": "' + text + '"}').encode()
         send(header.__len__().to_bytes(4, "big") + b"\0\0\0\0" + header)
         leave(0)
 

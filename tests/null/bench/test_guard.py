@@ -265,7 +265,7 @@ def test_a_verdict_does_not_pass_through_what_was_exchanged() -> None:
     there.close()
     with here:
         wire = Wire(here)
-        assert wire.receive(5.0) == ({"rejected": "it ?replaces? json.dumps??"}, b"")
+        assert wire.receive(5.0) == ({"stage": "rejected", "message": "it ?replaces? json.dumps??"}, b"")
     assert done.returncode == 0
 
 
