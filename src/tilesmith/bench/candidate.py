@@ -8,16 +8,15 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import linecache
-import os
 import sys
 import traceback
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from tilesmith.bench.guard import Snapshot, watch
+from tilesmith.bench.guard import Snapshot, crier, watch
 from tilesmith.bench.modules import cast
 from tilesmith.bench.wire import Wire
 
@@ -39,16 +38,14 @@ def guarded(wire: Wire, scratch: str) -> Callable[[], None]:
     Called when everything that the session itself patches is in place, and before candidate code loads.
     """
 
-    def reject(reason: str) -> NoReturn:
-        wire.send({"stage": "rejected", "message": reason})
-        os._exit(0)
-
+    # The candidate may exchange what a message goes through; what `crier` uses it cannot.
+    reject = crier(wire.socket)
     watch(str(Path(scratch, FILE)), scratch, reject)
     snapshot = Snapshot.take()
 
     def look() -> None:
         if reason := snapshot.changed():
-            raise Fault("rejected", reason)
+            reject(reason)
 
     return look
 

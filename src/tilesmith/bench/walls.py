@@ -113,8 +113,11 @@ def _common(mode: str) -> dict[str, Access]:
         for part, granted in around(os.path.realpath(path), hidden, access):
             rules[part] = rules.get(part, Access(0)) | granted
 
-    for path in (*SYSTEM, *SETTINGS, *python(), *toolkits(), "/proc", "/sys"):
+    for path in (*SETTINGS, *python(), *toolkits(), "/proc", "/sys"):
         add(path, READ)
+    for path in SYSTEM:
+        # On a device Triton builds launchers with the host's compiler, which may be a script that calls others.
+        add(path, RUN if mode == "device" else READ)
     for name in _DEVICES:
         add(f"/dev/{name}", Access.READ_FILE)
     add(os.devnull, Access.READ_FILE | Access.WRITE_FILE)
