@@ -204,6 +204,8 @@ def breach(problem: Problem, admitted: Admitted, scene: Scene) -> Verdict | None
         return Rejected(
             f"it computes outside its own kernels, with the framework's {', '.join(sorted(set(library))[:5])}"
         )
+    if admitted.launches and admitted.launches[0].argument("launch_pdl"):
+        return Rejected("its first kernel may start before what was launched ahead of the call has ended")
     if not admitted.launches:
         return Rejected("a call launches no kernel of its own")
     if scene.precise and not problem.settings.tf32 and _rounds_to_tf32(admitted):

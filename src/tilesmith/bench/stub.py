@@ -180,3 +180,16 @@ def _patch_cuda(torch: Any, target: Message) -> None:
     cuda.device = lambda *_: contextlib.nullcontext()
     cuda.current_stream = lambda *_: types.SimpleNamespace(cuda_stream=0, synchronize=lambda: None)
     cuda.get_device_properties = lambda *_: properties
+    for name in ("Stream", "ExternalStream", "CUDAGraph", "graph", "make_graphed_callables"):
+        setattr(cuda, name, _refused(name))
+
+
+def _refused(name: str) -> Callable[..., Any]:
+    """Streams and graphs of its own are no part of a candidate: no event of ours would see their work end."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise Fault(
+            "rejected", f"it uses torch.cuda.{name}: work is to be launched on the current stream, each time anew"
+        )
+
+    return refuse

@@ -11,8 +11,8 @@ from tilesmith.core.trial import Timing
 BLOCK_US = 20_000.0
 """Candidate and rival alternate in blocks of about this much device time."""
 BLOCKS = 5
-OVERHEAD_US = 90.0
-"""Of clearing the cache before each launch."""
+OVERHEAD_US = 300.0
+"""Of what comes before each launch: the host's head start, and clearing the cache."""
 HOPELESS = 1.25
 """A candidate this many times slower than its rival is not measured further."""
 

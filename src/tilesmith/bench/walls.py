@@ -20,7 +20,7 @@ import tilesmith
 from tilesmith.bench import landlock, seccomp, syscalls
 from tilesmith.bench.landlock import Access
 
-FILE_BYTES = 16 << 30
+FILE_BYTES = 2 << 30
 FILES = 4096
 """Open at once."""
 
