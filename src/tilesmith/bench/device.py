@@ -148,6 +148,7 @@ class Session:
             self._synchronize()
             times = [1000.0 * start.elapsed_time(end) for start, end in zip(starts, ends, strict=True)]
             rows = self._described(moving, answer)
+            self.look()
             with self._paused():
                 self._deliver(moving, answer)
             self._synchronize()

@@ -160,7 +160,7 @@ def _ptxas() -> Finding:
 
 
 def _bubblewrap() -> Finding:
-    mend = "install bubblewrap: it is the strongest wall around a candidate"
+    mend = "nothing needs it: namespaces, landlock and seccomp stand without it"
     if shutil.which("bwrap") is None:
         return Finding("bubblewrap", "limited", "not installed", mend)
     if not _succeeds("bwrap", "--ro-bind", "/", "/", "--unshare-all", "true"):

@@ -59,7 +59,10 @@ def _run(wire: Wire, message: Message, scratch: str) -> Message:
     live = _cloned(contents[0])
     with _pretend_device(seen), _operators(seen), torch.no_grad():
         look = guarded(wire, scratch)
+        # What a model computes before it has the state, its own first parameters, is nobody's answer.
+        seen.setting_up = True
         bound = bind(load(source, scratch), live)
+        seen.setting_up = False
         answers = [_call(bound, live, content, seen) for content in contents]
         for number in range(LATER_CALLS):
             _call(bound, live, contents[number % len(contents)], seen)
@@ -84,6 +87,7 @@ class Seen:
         self.launches = 0
         self.inside = 0
         """Launches under way: what the framework does within them is the interpreter's."""
+        self.setting_up = False
         self.breaches: list[str] = []
         self.altered = False
         self.idle = False
@@ -183,7 +187,7 @@ def _operators(seen: Seen) -> Any:
 
     class Trace(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if not seen.inside and kind_of(func) == "library":
+            if not seen.inside and not seen.setting_up and kind_of(func) == "library":
                 seen.breaches.append(f"it computes outside its own kernels, with the framework's {func.name()}")
             return func(*args, **(kwargs or {}))
 
@@ -248,18 +252,16 @@ def _poison(dtype: Any) -> int | bool:
 
 def _unable(error: BaseException) -> bool:
     """Whether the interpreter, not the candidate, is at fault: the compiler has accepted what it cannot follow."""
-    chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, Fault):
-            return False
-        trace = chain.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        innermost = trace.tb_frame.f_code.co_filename if trace is not None else ""
-        if isinstance(chain, NotImplementedError) or "/triton/runtime/interpreter" in innermost:
-            return chain.__cause__ is None
-        chain = chain.__cause__
-    return False
+    root = error
+    while root.__cause__ is not None and not isinstance(root, Fault):
+        root = root.__cause__
+    if isinstance(root, Fault):
+        return False
+    trace = root.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    innermost = trace.tb_frame.f_code.co_filename if trace is not None else ""
+    return isinstance(root, NotImplementedError) or "/triton/runtime/interpreter" in innermost
 
 
 def _explain(error: BaseException) -> str:

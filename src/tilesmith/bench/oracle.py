@@ -344,7 +344,9 @@ class Question:
         self.sums = [checksum(prepared.inputs) for prepared in self.prepared]
         with torch.no_grad():
             self.moving, self.signed = self._moving()
-        least = _nbytes(self.prepared[0].inputs.inputs) + sum(_nbytes(e.truth) for e in self._expected(0))
+        least = _nbytes(self.prepared[0].inputs.inputs) + sum(
+            e.truth.numel() * e.dtype.itemsize for e in self._expected(0)
+        )
         return {"names": [prepared.inputs.name for prepared in self.prepared], "least_bytes": least}, b""
 
     def _moving(self) -> tuple[Inputs, bool]:
