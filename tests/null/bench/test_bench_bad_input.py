@@ -28,7 +28,9 @@ ENTRY = "def kernel_function(x, y):\n"
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[OfflineBench]:
-    with OfflineBench(target("h200"), jobs=2, effort=Effort(capture_s=6.0, check_s=6.0, full_s=6.0, sets=1)) as bench:
+    with OfflineBench(
+        target("h200"), jobs=2, effort=Effort(capture_s=20.0, check_s=20.0, full_s=20.0, sets=1)
+    ) as bench:
         yield bench
 
 
@@ -174,7 +176,7 @@ def test_what_harms_its_process_costs_that_candidate_alone(bench: OfflineBench) 
     sources = [source for source, _ in HARM.values()]
     began = time.monotonic()
     *trials, last = judge(bench, PROBLEM, [*sources, SAMPLES.correct])
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 240
     verdicts = {name: trial.verdict for name, trial in zip(HARM, trials, strict=True)}
     assert {name: verdict for name, verdict in verdicts.items() if not isinstance(verdict, Failed | Rejected)} == {}
     stages = {name: verdict.stage for name, verdict in verdicts.items() if isinstance(verdict, Failed)}

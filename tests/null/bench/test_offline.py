@@ -16,7 +16,7 @@ pytestmark = pytest.mark.triton
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[OfflineBench]:
-    with OfflineBench(target("h200"), jobs=2, effort=Effort(capture_s=12.0, check_s=12.0, full_s=12.0)) as bench:
+    with OfflineBench(target("h200"), jobs=2, effort=Effort(capture_s=25.0, check_s=25.0, full_s=25.0)) as bench:
         yield bench
 
 
