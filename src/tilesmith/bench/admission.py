@@ -183,8 +183,8 @@ class Admission:
 
 
 def protection(walls: tuple[str, ...]) -> str:
-    """What stood around a candidate, in words; the first two always do."""
-    return ", ".join(("a clean environment", "screened source", *walls))
+    """What stood around a candidate, in words; its source is always screened."""
+    return ", ".join(("screened source", *walls))
 
 
 def failure(reply: Message) -> Failed | Rejected | Unchecked:

@@ -95,6 +95,8 @@ class Wire:
         left = deadline - time.monotonic()
         if left <= 0:
             raise Late("the deadline passed")
+        if self.socket.fileno() < 0:
+            raise Gone("the connection was closed on this side")
         poll = select.poll()
         poll.register(self.socket, select.POLLOUT if write else select.POLLIN)
         if not poll.poll(left * 1000):

@@ -318,3 +318,13 @@ def test_a_descriptor_is_adopted() -> None:
         other.send({"from": "there"})
         assert ours.wire.receive(5.0) == ({"from": "there"}, b"")
         other.close()
+
+
+def test_an_end_that_was_closed_here_is_gone() -> None:
+    """Another thread may have ended the process that this one still wants to ask."""
+    wire, there = pair()
+    wire.close()
+    for deed in (lambda: wire.send({}), lambda: wire.receive(1.0)):
+        with pytest.raises(Gone):
+            deed()
+    there.close()
