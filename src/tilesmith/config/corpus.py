@@ -30,6 +30,10 @@ class Case:
     pad_bytes: int = 0
 
     @property
+    def name(self) -> str:
+        return self.file.removesuffix(".py").removeprefix("cheats/")
+
+    @property
     def honest(self) -> bool:
         return self.kind == HONEST
 
