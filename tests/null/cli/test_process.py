@@ -34,7 +34,7 @@ def run(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_imports_no_room() -> None:
     """What makes `--help` quick; the time itself is a benchmark's."""
-    heavy = ("rich", "pydantic", "libcst", "torch", "triton", "numpy", "tilesmith.bench", "tilesmith.config", "sqlite3")
+    heavy = ("rich", "pydantic", "torch", "triton", "numpy", "tilesmith.bench", "tilesmith.config", "sqlite3")
     script = f"""
         import sys
         from tilesmith.cli import main
