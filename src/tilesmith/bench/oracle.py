@@ -77,7 +77,9 @@ class Program:
         self.dtype = DTYPES[dtype] if dtype else None
         text = apply_constants(source, {k: tuple(v) if isinstance(v, list) else v for k, v in constants.items()})
         self.module = types.ModuleType("problem")
-        self.module.__file__ = str(Path(tempfile.mkdtemp(prefix="tilesmith-problem-"), "problem.py"))
+        # A real file, so that tracebacks and torch can read the source; it goes with this object.
+        self._folder = tempfile.TemporaryDirectory(prefix="tilesmith-problem-")
+        self.module.__file__ = str(Path(self._folder.name, "problem.py"))
         Path(self.module.__file__).write_text(text, encoding="utf-8")
         linecache.clearcache()
         sys.modules["problem"] = self.module
