@@ -131,7 +131,8 @@ def _reload(model: Any, state: dict[str, Any]) -> None:
 def explain(error: BaseException) -> str:
     """An error in a line or two, with the place in the candidate's file where it arose."""
     text = str(error).strip() or "no message"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(FILE)]
+    file = getattr(sys.modules.get("candidate"), "__file__", None)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     place = f" (line {frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError):
         place, text = f" (line {error.lineno})", error.msg
