@@ -141,6 +141,11 @@ def describe(outputs: Any, inputs: Any = ()) -> list[dict[str, Any]]:
     return rows
 
 
+def foreign(types: Any) -> str:
+    """The name of a tensor class that is not the framework's, whose operators run where nobody looks; or nothing."""
+    return next((str(kind.__name__) for kind in types if not kind.__module__.startswith("torch")), "")
+
+
 def kind_of(func: Any) -> OperatorKind | None:
     """What an operator does on the device; operators of other libraries than the framework's own compute."""
     space, _, name = func.name().rpartition("::")
@@ -168,6 +173,8 @@ class Recorder:
         class Trace(TorchDispatchMode):
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 result = func(*args, **(kwargs or {}))
+                if own := foreign(types):
+                    recorder.call.append(Operator(f"tensor class:{own}".replace(" ", "_"), "library", 0))
                 if setting_up:
                     recorder.computed(func, (args, kwargs))
                 elif recorder.tuning is None:

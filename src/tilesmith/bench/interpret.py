@@ -17,7 +17,7 @@ from typing import Any
 
 from tilesmith.bench import libdevice, stub
 from tilesmith.bench.candidate import Bound, Fault, bind, explain, guarded, load, stage_of
-from tilesmith.bench.capture import describe, kind_of
+from tilesmith.bench.capture import describe, foreign, kind_of
 from tilesmith.bench.wire import Message, Wire
 
 LATER_CALLS = 7
@@ -101,7 +101,8 @@ def _call(bound: Bound, live: dict[str, Any], content: dict[str, Any], seen: See
     seen.inside += 1
     for name in ("inputs", "state"):
         for old, new in zip(_tensors(live[name]), _tensors(content[name]), strict=True):
-            old.copy_(new)
+            # Not even the tensor's version tells that its contents are others.
+            old.data.copy_(new)
     bound.refresh()
     seen.inside -= 1
     before = seen.launches
@@ -187,8 +188,11 @@ def _operators(seen: Seen) -> Any:
 
     class Trace(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if not seen.inside and not seen.setting_up and kind_of(func) == "library":
-                seen.breaches.append(f"it computes outside its own kernels, with the framework's {func.name()}")
+            if not seen.inside and not seen.setting_up:
+                if kind_of(func) == "library":
+                    seen.breaches.append(f"it computes outside its own kernels, with the framework's {func.name()}")
+                if own := foreign(types):
+                    seen.breaches.append(f"it dispatches operators through a tensor class of its own, {own}")
             return func(*args, **(kwargs or {}))
 
     return Trace()
@@ -261,7 +265,7 @@ def _unable(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     innermost = trace.tb_frame.f_code.co_filename if trace is not None else ""
-    return isinstance(root, NotImplementedError) or "/triton/runtime/interpreter" in innermost
+    return isinstance(root, NotImplementedError) or "-packages/triton/" in innermost
 
 
 def _explain(error: BaseException) -> str:
