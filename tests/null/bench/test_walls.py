@@ -410,11 +410,13 @@ time.sleep(60)
     assert (told.answer, told.status, told.limit) == ("Garbled", signal.SIGKILL, "")
 
 
-def test_a_device_child_can_compile_for_the_host_and_no_more(host: Host) -> None:
+def test_a_device_child_can_compile_for_the_host_and_run_nothing_of_its_own(host: Host) -> None:
     code = """
 Path("a.c").write_text("int one(void) { return 1; }")
 done = subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", "a.so", "a.c"], capture_output=True, text=True)
-answer = [done.returncode, done.stderr, ctypes.CDLL("./a.so").one(), tried(subprocess.run, ["/usr/bin/id"])]
+Path("own").write_bytes(Path("/usr/bin/id").read_bytes())
+Path("own").chmod(0o755)
+answer = [done.returncode, done.stderr, ctypes.CDLL("./a.so").one(), tried(subprocess.run, ["./own"])]
 """
     (told,) = host.run(code, mode="device")
     assert told.answer == [0, "", 1, "PermissionError" if FILES else told.answer[3]]
