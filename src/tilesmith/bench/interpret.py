@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tilesmith.bench.candidate import Bound, Fault, bind, explain, guarded, load
 from tilesmith.bench.capture import describe, foreign, kind_of
 from tilesmith.bench.wire import Message, Wire
 
+_TRITON = f"{find_spec('triton').submodule_search_locations[0]}/"  # type: ignore[union-attr, index]
 LATER_CALLS = 7
 """Calls after which an output must still be right."""
 
@@ -265,7 +267,7 @@ def _unable(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     innermost = trace.tb_frame.f_code.co_filename if trace is not None else ""
-    return isinstance(root, NotImplementedError) or "-packages/triton/" in innermost
+    return isinstance(root, NotImplementedError) or innermost.startswith(_TRITON)
 
 
 def _explain(error: BaseException) -> str:
