@@ -37,6 +37,7 @@ import torch.multiprocessing  # registers how tensors travel between processes
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from tilesmith.bench.capture import describe as rows_of
 from tilesmith.bench.check import Expected, expect, finite, scaled_error
 from tilesmith.bench.constants import apply_constants
 from tilesmith.bench.modules import cast
@@ -255,27 +256,15 @@ def describe(program: Program) -> tuple[list[Message], dict[str, Any]]:
             with FakeTensorMode(allow_non_fake_inputs=True):
                 inputs = program.make(1)
                 outputs = program.run(inputs.model, inputs.inputs)
-                rows = output_rows(outputs)
+                rows = rows_of(outputs)
         except Fault as fault:
             # Fake tensors cannot do all that real ones can, and say so in many ways: then the real run decides.
             unlike = type(fault.__cause__).__module__.startswith("torch.")
             if not unlike and not isinstance(fault.__cause__, (RuntimeError, NotImplementedError)):
                 raise
             inputs = program.make(1)
-            rows = output_rows(program.run(inputs.model, inputs.inputs))
+            rows = rows_of(program.run(inputs.model, inputs.inputs))
         return rows, packet(program, inputs, meta)
-
-
-def output_rows(outputs: Any) -> list[Message]:
-    """Structure, then dtype and shape of each tensor: what a candidate's own description must equal."""
-    leaves, structure = tree_flatten(outputs)
-    rows: list[Message] = [{"structure": str(structure)}]
-    for leaf in leaves:
-        if isinstance(leaf, torch.Tensor):
-            rows.append({"dtype": str(leaf.dtype).removeprefix("torch."), "shape": list(leaf.shape)})
-        else:
-            rows.append({"value": repr(leaf)[:100]})
-    return rows
 
 
 # The process ---------------------------------------------------------------------------------------------------------
