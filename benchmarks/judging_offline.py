@@ -23,7 +23,7 @@ from lib.answer import answer, parser, say
 from lib.variants import Variant, problem, variants
 from tilesmith.bench import pipeline
 from tilesmith.bench.admission import Admission
-from tilesmith.bench.gpus import target
+from tilesmith.core.gpu import target
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.core.trial import Candidate, Correct, Duplicate
 

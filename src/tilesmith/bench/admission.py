@@ -13,12 +13,12 @@ from tilesmith.bench.compiled import Call, Choice, Compiled, Operator, from_json
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.features import features
 from tilesmith.bench.fingerprint import fingerprint
-from tilesmith.bench.gpus import Gpu
 from tilesmith.bench.processes import Process, Zygote
 from tilesmith.bench.roofline import choose, estimate
 from tilesmith.bench.screen import screen
 from tilesmith.bench.wire import Garbled, Gone, Late, Message
 from tilesmith.core.errors import ProblemError
+from tilesmith.core.gpu import Gpu
 from tilesmith.core.problem import Problem, content_id
 from tilesmith.core.profile import Launch, Profile
 from tilesmith.core.trial import Candidate, Failed, Rejected, Unchecked, Verdict, Wrong

@@ -20,11 +20,11 @@ from typing import Any, Self
 
 from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch, protection
 from tilesmith.bench.effort import Effort
-from tilesmith.bench.gpus import Gpu
 from tilesmith.bench.pipeline import judge_in_order
 from tilesmith.bench.processes import Child, Process, Zygote
 from tilesmith.bench.wire import Garbled, Gone, Late, Message
 from tilesmith.core.errors import MachineError, ProblemError
+from tilesmith.core.gpu import Gpu
 from tilesmith.core.problem import Problem
 from tilesmith.core.trial import (
     Candidate,

@@ -14,8 +14,8 @@ from typing import assert_never
 
 from tilesmith.bench.compiled import Call, Choice, Compiled, Operator
 from tilesmith.bench.features import load_bytes
-from tilesmith.bench.gpus import Gpu
 from tilesmith.bench.ttir import Dot, Work, work
+from tilesmith.core.gpu import Gpu
 from tilesmith.core.profile import KernelProfile, Limiter, Profile
 
 FIRST_LAUNCH_S = 3.3e-6

@@ -15,6 +15,7 @@ from tilesmith.bench.effort import Effort
 from tilesmith.cli.options import BenchOptions, Options
 from tilesmith.cli.screen import say
 from tilesmith.core.errors import MachineError, OptionError
+from tilesmith.core.gpu import target
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Bench, Proposer
 
@@ -38,7 +39,7 @@ def chosen(options: BenchOptions, problem: Problem) -> BenchOptions:
         return replace(options, bench=bench)
     if options.gpus is not None:
         raise OptionError("--gpus names GPUs of this machine, and the offline bench uses none; leave it out")
-    return replace(options, bench=bench, target=gpus.target(options.target or problem.settings.target).name)
+    return replace(options, bench=bench, target=target(options.target or problem.settings.target).name)
 
 
 def bench(options: BenchOptions, journal: Path, effort: Effort | None = None) -> AbstractContextManager[Bench]:
@@ -57,7 +58,7 @@ def bench(options: BenchOptions, journal: Path, effort: Effort | None = None) ->
         return LocalBench(devices, options.workers_per_gpu, effort=effort)
     from tilesmith.bench.offline import OfflineBench
 
-    return OfflineBench(gpus.target(options.target), len(os.sched_getaffinity(0)), effort)
+    return OfflineBench(target(options.target), len(os.sched_getaffinity(0)), effort)
 
 
 def proposer(options: Options) -> Proposer:
@@ -76,7 +77,7 @@ def _check_local(options: BenchOptions, found: tuple[gpus.Device, ...]) -> None:
     if missing := set(options.gpus or ()) - {device.index for device in used}:
         there = ", ".join(str(device.index) for device in found)
         raise OptionError(f"--gpus names {min(missing)}, and this machine has {there}")
-    if options.target is not None and {device.gpu.name for device in used} != {gpus.target(options.target).name}:
+    if options.target is not None and {device.gpu.name for device in used} != {target(options.target).name}:
         here = ", ".join(sorted({device.gpu.name for device in used}))
         raise OptionError(
             f"--target is {options.target}, and the GPU here is {here}; say --bench offline, or leave it out"

@@ -3,21 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from tilesmith.core.facts import Analysis, Ending, Fact, Profiled, TechniqueVector
 from tilesmith.core.problem import Problem
+from tilesmith.core.profile import Profile
+from tilesmith.core.reply import Reply
 from tilesmith.core.trial import Candidate, Trial
+
+F = TypeVar("F", Reply, Analysis, Profiled, TechniqueVector, Ending)
+
+
+class Proposals(Protocol):
+    """The proposals of one round, as they become ready.
+
+    One thread iterates while another tells: a proposer that answers verdicts, as a model does with repairs, proposes
+    more in the same round.
+    """
+
+    def __iter__(self) -> Iterator[Candidate]:
+        """Waits for the next one; ends when no more will come, whatever it is told."""
+        ...
+
+    def tell(self, trial: Trial) -> None:
+        """The verdict on one of them, at once; what was judged in an earlier round, too."""
+        ...
+
+    def close(self) -> None:
+        """No more is wanted: the iteration ends, and what is on its way is given up."""
+        ...
+
+
+class Given(tuple[Candidate, ...]):
+    """Proposals that are all known at once, and listen to nothing."""
+
+    def tell(self, trial: Trial) -> None:
+        del trial
+
+    def close(self) -> None:
+        pass
 
 
 class Proposer(Protocol):
-    """Suggests candidates worth judging. An empty answer means that nothing is left to try."""
+    """Suggests candidates worth judging. An empty round means that nothing is left to try."""
 
-    def propose(self, problem: Problem, trials: Sequence[Trial]) -> Iterable[Candidate]:
+    def propose(self, problem: Problem, trials: Sequence[Trial]) -> Proposals:
         """The next round's candidates, the most promising first.
 
-        `trials` holds every trial of the rounds that are complete, in order. The answer depends on nothing else
-        but what the proposer was built with: asked again with the same trials it is the same, so that a run that
-        was killed resumes in the middle of a round.
+        `trials` holds every trial of the rounds that are complete, in order. The answer depends on nothing else but
+        what the proposer was built with and what models reply: asked again with the same trials it is the same, so
+        that a run that was killed resumes in the middle of a round.
         """
         ...
 
@@ -25,12 +60,21 @@ class Proposer(Protocol):
 class Bench(Protocol):
     """Judges candidates. A bad candidate is a verdict, never an exception."""
 
-    def judge(self, problem: Problem, candidates: Sequence[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
-        """One trial a candidate, in the order given, each as soon as it is known.
+    def judge(self, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
+        """One trial a candidate, each as soon as it is known, in the order given where that makes nobody wait long.
+
+        Another thread takes the candidates, no more ahead than there are places to judge them.
 
         A candidate whose fingerprint a trial in `trials` or an earlier candidate has is a `Duplicate` and is not
         timed. The fastest correct trial among `trials` is the rival against which new ones are timed.
         Raises `ProblemError` when the problem itself is at fault and `MachineError` when the machine is.
+        """
+        ...
+
+    def profile(self, problem: Problem, trial: Trial) -> Profile:
+        """Where the time of a correct trial goes, by hardware counters where this bench has them, else by estimate.
+
+        Raises `MachineError` where it should have counters and cannot read them: the message says why.
         """
         ...
 
@@ -44,7 +88,7 @@ class Bench(Protocol):
 
 
 class Journal(Protocol):
-    """Remembers every trial of one run, in order, append-only."""
+    """Remembers everything of one run, in order, append-only."""
 
     def record(self, trial: Trial) -> None:
         """Returns when the trial is safe on disk."""
@@ -60,4 +104,16 @@ class Journal(Protocol):
 
     def confirmations(self) -> Sequence[Trial]:
         """Every second judgement recorded so far, in order."""
+        ...
+
+    def note(self, fact: Fact) -> None:
+        """Record what was learnt beside the trials. Returns when it is safe on disk; threads may call it."""
+        ...
+
+    def facts(self, kind: type[F]) -> Sequence[F]:
+        """Every fact of one kind that this run recorded, in order."""
+        ...
+
+    def recall(self, kind: type[F], key: str) -> F | None:
+        """The last fact of this kind with this key that any run in the same place recorded."""
         ...

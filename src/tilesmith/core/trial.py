@@ -12,6 +12,25 @@ Stage = Literal["admit", "import", "capture", "compile", "launch", "check", "tim
 
 
 @dataclass(frozen=True, slots=True)
+class Direction:
+    """One way of a round: which parent is to be improved, in what respect, by whom."""
+
+    round: int
+    place: int
+    """The parent's place in the pool, from 1. Copies of one parent hold several places."""
+    rank: int
+    """Of the bottleneck that is to be answered: 1 is the worst."""
+    model: str
+    """ "provider:name"."""
+    sample: int
+    """Which of the draws from the same prompt, from 1."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.round}/{self.place}/{self.rank}/{self.model}/{self.sample}"
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One kernel source that claims to solve a problem. Two with the same source are the same candidate."""
 
@@ -20,6 +39,10 @@ class Candidate:
     """Who proposed it: "start", "rewrite:split_reduction", ..."""
     parent: str | None = field(default=None, compare=False)
     """The id of the candidate that it was made from."""
+    direction: Direction | None = field(default=None, compare=False)
+    """The way that led to it, where a model wrote it."""
+    attempt: int = field(default=0, compare=False)
+    """0 for the first candidate of its direction, n for its n-th repair."""
 
     @property
     def id(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from tilesmith.core.gpu import DEFAULT, TABLE
 from tilesmith.core.profile import Launch, Limiter
 from tilesmith.core.trial import Trial
 
@@ -113,14 +114,12 @@ ANSWERS: tuple[tuple[Limiter, tuple[str, ...]], ...] = (
 )
 """For each limiter the rewrites that answer it, the strongest first."""
 
-MULTIPROCESSORS = (("b200", 148), ("h200", 132), ("h100", 132), ("l40s", 142), ("a100", 108), ("l4", 58))
-"""By target; the H200's where the target is none of these."""
-
 
 def multiprocessors(trial: Trial) -> int:
-    """Of the GPU that a trial was judged for."""
-    target = (trial.profile.target if trial.profile else "") or (trial.environment.target if trial.environment else "")
-    return next((count for name, count in MULTIPROCESSORS if name in target.lower()), 132)
+    """Of the GPU that a trial was judged for; those of the default where it is not in the table."""
+    names = (trial.profile.target if trial.profile else "", trial.environment.target if trial.environment else "")
+    known = next((TABLE[name] for name in names if name in TABLE), TABLE[DEFAULT])
+    return known.multiprocessors
 
 
 def bottlenecks(trial: Trial) -> tuple[Limiter, ...]:

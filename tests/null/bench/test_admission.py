@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tilesmith.bench.effort import Effort
-from tilesmith.bench.gpus import target
+from tilesmith.core.gpu import target
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.config import load_problem
 from tilesmith.core.problem import Problem, Settings

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tilesmith.bench.effort import Effort
-from tilesmith.bench.gpus import target
+from tilesmith.core.gpu import target
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.core.errors import ProblemError
 from tilesmith.core.trial import Correct, Failed, Rejected, Verdict, Wrong

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tilesmith.bench.effort import Effort
-from tilesmith.bench.gpus import target
+from tilesmith.core.gpu import target
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.testing.bench import RunningBenchConformance
 

@@ -9,6 +9,7 @@ from cli_fakes import PROBLEM, WordBench, kernel
 
 from tilesmith.bench import gpus
 from tilesmith.bench.gpus import Device
+from tilesmith.core.gpu import target
 from tilesmith.cli import rooms
 from tilesmith.cli.options import BenchOptions, Options, gpu_list, name_list
 from tilesmith.core.errors import JournalError, OptionError
@@ -18,7 +19,7 @@ from tilesmith.journal import RunOptions, open_store
 from tilesmith.propose import RewriteProposer
 
 TOY = Problem("toy", PROBLEM)
-H200 = gpus.target("h200")
+H200 = target("h200")
 HOST = tuple(Device(index, f"GPU-{index}", "NVIDIA H200", 141 << 30, "580.159.04", 90, H200) for index in (0, 1))
 
 

@@ -1,0 +1,1 @@
+"""Superoptimization over µGraphs: trace, exhaustive search, verification, ranking. Starts without torch."""
