@@ -14,7 +14,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -32,6 +32,7 @@ from tilesmith.bench.timing import BLOCKS, alternate
 from tilesmith.bench.wire import Garbled, Gone, Late, Message, WireError
 from tilesmith.core.errors import MachineError
 from tilesmith.core.problem import Problem
+from tilesmith.core.profile import Profile
 from tilesmith.core.search import best
 from tilesmith.core.trial import (
     Candidate,
@@ -394,10 +395,8 @@ class LocalBench:
             station.close()
         self._admission.close()
 
-    def judge(self, problem: Problem, candidates: Sequence[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
+    def judge(self, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
         """See `tilesmith.core.seams.Bench`. Raises `ProblemError` where the reference cannot be executed."""
-        if not candidates:
-            return
         if self._problem != problem.id:
             self._open(problem)
         champion = [best(trials)]
@@ -428,6 +427,13 @@ class LocalBench:
 
         slots = self.workers_per_gpu * len(self._stations)
         yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs, slots)
+
+    def profile(self, problem: Problem, trial: Trial) -> Profile:
+        """See `tilesmith.core.seams.Bench`: an estimate from the compiled code."""
+        del problem
+        if trial.profile is None:
+            raise MachineError("there is no profile of a candidate that was not compiled")
+        return trial.profile
 
     def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
         """See `tilesmith.core.seams.Bench`."""

@@ -11,7 +11,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from tilesmith.bench.wire import Garbled, Gone, Late, Message
 from tilesmith.core.errors import MachineError, ProblemError
 from tilesmith.core.gpu import Gpu
 from tilesmith.core.problem import Problem
+from tilesmith.core.profile import Profile
 from tilesmith.core.trial import (
     Candidate,
     Correct,
@@ -83,10 +84,8 @@ class OfflineBench:
         self._admission.close()
         self._folder.cleanup()
 
-    def judge(self, problem: Problem, candidates: Sequence[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
+    def judge(self, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
         """See `tilesmith.core.seams.Bench`. Raises `ProblemError` where the reference cannot be executed."""
-        if not candidates:
-            return
         if self._problem != problem.id:
             self._open(problem)
         clock: dict[str, float] = {}
@@ -113,6 +112,13 @@ class OfflineBench:
             return settle(admitted, self._check(problem, admitted))
 
         yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs, self.jobs)
+
+    def profile(self, problem: Problem, trial: Trial) -> Profile:
+        """See `tilesmith.core.seams.Bench`: an estimate from the compiled code."""
+        del problem
+        if trial.profile is None:
+            raise MachineError("there is no profile of a candidate that was not compiled")
+        return trial.profile
 
     def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
         """See `tilesmith.core.seams.Bench`. The interpreter knows no races and no clock: once more is enough."""

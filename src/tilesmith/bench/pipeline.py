@@ -2,53 +2,139 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
 
 from tilesmith.bench.admission import Admitted
 from tilesmith.core.trial import Candidate, Duplicate, Trial, Verdict
 
+PATIENCE_S = 10.0
+"""So long the first in line may keep others waiting that are done."""
+
+T = TypeVar("T")
+
+
+class Line(Generic[T]):
+    """Work that leaves in the order in which it came, unless the first makes others wait too long."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._waiting: deque[Future[T]] = deque()
+        self._late: list[Future[T]] = []
+        self._since_s: float | None = None
+        """When the first began to keep others waiting."""
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._late)
+
+    def append(self, work: Future[T]) -> None:
+        self._waiting.append(work)
+
+    def leaving(self) -> Iterator[T]:
+        """The results that may go now. Raises what the work raised."""
+        for work in [work for work in self._late if work.done()]:
+            self._late.remove(work)
+            yield work.result()
+        while self._waiting:
+            if self._waiting[0].done():
+                self._since_s = None
+                yield self._waiting.popleft().result()
+                continue
+            if not any(work.done() for work in self._waiting):
+                self._since_s = None
+                return
+            self._since_s = self._since_s or time.monotonic()
+            if time.monotonic() - self._since_s < self._patience_s:
+                return
+            self._late.append(self._waiting.popleft())
+            self._since_s = None
+
+    @property
+    def blocked(self) -> bool:
+        return self._since_s is not None
+
+    def cancel(self) -> None:
+        for work in (*self._waiting, *self._late):
+            work.cancel()
+
 
 def judge_in_order(
-    candidates: Sequence[Candidate],
+    candidates: Iterable[Candidate],
     trials: Sequence[Trial],
     admit: Callable[[Candidate], Admitted],
     check: Callable[[Admitted], Trial],
     settle: Callable[[Admitted, Verdict], Trial],
     cores: int,
     slots: int,
+    patience_s: float = PATIENCE_S,
 ) -> Iterator[Trial]:
-    """One trial a candidate, in order: `cores` admissions and `slots` checks at a time.
+    """One trial a candidate: `cores` admissions and `slots` checks at a time, whoever is ready first.
 
-    Which of two equal candidates counts as the duplicate depends on their order alone, not on which was faster to
-    compile: a resumed run must answer as one that was never cut.
+    Which of two equal candidates counts as the duplicate depends on their order, not on which was faster to compile,
+    and trials come in that order too: a resumed run answers as one that was never cut. But nobody waits longer than
+    `patience_s` for one that hangs.
+
+    A thread of its own takes the candidates, who may come late, and takes no more ahead than there are places.
     """
     judged = {trial.fingerprint: _original(trial) for trial in reversed(trials) if trial.fingerprint}
-    waiting = iter(candidates)
-    admissions: deque[Future[Admitted]] = deque()
-    checks: deque[Future[Trial]] = deque()
+    news: SimpleQueue[Candidate | BaseException | None] = SimpleQueue()
+    """A candidate, or what went wrong with finding one; None wakes who waits."""
+    places = threading.Semaphore(cores + 2 * slots)
+    closed = threading.Event()
+
+    def feed() -> None:
+        try:
+            coming = iter(candidates)
+            while True:
+                places.acquire()
+                if closed.is_set():
+                    return
+                news.put(next(coming))
+        except BaseException as error:  # it belongs to who asked for trials, in whose thread it is raised again
+            news.put(error)
+
+    def wake(_: object) -> None:
+        news.put(None)
+
+    admissions: Line[Admitted] = Line(patience_s)
+    checks: Line[Trial] = Line(patience_s)
+    threading.Thread(target=feed, name="candidates", daemon=True).start()
+    more = True
     with ThreadPoolExecutor(cores) as admitters, ThreadPoolExecutor(slots) as judges:
         try:
-            while True:
-                while len(admissions) + len(checks) < cores + 2 * slots and (candidate := next(waiting, None)):
-                    admissions.append(admitters.submit(admit, candidate))
-                if not admissions and not checks:
-                    return
-                if checks and (checks[0].done() or not admissions):
-                    yield checks.popleft().result()
-                else:
-                    admitted = admissions.popleft().result()
+            while more or admissions or checks:
+                try:
+                    match news.get(timeout=0.2 if admissions.blocked or checks.blocked else None):
+                        case Candidate() as candidate:
+                            admission = admitters.submit(admit, candidate)
+                            admission.add_done_callback(wake)
+                            admissions.append(admission)
+                        case StopIteration():
+                            more = False
+                        case BaseException() as error:
+                            raise error
+                except Empty:
+                    pass
+                for admitted in admissions.leaving():
                     verdict = admitted.verdict or _duplicate(admitted, judged)
-                    if verdict is None:
-                        checks.append(judges.submit(check, admitted))
-                    else:
-                        checks.append(judges.submit(settle, admitted, verdict))
+                    work = (
+                        judges.submit(check, admitted) if verdict is None else judges.submit(settle, admitted, verdict)
+                    )
+                    work.add_done_callback(wake)
+                    checks.append(work)
+                for trial in checks.leaving():
+                    places.release()
+                    yield trial
         finally:
-            for future in admissions:
-                future.cancel()
-            for judging in checks:
-                judging.cancel()
+            closed.set()
+            places.release()
+            admissions.cancel()
+            checks.cancel()
 
 
 def _duplicate(admitted: Admitted, judged: dict[str, str]) -> Duplicate | None:

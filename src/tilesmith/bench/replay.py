@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from tilesmith.core.errors import MachineError
 from tilesmith.core.problem import Problem
+from tilesmith.core.profile import Profile
 from tilesmith.core.trial import Candidate, Duplicate, Failed, Trial
 
 
@@ -28,7 +30,7 @@ class ReplayBench:
     def judge(
         self,
         problem: Problem,  # noqa: ARG002, the seam's: sources tell all that a replay needs
-        candidates: Sequence[Candidate],
+        candidates: Iterable[Candidate],
         trials: Sequence[Trial],
     ) -> Iterator[Trial]:
         """One trial a candidate, in the order given; `Failed` at stage "admit" for one that the journal never saw."""
@@ -43,6 +45,14 @@ class ReplayBench:
             if answer.fingerprint is not None:
                 first.setdefault(answer.fingerprint, candidate.id)
             yield answer
+
+    def profile(self, problem: Problem, trial: Trial) -> Profile:
+        """The recorded one. Raises `MachineError` where none was recorded."""
+        del problem
+        found = self._recorded.get(trial.candidate.id, trial)
+        if found.profile is None:
+            raise MachineError("the replayed journal has no profile of this candidate")
+        return found.profile
 
     def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
         """What the journal says of it stands; nothing can be run again."""

@@ -30,7 +30,12 @@ class Proposals(Protocol):
         ...
 
     def close(self) -> None:
-        """No more is wanted: the iteration ends, and what is on its way is given up."""
+        """No more is wanted: the iteration ends, and what is on its way is given up. Any thread may call it."""
+        ...
+
+    @property
+    def again(self) -> bool:
+        """Whether another round may bring something new though this one brought nothing."""
         ...
 
 
@@ -43,12 +48,16 @@ class Given(tuple[Candidate, ...]):
     def close(self) -> None:
         pass
 
+    @property
+    def again(self) -> bool:
+        return False
+
 
 class Proposer(Protocol):
     """Suggests candidates worth judging. An empty round means that nothing is left to try."""
 
-    def propose(self, problem: Problem, trials: Sequence[Trial]) -> Proposals:
-        """The next round's candidates, the most promising first.
+    def propose(self, problem: Problem, trials: Sequence[Trial], number: int) -> Proposals:
+        """The candidates of round `number`, from 1, the most promising first.
 
         `trials` holds every trial of the rounds that are complete, in order. The answer depends on nothing else but
         what the proposer was built with and what models reply: asked again with the same trials it is the same, so

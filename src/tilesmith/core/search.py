@@ -6,14 +6,17 @@ only, so a round that was cut short is proposed again, the same, and goes on wit
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 
 from tilesmith.core.budget import Limits, Stop
 from tilesmith.core.problem import Problem
-from tilesmith.core.seams import Bench, Journal, Proposer
+from tilesmith.core.reply import Reply
+from tilesmith.core.seams import Bench, Given, Journal, Proposals, Proposer
 from tilesmith.core.trial import Candidate, Correct, Trial
 
 Watch = Callable[[Trial], None]
@@ -69,37 +72,82 @@ def search(
     """Search until a `Stop`; every trial is in the journal before `watch` sees it."""
     began = time.monotonic()
 
-    def judge(number: int, candidates: Sequence[Candidate]) -> Stop | None:
+    def reached(trials: Sequence[Trial]) -> Stop | None:
+        return limits.reached(trials, time.monotonic() - began, journal.facts(Reply))
+
+    def judge(number: int, proposals: Proposals) -> tuple[Stop | None, int]:
+        """A round; also how many candidates it had that no earlier round knew."""
         trials = list(journal.trials())
+        known = {trial.candidate.id: trial for trial in trials}
+        fresh: set[str] = {trial.candidate.id for trial in trials if trial.round >= number}
+        old = known.keys() - fresh
+        taken: set[str] = set()
+
+        def unjudged() -> Iterator[Candidate]:
+            for candidate in proposals:
+                if candidate.id in known:
+                    proposals.tell(known[candidate.id])
+                elif candidate.id not in taken:
+                    taken.add(candidate.id)
+                    yield candidate
+
         room = None if limits.trials is None else max(0, limits.trials - len(trials))
-        for judged in bench.judge(problem, list(islice(candidates, room)), tuple(trials)):
-            trial = replace(judged, round=number)
-            journal.record(trial)
-            trials.append(trial)
-            watch(trial)
-            if stop := limits.reached(trials, time.monotonic() - began):
-                return stop
-        return limits.reached(trials, time.monotonic() - began)
+        left_s = None if limits.seconds is None else max(0.0, limits.seconds - (time.monotonic() - began))
+        try:
+            with _after(left_s, proposals.close):
+                for judged in bench.judge(problem, islice(unjudged(), room), tuple(trials)):
+                    trial = replace(judged, round=number)
+                    journal.record(trial)
+                    trials.append(trial)
+                    proposals.tell(trial)
+                    watch(trial)
+                    if stop := reached(trials):
+                        return stop, len(taken)
+        finally:
+            proposals.close()
+        return reached(trials), len((fresh | taken) - old)
 
     if problem.start is not None:
-        stop = None if journal.trials() else judge(0, [Candidate(problem.start, origin="start")])
+        start = Given([Candidate(problem.start, origin="start")])
+        stop = None if journal.trials() else judge(0, start)[0]
         if journal.trials() and not isinstance(journal.trials()[0].verdict, Correct):
             return Stop.START
         if stop:
             return stop
     number = max((trial.round for trial in journal.trials()), default=0) or 1
     while True:
-        if stop := limits.reached(journal.trials(), time.monotonic() - began):
+        if stop := reached(journal.trials()):
             return stop
         if limits.rounds is not None and number > limits.rounds:
             return Stop.ROUNDS
         complete = [trial for trial in journal.trials() if trial.round < number]
-        known = {trial.candidate.id for trial in complete}
-        fresh = list({c.id: c for c in proposer.propose(problem, complete) if c.id not in known}.values())
-        if not fresh:
-            return Stop.EXHAUSTED
-        judged = {trial.candidate.id for trial in journal.trials()}
-        todo = [candidate for candidate in fresh if candidate.id not in judged]
-        if todo and (stop := judge(number, todo)):
+        if limits.patience is not None and _idle(complete, number) >= limits.patience:
+            return Stop.PATIENCE
+        proposals = proposer.propose(problem, complete, number)
+        stop, fresh = judge(number, proposals)
+        if stop:
             return stop
+        if not fresh and not proposals.again:
+            return Stop.EXHAUSTED
         number += 1
+
+
+def _idle(complete: Sequence[Trial], number: int) -> int:
+    """How many rounds have gone by, before this one, since the fastest was found."""
+    fastest = best(complete)
+    return number - 1 - (fastest.round if fastest else 0)
+
+
+@contextmanager
+def _after(seconds: float | None, deed: Callable[[], None]) -> Iterator[None]:
+    """Do the deed, in another thread, if the block is not left by then."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, deed)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -2,7 +2,8 @@
 
 A dataclass is an object with its class under "is" and every field under its name; an enumeration its member's name;
 a tuple a list; a frozenset a sorted list; a number that JSON lacks `{"float": "inf"}`. Reading goes by the types that
-the class declares: a missing or unknown field, or a value of another type, is an error and never a guess.
+the class declares: an unknown field, a missing one that has no default, or a value of another type is an error and
+never a guess.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import UnionType
@@ -67,6 +68,12 @@ def _hints(kind: type) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in fields(kind)}
 
 
+@cache
+def _required(kind: type) -> frozenset[str]:
+    """Fields without a default. One with a default may have come after the record was written."""
+    return frozenset(f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
+
+
 def _decode(kind: Any, value: Json) -> object:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
@@ -113,6 +120,10 @@ def _decode_union(kinds: tuple[Any, ...], value: Json) -> object:
 
 def _decode_dataclass(kind: type, value: Json) -> object:
     hints = _hints(kind)
-    if not isinstance(value, dict) or value.get("is") != kind.__name__ or value.keys() != {"is", *hints}:
+    if (
+        not isinstance(value, dict)
+        or value.get("is") != kind.__name__
+        or not {"is", *_required(kind)} <= value.keys() <= {"is", *hints}
+    ):
         raise CodecError(f"expected {kind.__name__} with {', '.join(hints)}, found {json.dumps(value)[:80]}")
-    return kind(**{name: _decode(hint, value[name]) for name, hint in hints.items()})
+    return kind(**{name: _decode(hint, value[name]) for name, hint in hints.items() if name in value})

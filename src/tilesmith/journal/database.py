@@ -12,7 +12,7 @@ from pathlib import Path
 from tilesmith.core.errors import JournalError, MachineError, TilesmithError
 
 APPLICATION = int.from_bytes(b"Tile")
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
 CREATE TABLE sources (
@@ -22,13 +22,15 @@ CREATE TABLE sources (
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     run TEXT NOT NULL,
-    kind TEXT NOT NULL,             -- run, trial, stop
+    kind TEXT NOT NULL,             -- run, trial, confirmation, stop, or the class of a fact
     at_s REAL NOT NULL,             -- seconds since 1970, UTC
     source TEXT REFERENCES sources, -- of the problem or the candidate
     time_us REAL,                   -- of a correct trial, so that the best is found without reading the rest
-    body TEXT NOT NULL              -- JSON
+    body TEXT NOT NULL,             -- JSON
+    key TEXT                        -- of a fact
 );
 CREATE INDEX events_of_a_run ON events (run, kind, seq);
+CREATE INDEX facts_by_key ON events (key, kind) WHERE key IS NOT NULL;
 CREATE UNIQUE INDEX a_run_begins_once ON events (run) WHERE kind = 'run';
 CREATE TRIGGER events_are_kept BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
@@ -38,6 +40,14 @@ CREATE TRIGGER one_text_an_id BEFORE INSERT ON sources
     WHEN EXISTS (SELECT 1 FROM sources WHERE id = new.id AND text <> new.text)
     BEGIN SELECT RAISE(ABORT, 'two texts with one id'); END;
 """
+
+MIGRATIONS = {
+    1: (
+        "ALTER TABLE events ADD COLUMN key TEXT",
+        "CREATE INDEX facts_by_key ON events (key, kind) WHERE key IS NOT NULL",
+    )
+}
+"""What makes a journal of this version one of the next."""
 
 # One statement, so that a journal which another process is making is seen whole or not at all.
 HEADER = """
@@ -93,6 +103,7 @@ class Database:
         run("PRAGMA synchronous = FULL")
         run("PRAGMA foreign_keys = ON")
         if self._is_journal():
+            self._migrate()
             return
         self._enter_wal()
         with self._transaction():
@@ -103,6 +114,19 @@ class Database:
                 run(f"PRAGMA application_id = {APPLICATION}")
                 run(f"PRAGMA user_version = {VERSION}")
 
+    def _migrate(self) -> None:
+        while self._version() < VERSION:
+            with self._transaction():
+                # Another process may have been faster.
+                if (version := self._version()) < VERSION:
+                    for statement in MIGRATIONS[version]:
+                        self._connection.execute(statement)
+                    self._connection.execute(f"PRAGMA user_version = {version + 1}")
+
+    def _version(self) -> int:
+        ((version,),) = self._connection.execute("PRAGMA user_version")
+        return int(version)
+
     def _is_journal(self) -> bool:
         """False for an empty file. Raises `JournalError` for what is neither, before anything is written to it."""
         ((application, version, tables),) = self._connection.execute(HEADER)
@@ -110,9 +134,9 @@ class Database:
             return False
         if application != APPLICATION:
             raise JournalError(f"{self.path} is a database of another program; name another journal with --journal.")
-        if version != VERSION:
+        if not 1 <= version <= VERSION:
             raise JournalError(
-                f"The journal {self.path} has version {version}, and this Tilesmith reads version {VERSION}; "
+                f"The journal {self.path} has version {version}, and this Tilesmith reads up to version {VERSION}; "
                 "use the Tilesmith that wrote it, or name another journal with --journal."
             )
         return True

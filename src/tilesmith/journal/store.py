@@ -21,7 +21,9 @@ from typing import Self, TypeVar
 
 from tilesmith.core.budget import Stop
 from tilesmith.core.errors import JournalError
+from tilesmith.core.facts import Fact
 from tilesmith.core.problem import Problem, content_id
+from tilesmith.core.seams import F
 from tilesmith.core.trial import Trial
 from tilesmith.journal.codec import CodecError, dumps, loads
 from tilesmith.journal.database import Database, Row, Statement, Value
@@ -180,6 +182,8 @@ class Run:
         self._turn = threading.RLock()
         self._known: tuple[tuple[Trial, ...], int] = ((), 0)
         """Trials, and the number of the last event among them: one value, so that neither is ever without the other."""
+        self._facts: dict[str, tuple[tuple[Fact, ...], int]] = {}
+        """By kind, with the number of the last event among them."""
 
     @property
     def path(self) -> Path:
@@ -209,6 +213,30 @@ class Run:
             known = self.trials()
             row = self._database.write([_source(trial.candidate.source), event])
             self._known = ((*known, trial), row)
+
+    def note(self, fact: Fact) -> None:
+        """Record a fact. Claims the run where it is not yet claimed."""
+        self.claim()
+        self._database.write([_event(self.id, type(fact).__name__, fact, key=fact.key)])
+
+    def facts(self, kind: type[F]) -> tuple[F, ...]:
+        """Every fact of one kind that this run recorded, in order."""
+        sql = "SELECT seq, body FROM events WHERE run = ? AND kind = ? AND seq > ? ORDER BY seq"
+        with self._turn:
+            rows: list[Row]
+            known: tuple[Fact, ...]
+            known, last = self._facts.get(kind.__name__, ((), 0))
+            rows = self._database.read(sql, (self.id, kind.__name__, last))
+            if rows:
+                known = (*known, *(_loads(self._database, kind, row[1]) for row in rows))
+                self._facts[kind.__name__] = (known, int(rows[-1][0] or 0))
+            return tuple(fact for fact in known if isinstance(fact, kind))
+
+    def recall(self, kind: type[F], key: str) -> F | None:
+        """The last fact of this kind with this key in the journal, whichever run recorded it."""
+        sql = "SELECT body FROM events WHERE key = ? AND kind = ? ORDER BY seq DESC LIMIT 1"
+        rows = self._database.read(sql, (key, kind.__name__))
+        return _loads(self._database, kind, rows[0][0]) if rows else None
 
     def confirmed(self, trial: Trial) -> None:
         """Record a finalist's second judgement."""
@@ -277,9 +305,17 @@ def _text(value: Value) -> str:
     return value.decode("utf-8", "surrogatepass")
 
 
-def _event(run: str, kind: str, body: object, *, source: str | None = None, time_us: float | None = None) -> Statement:
-    sql = "INSERT INTO events (run, kind, at_s, source, time_us, body) VALUES (?, ?, ?, ?, ?, ?)"
-    return sql, (run, kind, time.time(), source, time_us, dumps(body))
+def _event(
+    run: str,
+    kind: str,
+    body: object,
+    *,
+    source: str | None = None,
+    time_us: float | None = None,
+    key: str | None = None,
+) -> Statement:
+    sql = "INSERT INTO events (run, kind, at_s, source, time_us, body, key) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    return sql, (run, kind, time.time(), source, time_us, dumps(body), key)
 
 
 def _loads(database: Database, kind: type[T], body: Value) -> T:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from tilesmith.core.errors import OptionError
 from tilesmith.core.problem import Problem, content_id
+from tilesmith.core.seams import Given
 from tilesmith.core.trial import Candidate, Trial
 from tilesmith.propose.beam import distinct, select
 from tilesmith.propose.diagnose import answers, bottlenecks, multiprocessors
@@ -48,12 +49,12 @@ class RewriteProposer:
             if getattr(self, name) < 1:
                 raise OptionError(f"{name} is {getattr(self, name)}, but must be at least 1")
 
-    def propose(self, problem: Problem, trials: Sequence[Trial]) -> Sequence[Candidate]:
+    def propose(self, problem: Problem, trials: Sequence[Trial], number: int) -> Given:
         """At most `proposals` new candidates: the pool's parents in turn, the fastest first; each gives its best.
 
         When the pool has nothing new, the next best trials take its place. Empty when no rewrite applies to any.
         """
-        del problem
+        del problem, number
         pool = select(trials, self.candidate_pool_size, vector if self.clustered else None)
         kept = {trial.candidate.id for trial in pool}
         others = [trial for trial in distinct(trials) if trial.candidate.id not in kept]
@@ -71,7 +72,7 @@ class RewriteProposer:
                     queues.append(queue)
             if len(found) == self.proposals:
                 break
-        return tuple(found)
+        return Given(found)
 
     def _ranked(self, parent: Trial, handicaps: Mapping[str, float]) -> list[Candidate]:
         """Every rewrite of one parent, the most promising first.

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from tilesmith.core.facts import Fact
 from tilesmith.core.problem import Problem
+from tilesmith.core.profile import Profile
+from tilesmith.core.seams import F, Given
 from tilesmith.core.trial import Candidate, Correct, Cost, Duplicate, Estimate, Trial, Verdict
 
 
@@ -32,7 +35,7 @@ class TableBench:
     def judge(
         self,
         problem: Problem,  # noqa: ARG002, the seam's
-        candidates: Sequence[Candidate],
+        candidates: Iterable[Candidate],
         trials: Sequence[Trial],
     ) -> Iterator[Trial]:
         """See `tilesmith.core.seams.Bench`; what the function raises passes through."""
@@ -51,6 +54,11 @@ class TableBench:
                     first[fingerprint] = candidate.id
             yield Trial(candidate, verdict, fingerprint, cost=self._cost)
 
+    def profile(self, problem: Problem, trial: Trial) -> Profile:
+        """The trial's own, or one without kernels."""
+        del problem
+        return trial.profile or Profile("estimate", "table", ())
+
     def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
         """Asks the function once more."""
         del problem, baseline
@@ -61,9 +69,12 @@ class TableBench:
 class ListJournal:
     """Remembers in memory only."""
 
-    def __init__(self, trials: Iterable[Trial] = (), confirmations: Iterable[Trial] = ()) -> None:
+    def __init__(
+        self, trials: Iterable[Trial] = (), confirmations: Iterable[Trial] = (), facts: Iterable[Fact] = ()
+    ) -> None:
         self._trials = list(trials)
         self._confirmed = list(confirmations)
+        self._facts = list(facts)
 
     def confirmed(self, trial: Trial) -> None:
         self._confirmed.append(trial)
@@ -73,6 +84,15 @@ class ListJournal:
 
     def record(self, trial: Trial) -> None:
         self._trials.append(trial)
+
+    def note(self, fact: Fact) -> None:
+        self._facts.append(fact)
+
+    def facts(self, kind: type[F]) -> Sequence[F]:
+        return tuple(fact for fact in self._facts if isinstance(fact, kind))
+
+    def recall(self, kind: type[F], key: str) -> F | None:
+        return next((fact for fact in reversed(self.facts(kind)) if fact.key == key), None)
 
     def trials(self) -> Sequence[Trial]:
         return tuple(self._trials)
@@ -88,10 +108,11 @@ class ListProposer:
         self,
         problem: Problem,  # noqa: ARG002, the seam's
         trials: Sequence[Trial],
-    ) -> Iterable[Candidate]:
+        number: int,  # noqa: ARG002, the seam's
+    ) -> Given:
         """See `tilesmith.core.seams.Proposer`."""
         known = {trial.candidate.id for trial in trials}
         for candidates in self._rounds:
             if fresh := {c.id: c for c in candidates if c.id not in known}:
-                return list(fresh.values())
-        return []
+                return Given(fresh.values())
+        return Given()

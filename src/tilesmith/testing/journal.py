@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tilesmith.core.facts import Analysis, Bottleneck, Ending, Fact, Profiled, TechniqueVector
 from tilesmith.core.profile import KernelProfile, Launch, Profile
+from tilesmith.core.reply import Reply, Usage
 from tilesmith.core.seams import Journal
 from tilesmith.core.trial import (
     Candidate,
@@ -43,6 +45,16 @@ TRIALS = (
     Trial(Candidate("unchecked"), Unchecked("no GPU", Estimate(3.0)), "f3", round=3),
 )
 """One of every verdict."""
+
+FACTS: tuple[Fact, ...] = (
+    Reply("k", "a:b", "no", fault="a deadline"),
+    Reply("k", "a:b", "```python\n```", Usage(10, 20, 30, 40), 0.25, 1.5, 2),
+    Analysis("f0/h200/rules", "rules", (Bottleneck("dram", "it reads 12 GB", "read less"),)),
+    Profiled("f0/h200", None, "no permission"),
+    TechniqueVector("f0/compiled", "compiled", frozenset({"tensor_cores", "split_k"})),
+    Ending("k", "no code", "three blocks"),
+)
+"""One of every kind, and a second reply."""
 
 
 class JournalConformance:
@@ -105,3 +117,16 @@ class JournalConformance:
             TRIALS[1].verdict,
         ]
         assert all(trial.confirmed for trial in found.confirmations())
+
+    def test_facts_by_kind_and_by_key(self, journal: Journal) -> None:
+        for fact in FACTS:
+            journal.note(fact)
+        found = self.reopened(journal)
+        assert tuple(found.trials()) == ()
+        assert tuple(found.facts(Reply)) == FACTS[:2]
+        assert tuple(found.facts(Analysis)) == FACTS[2:3]
+        assert tuple(found.facts(TechniqueVector)) == FACTS[4:5]
+        assert found.recall(Reply, "k") == FACTS[1], "the last with that key"
+        assert found.recall(Profiled, "f0/h200") == FACTS[3]
+        assert found.recall(Ending, "k") == FACTS[5]
+        assert found.recall(Analysis, "k") is None

@@ -9,7 +9,7 @@ from itertools import islice
 import pytest
 
 from tilesmith.core.problem import Problem
-from tilesmith.core.seams import Proposer
+from tilesmith.core.seams import Proposals, Proposer
 from tilesmith.core.trial import Trial
 from tilesmith.testing.fakes import correct
 
@@ -30,16 +30,16 @@ class ProposerConformance:
         raise NotImplementedError
 
     def test_it_proposes(self, proposer: Proposer, problem: Problem, trials: Sequence[Trial]) -> None:
-        candidates = list(proposer.propose(problem, trials))
+        candidates = list(offered(proposer, problem, trials))
         assert candidates
         assert all(candidate.origin and candidate.source for candidate in candidates)
 
     def test_asked_again_it_says_the_same(self, proposer: Proposer, problem: Problem, trials: Sequence[Trial]) -> None:
-        first = list(proposer.propose(problem, trials))
+        first = list(offered(proposer, problem, trials))
         # Another question in between, and one that nobody heard to the end, change nothing.
-        list(proposer.propose(problem, trials[:1]))
-        list(islice(proposer.propose(problem, trials), 1))
-        again = list(proposer.propose(problem, list(trials)))
+        list(offered(proposer, problem, trials[:1]))
+        list(islice(offered(proposer, problem, trials), 1))
+        again = list(offered(proposer, problem, list(trials)))
         assert again == first
         assert [(c.origin, c.parent) for c in again] == [(c.origin, c.parent) for c in first]
 
@@ -47,7 +47,7 @@ class ProposerConformance:
         self, proposer: Proposer, problem: Problem, trials: Sequence[Trial]
     ) -> None:
         for number in range(3):
-            ids = [candidate.id for candidate in proposer.propose(problem, trials)]
+            ids = [candidate.id for candidate in offered(proposer, problem, trials)]
             assert len(set(ids)) == len(ids)
             assert not set(ids) & {trial.candidate.id for trial in trials}
             trials = extended(proposer, problem, trials, number)
@@ -55,7 +55,7 @@ class ProposerConformance:
     def test_parents_are_known(self, proposer: Proposer, problem: Problem, trials: Sequence[Trial]) -> None:
         for number in range(2):
             known = {trial.candidate.id for trial in trials}
-            for candidate in proposer.propose(problem, trials):
+            for candidate in offered(proposer, problem, trials):
                 assert candidate.parent is None or candidate.parent in known
                 assert candidate.parent != candidate.id
             trials = extended(proposer, problem, trials, number)
@@ -63,7 +63,7 @@ class ProposerConformance:
     def test_the_trials_are_left_alone(self, proposer: Proposer, problem: Problem, trials: Sequence[Trial]) -> None:
         before = tuple(trials)
         given = list(trials)
-        list(proposer.propose(problem, given))
+        list(offered(proposer, problem, given))
         assert tuple(given) == before
 
 
@@ -73,7 +73,7 @@ def extended(proposer: Proposer, problem: Problem, trials: Sequence[Trial], numb
     fastest = min((trial.time_us for trial in trials if trial.time_us is not None), default=100.0)
     like = next((trial for trial in trials if trial.launches), None)
     fresh = []
-    for at, candidate in enumerate(islice(proposer.propose(problem, trials), 4)):
+    for at, candidate in enumerate(islice(offered(proposer, problem, trials), 4)):
         # Launches and profile of a known trial, so that proposers which read them have something to read.
         model = like or Trial(candidate, correct(fastest))
         verdict = correct(fastest * 0.9 - 0.001 * at)
@@ -83,3 +83,8 @@ def extended(proposer: Proposer, problem: Problem, trials: Sequence[Trial], numb
             )
         )
     return [*trials, *fresh]
+
+
+def offered(proposer: Proposer, problem: Problem, trials: Sequence[Trial]) -> Proposals:
+    """What it proposes for the round after these."""
+    return proposer.propose(problem, trials, 1 + max((trial.round for trial in trials), default=0))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tilesmith.bench.effort import Effort
-from tilesmith.core.gpu import target
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.config import load_problem
+from tilesmith.core.gpu import target
 from tilesmith.core.problem import Problem, Settings
 from tilesmith.core.trial import Candidate, Correct, Duplicate, Trial, Unchecked
 from tilesmith.testing.bench import judge

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tilesmith.bench.effort import Effort
-from tilesmith.core.gpu import target
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.core.errors import ProblemError
+from tilesmith.core.gpu import target
 from tilesmith.core.trial import Correct, Failed, Rejected, Verdict, Wrong
 from tilesmith.testing.bench import judge
 from tilesmith.testing.samples import PROBLEM, SAMPLES

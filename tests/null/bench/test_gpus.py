@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tilesmith.bench.gpus import find, lease
-from tilesmith.core.gpu import DEFAULT, TABLE, Gpu, target
 from tilesmith.core.errors import MachineError, OptionError
+from tilesmith.core.gpu import DEFAULT, TABLE, Gpu, target
 
 # Models --------------------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tilesmith.bench.effort import Effort
-from tilesmith.core.gpu import target
 from tilesmith.bench.offline import OfflineBench
+from tilesmith.core.gpu import target
 from tilesmith.testing.bench import RunningBenchConformance
 
 pytestmark = pytest.mark.triton

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tilesmith.core.problem import Problem
-from tilesmith.core.profile import Launch
+from tilesmith.core.profile import Launch, Profile
+from tilesmith.core.seams import Given
 from tilesmith.core.trial import (
     Candidate,
     Correct,
@@ -50,7 +51,7 @@ class WordBench:
     judged: list[str] = field(default_factory=list)
     before: Callable[[Candidate], None] = lambda _: None
 
-    def judge(self, _problem: Problem, candidates: Sequence[Candidate], _trials: Sequence[Trial]) -> Iterator[Trial]:
+    def judge(self, _problem: Problem, candidates: Iterable[Candidate], _trials: Sequence[Trial]) -> Iterator[Trial]:
         for candidate in candidates:
             self.before(candidate)
             word = re.search(r'^VERDICT = "([^"-]*)', candidate.source, re.MULTILINE)
@@ -58,6 +59,10 @@ class WordBench:
             self.judged.append(candidate.id)
             launches = (LAUNCH,) if isinstance(verdict, Correct) else ()
             yield Trial(candidate, verdict, candidate.id, launches, None, Cost(wall_s=0.5), WHERE, "namespaces")
+
+    def profile(self, _problem: Problem, trial: Trial) -> Profile:
+        """The trial's own, or one without kernels."""
+        return trial.profile or Profile("estimate", "word", ())
 
     def confirm(self, _problem: Problem, finalist: Trial, _baseline: Candidate | None) -> Trial:
         """The word stands."""
@@ -80,16 +85,16 @@ def _verdict(word: str) -> Verdict:
 class Halving:
     """Proposes a candidate twice as fast as the best, a wrong one and a slower one, until 1 µs is reached."""
 
-    def propose(self, _problem: Problem, trials: Sequence[Trial]) -> Sequence[Candidate]:
+    def propose(self, _problem: Problem, trials: Sequence[Trial], _number: int) -> Given:
         timed = [trial for trial in trials if trial.time_us is not None] or list(trials)
         if not timed:
-            return [Candidate(kernel("64.0"), "start")]
+            return Given([Candidate(kernel("64.0"), "start")])
         parent = min(timed, key=lambda trial: trial.time_us or 0.0)
         time_us = (parent.time_us or 0.0) / 2
         if time_us < 1:
-            return []
+            return Given()
         words = {"halve": f"{time_us}", "break": f"wrong-{time_us}", "slow": f"{time_us * 3}"}
-        return [Candidate(kernel(word), f"rewrite:{name}", parent.candidate.id) for name, word in words.items()]
+        return Given(Candidate(kernel(word), f"rewrite:{name}", parent.candidate.id) for name, word in words.items())
 
 
 @dataclass

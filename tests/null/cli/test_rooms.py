@@ -9,10 +9,10 @@ from cli_fakes import PROBLEM, WordBench, kernel
 
 from tilesmith.bench import gpus
 from tilesmith.bench.gpus import Device
-from tilesmith.core.gpu import target
 from tilesmith.cli import rooms
 from tilesmith.cli.options import BenchOptions, Options, gpu_list, name_list
 from tilesmith.core.errors import JournalError, OptionError
+from tilesmith.core.gpu import target
 from tilesmith.core.problem import Problem, Settings
 from tilesmith.core.trial import Candidate
 from tilesmith.journal import RunOptions, open_store

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tilesmith.core import search as loop
 from tilesmith.core.budget import Limits, Stop
 from tilesmith.core.problem import Problem
-from tilesmith.core.seams import Proposer
+from tilesmith.core.seams import Given, Proposer
 from tilesmith.core.search import best, confirm, lineage, search, standing
 from tilesmith.core.trial import Candidate, Cost, Duplicate, Failed, Trial, Verdict, Wrong
 from tilesmith.testing.fakes import ListJournal, ListProposer, TableBench, correct
@@ -37,11 +37,10 @@ def all_correct() -> TableBench:
 class Children:
     """Proposes three children of the fastest correct trial, whatever round that is from."""
 
-    def propose(self, problem: Problem, trials: Sequence[Trial]) -> Iterable[Candidate]:  # noqa: ARG002
+    def propose(self, problem: Problem, trials: Sequence[Trial], number: int) -> Given:  # noqa: ARG002
         parent = best(trials)
         stem, by = ("", None) if parent is None else (parent.candidate.source, parent.candidate.id)
-        for name in "abc":
-            yield Candidate(stem + name, "child", by)
+        return Given(Candidate(stem + name, "child", by) for name in "abc")
 
 
 def test_it_judges_round_after_round_until_nothing_is_new() -> None:
@@ -99,9 +98,10 @@ class Spendthrift:
     def __init__(self) -> None:
         self.judged = 0
 
-    def judge(self, problem: Problem, candidates: Sequence[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:  # noqa: ARG002
-        self.judged += len(candidates)
-        return iter([Trial(candidate, correct(1.0)) for candidate in candidates])
+    def judge(self, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:  # noqa: ARG002
+        asked = list(candidates)
+        self.judged += len(asked)
+        return iter([Trial(candidate, correct(1.0)) for candidate in asked])
 
 
 def test_a_bench_is_never_given_more_than_the_limit() -> None:

@@ -135,13 +135,20 @@ def test_the_written_form_stays_as_it_is() -> None:
         round=2,
     )
     assert dumps(trial) == (
-        '{"is":"Trial","candidate":{"is":"Candidate","source":"s","origin":"rewrite:tile","parent":"p"},'
+        '{"is":"Trial","candidate":{"is":"Candidate","source":"s","origin":"rewrite:tile","parent":"p","direction":null,"attempt":0},'
         '"verdict":{"is":"Correct","time":{"is":"Timing","time_us":1.5,"low_us":1.0,"high_us":2.0,"samples":9,'
         '"rival":"r","rival_us":3.0,"rival_low_us":null,"rival_high_us":null},"error":0.25,"checks":1},"fingerprint":"f","launches":[{"is":"Launch","kernel":"k",'
         '"grid":[1,2,3],"warps":4,"stages":2,"shared_bytes":0,"registers":32,"spills":0,"arguments":[["N",7]],'
         '"features":["cp.async","mma"]}],"profile":null,"cost":{"is":"Cost","wall_s":0.0,"gpu_s":0.0,'
         '"measured_s":0.0},"environment":null,"protection":"none","round":2,"confirmed":false}'
     )
+
+
+def test_a_record_from_before_a_field_was_there() -> None:
+    text = '{"is":"Candidate","source":"s"}'
+    assert loads(Candidate, text) == Candidate("s")
+    with pytest.raises(CodecError):
+        loads(Candidate, '{"is":"Candidate","origin":"user"}')
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tilesmith.core.budget import Stop
+from tilesmith.core.facts import Fact
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Journal
 from tilesmith.journal import Run, RunOptions, Store, open_store
@@ -32,23 +34,27 @@ class TestRun(JournalConformance):
         assert isinstance(journal, Run)
         with open_store(journal.path) as other:
             found = other.run(journal.id)
-            return ListJournal(found.trials(), found.confirmations())
+            facts = [fact for kind in get_args(Fact) for fact in found.facts(kind)]
+            return ListJournal(found.trials(), found.confirmations(), facts)
 
 
 SEARCH = """
 import sys, time
 from pathlib import Path
+from typing import get_args
 from tilesmith.core.budget import Limits
+from tilesmith.core.facts import Fact
 from tilesmith.core.problem import Problem
 from tilesmith.core.search import best, search
+from tilesmith.core.seams import Given
 from tilesmith.core.trial import Candidate, Failed
 from tilesmith.journal import RunOptions, open_store
 from tilesmith.testing.fakes import TableBench, correct
 
 class Children:
-    def propose(self, problem, trials):
+    def propose(self, problem, trials, number):
         parent = best(trials).candidate
-        return [Candidate(f"{parent.source}{n}", f"child {n}", parent.id) for n in range(7)]
+        return Given(Candidate(f"{parent.source}{n}", f"child {n}", parent.id) for n in range(7))
 
 def verdict(candidate):
     time.sleep(0.002)

@@ -16,6 +16,7 @@ import pytest
 
 from tilesmith.core.budget import Stop
 from tilesmith.core.errors import JournalError, MachineError, TilesmithError
+from tilesmith.core.facts import Ending
 from tilesmith.core.problem import Problem, Settings
 from tilesmith.core.trial import Candidate, Correct, Estimate, Failed, Timing, Trial
 from tilesmith.journal import Run, RunOptions, Store, open_store
@@ -396,7 +397,20 @@ def test_a_journal_of_another_version(path: Path) -> None:
     connection.close()
     with pytest.raises(JournalError) as caught:
         open_store(path)
-    assert "has version 99, and this Tilesmith reads version 1" in said(caught)
+    assert "has version 99, and this Tilesmith reads up to version 2" in said(caught)
+
+
+def test_a_journal_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
+    with open_store(path) as store:
+        run = store.create(PROBLEM, OPTIONS)
+    connection = sqlite3.connect(path)
+    connection.executescript("DROP INDEX facts_by_key; ALTER TABLE events DROP COLUMN key; PRAGMA user_version = 1;")
+    connection.close()
+    with open_store(path) as store:
+        again = store.run(run.id)
+        again.note(Ending("k", "judged"))
+        assert again.recall(Ending, "k") == Ending("k", "judged")
+        assert again.problem == PROBLEM
 
 
 def test_a_record_of_another_version(path: Path) -> None:

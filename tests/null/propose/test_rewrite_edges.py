@@ -103,12 +103,12 @@ def test_edits_that_overlap_are_a_fault() -> None:
 
 def test_a_rewrite_that_compiles_to_nothing_new_loses_its_place() -> None:
     first = Trial(Candidate(MATVEC, origin="start"), Correct(Estimate(9.0), 0.1), "f", (launch(),))
-    order = [c.origin for c in RewriteProposer(proposals=200).propose(None, [first])]  # type: ignore[arg-type]
+    order = [c.origin for c in RewriteProposer(proposals=200).propose(None, [first], 1)]  # type: ignore[arg-type]
     name = order[0]
     tried = [
         Trial(Candidate(f"# {number}", origin=name, parent=first.candidate.id), Duplicate(first.candidate.id), "f")
         for number in range(6)
     ]
-    later = [c.origin for c in RewriteProposer(proposals=200).propose(None, [first, *tried])]  # type: ignore[arg-type]
+    later = [c.origin for c in RewriteProposer(proposals=200).propose(None, [first, *tried], 1)]  # type: ignore[arg-type]
     assert later[0] != name
     assert sorted(later) == sorted(order)

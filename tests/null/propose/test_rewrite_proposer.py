@@ -71,7 +71,7 @@ def searched(proposer: RewriteProposer, limit: int) -> list[Trial]:
     known: dict[str, str] = {}
     trials = [judged(Candidate(START.replace("= 32, 32", "= 128, 256"), origin="start"), known, 0)]
     round_ = 1
-    while len(trials) < limit and (found := proposer.propose(PROBLEM, tuple(trials))):
+    while len(trials) < limit and (found := proposer.propose(PROBLEM, tuple(trials), 1)):
         trials += [judged(candidate, known, round_) for candidate in found[: limit - len(trials)]]
         round_ += 1
     return trials
@@ -88,7 +88,7 @@ def test_matvec_gets_from_sixteen_programs_to_the_memory_limit(seed: int, cluste
 
 
 def test_first_more_programs_when_multiprocessors_idle() -> None:
-    first = RewriteProposer().propose(PROBLEM, [start()])[:6]
+    first = RewriteProposer().propose(PROBLEM, [start()], 1)[:6]
     origins = [candidate.origin for candidate in first]
     assert origins[0] == "rewrite:split_atomics"
     assert "rewrite:more_programs" in origins
@@ -99,9 +99,9 @@ def test_every_member_of_the_pool_is_expanded() -> None:
     first = start()
     children = [
         replace(start(), candidate=candidate, fingerprint=str(index), verdict=Correct(Estimate(50.0 + index), 0.1))
-        for index, candidate in enumerate(RewriteProposer().propose(PROBLEM, [first])[:3])
+        for index, candidate in enumerate(RewriteProposer().propose(PROBLEM, [first], 1)[:3])
     ]
-    found = RewriteProposer(proposals=8).propose(PROBLEM, [first, *children])
+    found = RewriteProposer(proposals=8).propose(PROBLEM, [first, *children], 1)
     assert {c.parent for c in found} == {t.candidate.id for t in (first, *children)}
 
 
@@ -111,7 +111,7 @@ def test_the_same_trials_give_the_same_answer(seed: int, pool: int, proposals: i
     trials = [start()]
     for _ in range(2):
         one, other = (
-            RewriteProposer(candidate_pool_size=pool, proposals=proposals, seed=seed).propose(PROBLEM, trials)
+            RewriteProposer(candidate_pool_size=pool, proposals=proposals, seed=seed).propose(PROBLEM, trials, 1)
             for _ in range(2)
         )
         assert [(c.source, c.origin, c.parent) for c in one] == [(c.source, c.origin, c.parent) for c in other]
@@ -123,25 +123,25 @@ def test_the_same_trials_give_the_same_answer(seed: int, pool: int, proposals: i
 def test_it_reaches_beyond_the_pool_and_then_ends() -> None:
     first = start()
     proposer = RewriteProposer(candidate_pool_size=1, proposals=10_000)
-    every = proposer.propose(PROBLEM, [first])
+    every = proposer.propose(PROBLEM, [first], 1)
     failed = [Trial(candidate, Failed("compile", "no")) for candidate in every]
-    assert proposer.propose(PROBLEM, [first, *failed]) == ()
+    assert proposer.propose(PROBLEM, [first, *failed], 1) == ()
     slower = replace(start(200.0), candidate=every[0], fingerprint="other")
-    again = proposer.propose(PROBLEM, [first, slower, *failed[1:]])
+    again = proposer.propose(PROBLEM, [first, slower, *failed[1:]], 1)
     assert again
     assert {candidate.parent for candidate in again} == {every[0].id}
 
 
 def test_a_source_without_a_kernel_gives_nothing() -> None:
     plain = Trial(Candidate("def kernel_function(x):\n    return x\n"), Correct(Estimate(1.0), 0.1), "f")
-    assert RewriteProposer().propose(PROBLEM, [plain]) == ()
-    assert RewriteProposer().propose(PROBLEM, []) == ()
+    assert RewriteProposer().propose(PROBLEM, [plain], 1) == ()
+    assert RewriteProposer().propose(PROBLEM, [], 1) == ()
 
 
 def test_a_round_costs_well_under_a_second() -> None:
     trials = searched(RewriteProposer(), 60)
     began = time.process_time()
-    found = RewriteProposer().propose(PROBLEM, tuple(trials))
+    found = RewriteProposer().propose(PROBLEM, tuple(trials), 1)
     assert len(found) == 15
     assert time.process_time() - began < 0.8
 
@@ -191,7 +191,7 @@ def test_technique_vectors_read_launches_and_source() -> None:
     plain = vector(start())
     assert len(plain.bits) == len(TECHNIQUES) == 18
     assert plain.names == ("masked_edges", "wide_sums")
-    split = [c for c in RewriteProposer(proposals=500).propose(PROBLEM, [start()]) if c.origin.endswith("partials")]
+    split = [c for c in RewriteProposer(proposals=500).propose(PROBLEM, [start()], 1) if c.origin.endswith("partials")]
     assert "partial_sums" in vector(replace(start(), candidate=split[0])).names
     compiled = replace(start().launches[0], features=frozenset({"wgmma", "tma", "atomic", "vector128"}))
     names = vector(replace(start(), launches=(compiled,))).names
@@ -202,7 +202,7 @@ def test_technique_vectors_read_launches_and_source() -> None:
 def test_every_source_technique_is_seen_in_the_rewrite_that_adds_it() -> None:
     grid = replace(start(), launches=(replace(start().launches[0], grid=(1000, 1, 1)),))
     added = {rewrite.name: rewrite.technique for rewrite in TABLE}
-    for candidate in RewriteProposer(proposals=500).propose(PROBLEM, [grid]):
+    for candidate in RewriteProposer(proposals=500).propose(PROBLEM, [grid], 1):
         name = candidate.origin.removeprefix("rewrite:")
         if name in ("pipeline", "unroll", "persistent", "autotune", "split_partials"):
             assert added[name] in vector(replace(grid, candidate=candidate)).names, candidate.source

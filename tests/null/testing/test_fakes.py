@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 
+from tilesmith.core.facts import Fact
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Bench, Journal, Proposer
 from tilesmith.core.trial import Candidate, Failed, Trial, Wrong
@@ -43,7 +45,8 @@ class TestListJournal(JournalConformance):
         return ListJournal()
 
     def reopened(self, journal: Journal) -> Journal:
-        return ListJournal(journal.trials(), journal.confirmations())
+        facts = [fact for kind in get_args(Fact) for fact in journal.facts(kind)]
+        return ListJournal(journal.trials(), journal.confirmations(), facts)
 
 
 class TestListProposer(ProposerConformance):
