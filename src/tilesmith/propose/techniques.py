@@ -1,198 +1,243 @@
-"""Which techniques a kernel uses: one bit an entry of an append-only taxonomy.
+"""Which techniques a kernel uses, as facts: each kernel is classified once, by whatever run comes first.
 
-What the compiled code shows is read from it, the rest from the syntax tree. No bit depends on names or comments, and
-none asks a model.
+A kernel is what its fingerprint says; without one, its source. The compiled classifier reads code and asks nobody. A
+model's classification that failed is recorded under the model's key as the compiled one, so that it is neither asked
+for again in this run nor taken for the model's word.
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import ModuleType
 
+from tilesmith.core.facts import TechniqueVector
+from tilesmith.core.problem import content_id
 from tilesmith.core.profile import Launch
+from tilesmith.core.seams import Journal
 from tilesmith.core.trial import Trial
+from tilesmith.propose import detectors, knobs, program
+from tilesmith.propose.beam import distinct, kernel_id
+from tilesmith.propose.classification import Unreadable, classification_prompt, read_classification
+from tilesmith.propose.detectors import DETECTORS
 from tilesmith.propose.diagnose import multiprocessors
-from tilesmith.propose.knobs import knobs, mask_of
-from tilesmith.propose.program import MEMORY, Jit, Program, names, parse
+from tilesmith.propose.program import parse
+from tilesmith.propose.taxonomy import Taxonomy, Technique, default, load_taxonomy
+
+__all__ = [
+    "COMPILED",
+    "Agreement",
+    "Taxonomy",
+    "Technique",
+    "Unreadable",
+    "agreement",
+    "classification_prompt",
+    "classified",
+    "clusters",
+    "default",
+    "load_taxonomy",
+    "read_classification",
+    "unclassified",
+    "vector",
+    "vector_key",
+    "vectors",
+]
+
+COMPILED = "compiled"
 
 
 @dataclass(frozen=True, slots=True)
-class Technique:
-    """`seen` tells whether a candidate uses it, from its parse and its launches."""
+class Agreement:
+    """How often a model and the compiled classifier say the same of one technique."""
 
-    name: str
-    description: str
-    seen: Callable[[Program], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class TechniqueVector:
-    """The techniques that a candidate uses, in the order of the taxonomy.
-
-    Names and not positions: a vector that was recorded before the taxonomy grew stays comparable.
-    """
-
-    names: tuple[str, ...]
+    technique: str
+    both: int
+    """Kernels in which both see it."""
+    neither: int
+    only_compiled: int
+    only_model: int
 
     @property
-    def bits(self) -> tuple[bool, ...]:
-        return tuple(technique.name in self.names for technique in TECHNIQUES)
+    def share(self) -> float:
+        """Of the kernels on which they agree, 0 to 1; 1 where there is none."""
+        kernels = self.both + self.neither + self.only_compiled + self.only_model
+        return (self.both + self.neither) / kernels if kernels else 1.0
 
 
-def vector(trial: Trial) -> TechniqueVector:
-    """The techniques of a trial's candidate; none for a source that is not Python."""
-    return _vector(trial.candidate.source, trial.launches, multiprocessors(trial))
+def vector(trial: Trial, taxonomy: Taxonomy | None = None) -> frozenset[str]:
+    """The names of the techniques that a trial's candidate shows; none for a source that is not Python.
+
+    Entries that no detector reads are not among them. The packaged taxonomy without one.
+    """
+    return _vector(trial.candidate.source, trial.launches, multiprocessors(trial), taxonomy or default())
 
 
 @lru_cache(maxsize=4096)
-def _vector(source: str, launches: tuple[Launch, ...], count: int) -> TechniqueVector:
+def _vector(source: str, launches: tuple[Launch, ...], count: int, taxonomy: Taxonomy) -> frozenset[str]:
     try:
-        program = parse(source, launches, count)
-    except SyntaxError:
-        return TechniqueVector(())
-    return TechniqueVector(tuple(technique.name for technique in TECHNIQUES if technique.seen(program)))
+        read = parse(source, launches, count)
+    except (SyntaxError, ValueError, RecursionError):
+        return frozenset()
+    return frozenset(entry.name for entry in taxonomy.entries if entry.shows and DETECTORS[entry.shows](read))
 
 
-def _compiled(*features: str) -> Callable[[Program], bool]:
-    return lambda program: any(feature in launch.features for launch in program.launches for feature in features)
+@cache
+def revision() -> str:
+    """Of the code that reads: what an older one recorded is not taken for this one's."""
+    readers: tuple[ModuleType, ...] = (detectors, program, knobs)
+    return content_id("".join(inspect.getsource(module) for module in readers))
 
 
-def _calls(program: Program, *wanted: str) -> bool:
-    return any(True for kernel in program.kernels for _ in program.calls(kernel.node, *wanted))
+def vector_key(fingerprint: str, taxonomy: str, classifier: str) -> str:
+    """Of a kernel's vector: its fingerprint, the taxonomy's id, and "compiled" or the model's name.
+
+    The compiled classifier's own code counts: a detector that is mended reads every kernel again.
+    """
+    reader = f"{COMPILED}:{revision()}" if classifier == COMPILED else classifier
+    return f"{content_id(repr((fingerprint, taxonomy)))}/{reader}"
 
 
-def _partial_sums(program: Program) -> bool:
-    """One launch stores to a tensor of the host that a later one loads."""
-    written: set[str] = set()
-    for site in sorted(program.sites, key=lambda s: s.call.lineno):
-        for kind, check in (("load", True), ("store", False)):
-            touched = {
-                name
-                for call in program.calls(site.kernel.node, kind)
-                for parameter in program.bases(site.kernel, call.args[0])
-                if (argument := site.argument(parameter)) is not None
-                for name in names(argument)
-            }
-            if check and touched & written:
-                return True
-            written |= set() if check else touched
-    return False
-
-
-def _persistent(program: Program) -> bool:
-    """A loop that goes from the program's number in steps of the number of programs."""
-    return any(
-        isinstance(loop.iter, ast.Call)
-        and any(program.calls(loop.iter, "program_id"))
-        and any(program.calls(loop.iter, "num_programs"))
-        for kernel in program.kernels
-        for loop in kernel.loops
-    )
-
-
-def _loop_option(option: str, least: int) -> Callable[[Program], bool]:
-    def seen(program: Program) -> bool:
-        return any(
-            keyword.arg == option and isinstance(keyword.value, ast.Constant) and int(str(keyword.value.value)) >= least
-            for kernel in program.kernels
-            for loop in kernel.loops
-            if isinstance(loop.iter, ast.Call)
-            for keyword in loop.iter.keywords
+def vectors(trials: Sequence[Trial], taxonomy: Taxonomy, journal: Journal) -> Mapping[str, TechniqueVector]:
+    """The compiled classifier's vectors by `kernel_id`; those that the journal does not know are recorded in it."""
+    own = _own(journal)
+    found: dict[str, TechniqueVector] = {}
+    for trial in trials:
+        kernel = kernel_id(trial)
+        if kernel in found:
+            continue
+        known = _compiled(trial, taxonomy, journal, own)
+        found[kernel] = known or TechniqueVector(
+            vector_key(kernel, taxonomy.id, COMPILED), COMPILED, vector(trial, taxonomy)
         )
-
-    return seen
-
-
-def _pipelined(program: Program) -> bool:
-    return _loop_option("num_stages", 2)(program) or any(
-        launch.stages >= 2 and "cp.async" in launch.features for launch in program.launches
-    )
+        if known is None:
+            journal.note(found[kernel])
+    return found
 
 
-def _unrolled(program: Program) -> bool:
-    return _loop_option("loop_unroll_factor", 2)(program) or _calls(program, "static_range")
+def unclassified(
+    trials: Sequence[Trial],
+    taxonomy: Taxonomy,
+    classifier: str,
+    journal: Journal,
+    width: int | None = None,
+    *,
+    both: bool = False,
+) -> tuple[Trial, ...]:
+    """The kernels that a model still has to be asked about, the fastest first; none for the compiled classifier.
+
+    `classifier` is the model's name. With `width`, the pool's, only those that can matter now: the pool of `width`
+    clusters or more is made of the fastest of each, so that nothing behind the kernel that opens the last cluster
+    needs a vector. Ask, record and ask again until none is left: the pool is then what it were with all classified.
+    `both` as in `clusters`.
+    """
+    if classifier == COMPILED:
+        return ()
+    own = _own(journal)
+    asked: list[Trial] = []
+    opened: set[frozenset[str]] = set()
+    for trial in distinct(trials):
+        if width is not None and len(opened) >= width:
+            break
+        known = _recalled(trial, taxonomy, classifier, journal, own)
+        if known is None:
+            asked.append(trial)
+        elif known.classifier == classifier:
+            compiled = _compiled(trial, taxonomy, journal, own)
+            names = compiled.names if compiled else vector(trial, taxonomy)
+            opened.add(_joined(names, known.names, taxonomy) if both else known.names)
+    return tuple(asked)
 
 
-def _register_block(program: Program) -> bool:
-    """A grid tile of at most 32 with a step of at least 1024."""
-    turned = knobs(program)
-    small = any("grid" in knob.roles and knob.value <= 32 for knob in turned)
-    return small and any("loop" in knob.roles and knob.value >= 1024 for knob in turned)
+def classified(
+    trial: Trial, taxonomy: Taxonomy, classifier: str, reply: str | None, journal: Journal
+) -> TechniqueVector:
+    """Record what a model replied about a kernel; the compiled vector where it cannot be read, or never came (None)."""
+    kernel = kernel_id(trial)
+    key = vector_key(kernel, taxonomy.id, classifier)
+    try:
+        if reply is None:
+            raise Unreadable("There is no reply.")
+        fact = TechniqueVector(key, classifier, read_classification(reply, taxonomy))
+    except Unreadable:
+        fact = TechniqueVector(key, COMPILED, vectors([trial], taxonomy, journal)[kernel].names)
+    journal.note(fact)
+    return fact
 
 
-def _masked(program: Program) -> bool:
-    return any(
-        mask_of(program, call) is not None for kernel in program.kernels for call in program.calls(kernel.node, *MEMORY)
-    )
+def clusters(
+    trials: Sequence[Trial], taxonomy: Taxonomy, journal: Journal, model: str | None = None, *, both: bool = False
+) -> Callable[[Trial], frozenset[str]]:
+    """For each trial the techniques by which selection groups it: the compiled vector, or the model's.
+
+    With `both` the compiled vector says what it can, and the model says the rest. A kernel about which the model gave
+    no answer stands with the fastest kernel that compiles to the same techniques and has one: a failed classification
+    gains it no place of its own.
+    """
+    fastest = distinct(trials)
+    compiled = {kernel: known.names for kernel, known in vectors(fastest, taxonomy, journal).items()}
+    labels = dict(compiled)
+    if model is not None:
+        own = _own(journal)
+        alike: dict[frozenset[str], frozenset[str]] = {}
+        silent: list[str] = []
+        for trial in fastest:
+            kernel = kernel_id(trial)
+            known = _recalled(trial, taxonomy, model, journal, own)
+            if known is None or known.classifier != model:
+                silent.append(kernel)
+                continue
+            labels[kernel] = _joined(compiled[kernel], known.names, taxonomy) if both else known.names
+            alike.setdefault(compiled[kernel], labels[kernel])
+        labels |= {kernel: alike.get(compiled[kernel], compiled[kernel]) for kernel in silent}
+    return lambda trial: labels[kernel_id(trial)] if kernel_id(trial) in labels else vector(trial, taxonomy)
 
 
-def _grid_order(program: Program) -> bool:
-    """The tile comes from the program's number by division, or from `tl.swizzle2d`."""
-    if _calls(program, "swizzle2d"):
-        return True
-    for kernel in program.kernels:
-        ids = kernel.derived(program.calls(kernel.node, "program_id"))
-        divided = [
-            node
-            for node in ast.walk(kernel.node)
-            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and names(node) & ids
-        ]
-        if divided and not _persistent(program):
-            return True
-    return False
+def agreement(trials: Sequence[Trial], taxonomy: Taxonomy, model: str, journal: Journal) -> tuple[Agreement, ...]:
+    """The two classifiers compared on every correct kernel that a model classified, one entry a detector reads."""
+    fastest = distinct(trials)
+    compiled = vectors(fastest, taxonomy, journal)
+    own = _own(journal)
+    pairs = [
+        (compiled[kernel_id(trial)].names, known.names)
+        for trial in fastest
+        if (known := _recalled(trial, taxonomy, model, journal, own)) and known.classifier == model
+    ]
+    found = []
+    for entry in taxonomy.entries:
+        if entry.shows:
+            count = Counter((entry.name in code, entry.name in word) for code, word in pairs)
+            found.append(
+                Agreement(entry.name, count[True, True], count[False, False], count[True, False], count[False, True])
+            )
+    return tuple(found)
 
 
-def _wide_sums(program: Program) -> bool:
-    """16-bit tensors in, float32 accumulators within."""
-    narrow = any(
-        isinstance(value, str) and value.startswith(("fp16[", "bf16["))
-        for launch in program.launches
-        for _, value in launch.arguments
-    )
-    return narrow and any(_float32(program, kernel) for kernel in program.kernels)
+def _own(journal: Journal) -> dict[str, TechniqueVector]:
+    """This run's: they go before what other runs recorded since, so that a resumed run ends as it would have."""
+    return {fact.key: fact for fact in journal.facts(TechniqueVector)}
 
 
-def _float32(program: Program, kernel: Jit) -> bool:
-    return any(program.tl_name(node) == "float32" for node in ast.walk(kernel.node))
+def _compiled(
+    trial: Trial, taxonomy: Taxonomy, journal: Journal, own: Mapping[str, TechniqueVector]
+) -> TechniqueVector | None:
+    key = vector_key(kernel_id(trial), taxonomy.id, COMPILED)
+    return own.get(key) or journal.recall(TechniqueVector, key)
 
 
-def _fused_epilogue(program: Program) -> bool:
-    """A kernel with a loop applies a function to what the loop computed before it stores it."""
-    functions = {"exp", "exp2", "sigmoid", "tanh", "erf", "sqrt", "rsqrt", "maximum", "where", "log", "div_rn"}
-    for kernel in program.kernels:
-        loops = [index for index, statement in enumerate(kernel.body) if isinstance(statement, ast.For)]
-        for statement in kernel.body[loops[-1] + 1 :] if loops else ():
-            called = {n.attr for n in ast.walk(statement) if isinstance(n, ast.Attribute)}
-            divided = any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div) for n in ast.walk(statement))
-            if called & functions or divided:
-                return True
-    return False
+def _recalled(
+    trial: Trial, taxonomy: Taxonomy, model: str, journal: Journal, own: Mapping[str, TechniqueVector]
+) -> TechniqueVector | None:
+    """What is known under a model's key; another run's failure is no knowledge."""
+    key = vector_key(kernel_id(trial), taxonomy.id, model)
+    if key in own:
+        return own[key]
+    known = journal.recall(TechniqueVector, key)
+    return known if known is not None and known.classifier == model else None
 
 
-def _tuned(program: Program) -> bool:
-    return any(len(kernel.configs) > 1 for kernel in program.kernels)
-
-
-TECHNIQUES: tuple[Technique, ...] = (
-    Technique("partial_sums", "a sum is split over programs and a second kernel adds the parts", _partial_sums),
-    Technique("atomic_sums", "programs add to memory that they share", _compiled("atomic")),
-    Technique("matrix_units", "products run on the matrix units", _compiled("mma", "wgmma")),
-    Technique("pipelined_loop", "loads run ahead of the iteration that uses them", _pipelined),
-    Technique("async_copy", "memory is copied without passing through registers", _compiled("cp.async", "tma")),
-    Technique("bulk_copy", "whole tiles are fetched by the tensor memory accelerator", _compiled("tma")),
-    Technique("persistent_grid", "as many programs as fit, each looping over tiles", _persistent),
-    Technique("wide_loads", "device memory is read 128 bits at a time", _compiled("vector128")),
-    Technique("register_block", "few rows and long steps: the tile lives in registers", _register_block),
-    Technique("masked_edges", "loads or stores are masked", _masked),
-    Technique("wide_sums", "16-bit operands, 32-bit accumulators", _wide_sums),
-    Technique("warp_roles", "some warps load while others compute", _loop_option("warp_specialize", 1)),
-    Technique("program_cluster", "programs share memory in clusters", _compiled("cluster")),
-    Technique("grid_order", "tiles are taken in an order of the kernel's own", _grid_order),
-    Technique("fused_epilogue", "element-wise work follows a loop in its own kernel", _fused_epilogue),
-    Technique("unrolled_loop", "a loop is unrolled by request", _unrolled),
-    Technique("cache_hints", "loads say what should stay in the cache", _compiled("evict_first", "evict_last")),
-    Technique("tuned_configs", "several configurations, the fastest chosen at the first call", _tuned),
-)
-"""Append-only: recorded vectors name these."""
+def _joined(compiled: frozenset[str], told: frozenset[str], taxonomy: Taxonomy) -> frozenset[str]:
+    """What the code shows, and what a model says of the entries that it cannot show."""
+    return compiled | (told & {entry.name for entry in taxonomy.entries if entry.shows is None})
