@@ -58,6 +58,12 @@ class KernelProfile:
     """Resident warps over the most that a multiprocessor can hold, 0 to 1."""
     waves: float
     """Programs over those that can be resident at once."""
+    metrics: tuple[tuple[str, float], ...] = ()
+    """What else is known, by name, sorted; each name ends in its unit where it has one. An estimate has none."""
+
+    def metric(self, name: str) -> float | None:
+        """The value of one metric; None where it is not known."""
+        return dict(self.metrics).get(name)
 
 
 @dataclass(frozen=True, slots=True)
