@@ -1,0 +1,164 @@
+// Small hashing tools: a mixer, a flat map that is never shrunk, and arithmetic modulo the prime 2^61 - 1.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace tilesmith {
+
+// The finalizer of splitmix64 (Steele, Lea, Flood 2014).
+constexpr std::uint64_t mix(std::uint64_t x) {
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+inline constexpr std::uint64_t kPrime61 = (std::uint64_t{1} << 61) - 1;
+
+constexpr std::uint64_t add61(std::uint64_t a, std::uint64_t b) {
+    const std::uint64_t sum = a + b;
+    return sum >= kPrime61 ? sum - kPrime61 : sum;
+}
+
+inline std::uint64_t mul61(std::uint64_t a, std::uint64_t b) {
+    __extension__ using Wide = unsigned __int128;
+    const Wide product = static_cast<Wide>(a) * b;
+    return add61(static_cast<std::uint64_t>(product) & kPrime61, static_cast<std::uint64_t>(product >> 61));
+}
+
+// Keys of 64 bits to values, open addressing; the key ~0 is not allowed.
+template <typename Value> class FlatMap {
+  public:
+    static constexpr std::uint64_t kEmpty = ~std::uint64_t{0};
+
+    explicit FlatMap(std::size_t expected = 16) { resize(expected); }
+
+    const Value *find(std::uint64_t key) const {
+        for (std::size_t i = mix(key) & mask_;; i = (i + 1) & mask_) {
+            if (slots_[i].key == key) return &slots_[i].value;
+            if (slots_[i].key == kEmpty) return nullptr;
+        }
+    }
+
+    // The value of a key, made by default where there is none; `fresh` tells.
+    Value &at(std::uint64_t key, bool &fresh) {
+        if ((size_ + 1) * 2 > slots_.size()) grow();
+        for (std::size_t i = mix(key) & mask_;; i = (i + 1) & mask_) {
+            if (slots_[i].key == key) {
+                fresh = false;
+                return slots_[i].value;
+            }
+            if (slots_[i].key == kEmpty) {
+                slots_[i].key = key;
+                ++size_;
+                fresh = true;
+                return slots_[i].value;
+            }
+        }
+    }
+
+    std::size_t size() const { return size_; }
+    std::size_t bytes() const { return slots_.size() * sizeof(Slot); }
+
+  private:
+    struct Slot {
+        std::uint64_t key = kEmpty;
+        Value value{};
+    };
+
+    void resize(std::size_t expected) {
+        std::size_t slots = 16;
+        while (slots < expected * 2) slots *= 2;
+        slots_.assign(slots, Slot{});
+        mask_ = slots - 1;
+        size_ = 0;
+    }
+
+    void grow() {
+        std::vector<Slot> old;
+        old.swap(slots_);
+        resize(old.size());
+        for (Slot &slot : old) {
+            if (slot.key == kEmpty) continue;
+            bool fresh = false;
+            at(slot.key, fresh) = std::move(slot.value);
+        }
+    }
+
+    std::vector<Slot> slots_;
+    std::size_t mask_ = 0, size_ = 0;
+};
+
+// Rows of numbers, each kept once and known by its place. A row never moves, so spans of it stay good.
+class Rows {
+  public:
+    using Id = std::uint32_t;
+
+    Rows() : slots_(64, kNone) {}
+
+    Id intern(std::span<const std::uint32_t> row) {
+        if ((starts_.size() + 1) * 2 > slots_.size()) grow();
+        const std::uint64_t hash = hash_of(row);
+        for (std::size_t i = hash & (slots_.size() - 1);; i = (i + 1) & (slots_.size() - 1)) {
+            const Id id = slots_[i];
+            if (id == kNone) {
+                slots_[i] = static_cast<Id>(starts_.size());
+                starts_.push_back({store(row), static_cast<std::uint32_t>(row.size())});
+                return slots_[i];
+            }
+            if (same((*this)[id], row)) return id;
+        }
+    }
+
+    std::span<const std::uint32_t> operator[](Id id) const { return {starts_[id].data, starts_[id].size}; }
+    std::size_t size() const { return starts_.size(); }
+
+  private:
+    static constexpr Id kNone = ~Id{0};
+    static constexpr std::size_t kChunk = 1 << 14;
+    struct Row {
+        const std::uint32_t *data;
+        std::uint32_t size;
+    };
+
+    static std::uint64_t hash_of(std::span<const std::uint32_t> row) {
+        std::uint64_t hash = row.size();
+        for (const std::uint32_t x : row) hash = mix(hash ^ x);
+        return hash;
+    }
+
+    static bool same(std::span<const std::uint32_t> a, std::span<const std::uint32_t> b) {
+        if (a.size() != b.size()) return false;
+        for (std::size_t i = 0; i < a.size(); ++i)
+            if (a[i] != b[i]) return false;
+        return true;
+    }
+
+    const std::uint32_t *store(std::span<const std::uint32_t> row) {
+        if (chunks_.empty() || chunks_.back().capacity() - chunks_.back().size() < row.size()) {
+            chunks_.emplace_back();
+            chunks_.back().reserve(row.size() > kChunk ? row.size() : kChunk);
+        }
+        std::vector<std::uint32_t> &chunk = chunks_.back();
+        chunk.insert(chunk.end(), row.begin(), row.end());
+        return chunk.data() + (chunk.size() - row.size());
+    }
+
+    void grow() {
+        slots_.assign(slots_.size() * 2, kNone);
+        for (Id id = 0; id < starts_.size(); ++id) {
+            std::size_t i = hash_of((*this)[id]) & (slots_.size() - 1);
+            while (slots_[i] != kNone) i = (i + 1) & (slots_.size() - 1);
+            slots_[i] = id;
+        }
+    }
+
+    std::vector<std::vector<std::uint32_t>> chunks_;
+    std::vector<Row> starts_;
+    std::vector<Id> slots_;
+};
+
+} // namespace tilesmith

@@ -1,0 +1,334 @@
+#include "table.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+
+#include "subvalues.hpp"
+
+namespace tilesmith {
+namespace {
+
+using Poly = Terms::Poly;
+
+struct Value {
+    Poly poly = 0;
+    Dims dims = 0;
+};
+
+[[noreturn]] void refuse(std::size_t node, const std::string &why) {
+    throw std::invalid_argument("node " + std::to_string(node) + ": " + why);
+}
+
+Labels labels_of(const Program &program, Dims dims) {
+    Labels labels;
+    for (int i = kRank - 1; i >= 0; --i) {
+        const Base base = dim(dims, i);
+        for (int part = 0; base && part < kParts; ++part)
+            if (program.parts[base] >> part & 1) labels.push_back(label(base, part));
+    }
+    return labels;
+}
+
+// The value of every node as a term.
+class Evaluation {
+  public:
+    Evaluation(const Program &program, Terms &terms) : program_(program), terms_(terms) { validate(); }
+
+    std::vector<Value> run() {
+        for (const Node &node : program_.nodes) values_.push_back(evaluate(node));
+        return std::move(values_);
+    }
+
+    Value input(std::size_t place) {
+        const Input &input = program_.inputs[place];
+        return {terms_.variable(static_cast<std::uint32_t>(input.tensor), labels_of(program_, input.dims)), input.dims};
+    }
+
+    std::optional<Poly> apply(const Function &function, Poly p) {
+        switch (function.fn) {
+        case Fn::exp: return terms_.exp(p);
+        case Fn::square: return terms_.square(p);
+        case Fn::sqrt: return terms_.sqrt(p);
+        case Fn::rsqrt: return terms_.inverse(terms_.sqrt(p));
+        case Fn::scale: return terms_.mul(p, constant(function.id));
+        case Fn::shift: return terms_.add(p, constant(function.id));
+        case Fn::rms_norm: {
+            auto sum = sum_all(function.base, terms_.square(p));
+            if (!sum) return std::nullopt;
+            if (function.id >= 0) sum = terms_.mul(*sum, constant(function.id));
+            if (function.eps >= 0) sum = terms_.add(*sum, constant(function.eps));
+            return terms_.mul(p, terms_.inverse(terms_.sqrt(*sum)));
+        }
+        case Fn::opaque: break;
+        }
+        return terms_.opaque(Terms::kOpaque + static_cast<std::uint32_t>(function.id), p);
+    }
+
+    std::optional<Poly> sum(Base base, unsigned parts, Poly p) {
+        std::optional<Poly> sum = p;
+        for (int part = 0; part < kParts && sum; ++part)
+            if (parts >> part & 1) sum = terms_.sum(label(base, part), *sum);
+        return sum;
+    }
+
+  private:
+    Poly constant(int id) { return terms_.variable(Terms::kConstant + static_cast<std::uint32_t>(id), {}); }
+    std::optional<Poly> sum_all(Base base, Poly p) { return sum(base, program_.parts[base], p); }
+
+    void validate() const {
+        if (program_.bases() > kMaxBases)
+            throw std::invalid_argument("it has " + std::to_string(program_.bases()) + " distinct dimensions, more than " +
+                                        std::to_string(kMaxBases));
+        const auto known = [&](Base base) { return base <= program_.bases(); };
+        for (std::size_t base = 1; base < program_.parts.size(); ++base)
+            if (!(program_.parts[base] & kInBlock) || program_.parts[base] > 7)
+                throw std::invalid_argument("dimension " + std::to_string(base) + " has no part in the block");
+        for (std::size_t place = 0; place < program_.inputs.size(); ++place)
+            for (int i = 0; i < kRank; ++i) {
+                const Base base = dim(program_.inputs[place].dims, i);
+                if (!known(base) || (base && find_dim(program_.inputs[place].dims, base) != i))
+                    throw std::invalid_argument("input " + std::to_string(place) + " has a dimension that is unknown or "
+                                                "stands twice");
+            }
+        for (const Function &function : program_.functions)
+            if (!known(function.base) || (function.fn == Fn::rms_norm) != (function.base != 0))
+                throw std::invalid_argument("a function has no dimension, or has one without need");
+        for (const auto &[from, to] : program_.aliases)
+            if (!from || !to || !known(from) || !known(to) || program_.parts[from] != program_.parts[to])
+                throw std::invalid_argument("an alias joins dimensions that are unknown or of different parts");
+    }
+
+    const Value &operand(int place) const {
+        if (place < 0 || static_cast<std::size_t>(place) >= values_.size())
+            refuse(values_.size(), "operand " + std::to_string(place) + " is not made before it");
+        return values_[static_cast<std::size_t>(place)];
+    }
+
+    Value evaluate(const Node &node) {
+        const std::size_t here = values_.size();
+        if (node.term == Term::input) {
+            if (node.a < 0 || static_cast<std::size_t>(node.a) >= program_.inputs.size()) refuse(here, "no such input");
+            return input(static_cast<std::size_t>(node.a));
+        }
+        const Value x = operand(node.a);
+        switch (node.term) {
+        case Term::apply: {
+            if (node.b < 0 || static_cast<std::size_t>(node.b) >= program_.functions.size()) refuse(here, "no such function");
+            const Function &function = program_.functions[static_cast<std::size_t>(node.b)];
+            const auto made = apply(function, x.poly);
+            if (!made) refuse(here, "it normalises over a dimension that its operand does not have");
+            return {*made, x.dims};
+        }
+        case Term::sum: {
+            const Base base = node.b >= 0 && node.b < kRank ? dim(x.dims, node.b) : Base{0};
+            const auto made = base ? sum_all(base, x.poly) : std::nullopt;
+            if (!made) refuse(here, "it sums a dimension that a term of its operand does not have");
+            return {*made, with_dim(x.dims, node.b, 0)};
+        }
+        case Term::permute: {
+            Dims dims = 0;
+            for (int i = 0; i < kRank; ++i) dims = with_dim(dims, i, dim(x.dims, node.b >> (2 * i) & 3));
+            return {x.poly, dims};
+        }
+        case Term::rename: return rename(node, x);
+        case Term::matmul: return matmul(x, operand(node.b));
+        default: return elementwise(node.term, x, operand(node.b));
+        }
+    }
+
+    Value elementwise(Term term, const Value &x, const Value &y) {
+        const Value made{term == Term::add   ? terms_.add(x.poly, y.poly)
+                         : term == Term::sub ? terms_.add(x.poly, terms_.negative(y.poly))
+                         : term == Term::mul ? terms_.mul(x.poly, y.poly)
+                                             : terms_.mul(x.poly, terms_.inverse(y.poly)),
+                         joined(x.dims, y.dims)};
+        return made;
+    }
+
+    Dims joined(Dims x, Dims y) const {
+        Dims dims = 0;
+        for (int i = 0; i < kRank; ++i) {
+            const Base a = dim(x, i), b = dim(y, i);
+            if (a && b && a != b) refuse(values_.size(), "its operands have different names for one dimension");
+            if ((a | b) && find_dim(dims, a | b) >= 0) refuse(values_.size(), "its operands have one name for two dimensions");
+            dims = with_dim(dims, i, a | b);
+        }
+        return dims;
+    }
+
+    Value matmul(const Value &x, const Value &y) {
+        const Base inner = dim(x.dims, 0);
+        if (!inner || dim(y.dims, 1) != inner) refuse(values_.size(), "its operands have different inner dimensions");
+        const Dims left = with_dim(x.dims, 0, 0), right = with_dim(y.dims, 1, 0);
+        const auto made = sum_all(inner, terms_.mul(x.poly, y.poly));
+        if (!made) refuse(values_.size(), "a term of its operands lacks the inner dimension");
+        return {*made, joined(left, right)};
+    }
+
+    Value rename(const Node &node, const Value &x) {
+        const Base from = static_cast<Base>(node.b >> 8), to = static_cast<Base>(node.b & 0xff);
+        const int at = from ? find_dim(x.dims, from) : -1;
+        if (at < 0 || !to || to > program_.bases() || find_dim(x.dims, to) >= 0 || program_.parts[from] != program_.parts[to])
+            refuse(values_.size(), "it renames a dimension that its operand lacks, or to one that it has");
+        Terms::Renaming names;
+        for (int part = 0; part < kParts; ++part)
+            if (program_.parts[from] >> part & 1) names.emplace_back(label(from, part), label(to, part));
+        return {terms_.rename(x.poly, names), with_dim(x.dims, at, to)};
+    }
+
+    const Program &program_;
+    Terms &terms_;
+    std::vector<Value> values_;
+};
+
+class Builder {
+  public:
+    Builder(const Program &program, const TableLimits &limits)
+        : program_(program), limits_(limits), terms_(limits.terms), evaluation_(program, terms_) {}
+
+    Table run() {
+        const auto start = std::chrono::steady_clock::now();
+        try {
+            build();
+        } catch (const Overflow &overflow) {
+            table_ = Table{};
+            table_.incomplete = overflow.what();
+        }
+        table_.terms = terms_.size();
+        table_.index();
+        table_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        return std::move(table_);
+    }
+
+  private:
+    void build() {
+        const std::vector<Value> values = evaluation_.run();
+        if (program_.outputs.empty()) throw std::invalid_argument("the program has no output");
+        std::vector<Poly> targets;
+        for (const int output : program_.outputs) {
+            if (output < 0 || static_cast<std::size_t>(output) >= values.size())
+                throw std::invalid_argument("output " + std::to_string(output) + " is no node");
+            targets.push_back(values[static_cast<std::size_t>(output)].poly);
+        }
+        for (const Input &input : program_.inputs) table_.rank = std::max(table_.rank, rank(input.dims));
+        for (const Value &value : values) table_.rank = std::max(table_.rank, rank(value.dims));
+
+        // What a matmul multiplies before it sums has one dimension more than a tensor; nothing has two.
+        for (const Poly p : sub_values(terms_, targets, limits_.classes, limits_.stopped))
+            if (in_block(free_of(p)) <= table_.rank + 1) classes_.push_back(p);
+        FlatMap<Class> by_value(classes_.size());
+        for (std::size_t i = 0; i < classes_.size(); ++i) {
+            bool fresh = false;
+            by_value.at(terms_.value(classes_[i]), fresh) = static_cast<Class>(i);
+            if (!fresh) throw Overflow("two values of the table have one fingerprint");
+            table_.free.push_back(free_of(classes_[i]));
+            if (limits_.show) table_.shown.push_back(terms_.show(classes_[i]));
+        }
+        by_value_ = &by_value;
+        binary();
+        unary();
+        std::ranges::sort(table_.rows);
+
+        for (std::size_t i = 0; i < program_.inputs.size(); ++i) table_.inputs.push_back(known(evaluation_.input(i).poly));
+        for (const Value &value : values) table_.nodes.push_back(known(value.poly));
+        for (const int output : program_.outputs) {
+            table_.outputs.push_back(table_.nodes[static_cast<std::size_t>(output)]);
+            table_.output_dims.push_back(values[static_cast<std::size_t>(output)].dims);
+            if (table_.outputs.back() == kNoClass) throw Overflow("an output has more dimensions than a tensor can have");
+        }
+    }
+
+    static int rank(Dims dims) {
+        int count = 0;
+        for (int i = 0; i < kRank; ++i) count += dim(dims, i) != 0;
+        return count;
+    }
+
+    Free free_of(Poly p) const {
+        Free free = 0;
+        for (const Label l : terms_.free_of(p))
+            free |= free_parts(static_cast<Base>(l / kParts + 1), 1u << (l % kParts));
+        return free;
+    }
+
+    static int in_block(Free free) { return __builtin_popcountll(free & kEachInBlock); }
+
+    Class known(Poly p) const {
+        const Class *found = by_value_->find(terms_.value(p));
+        return found && classes_[*found] == p ? *found : kNoClass;
+    }
+
+    void put(Rule rule, std::size_t a, std::size_t b, Poly result) {
+        if (const Class c = known(result); c != kNoClass)
+            table_.rows.push_back({rule, static_cast<Class>(a), static_cast<std::uint16_t>(b), c});
+    }
+
+    // Terms are only made where the values of their operands, joined in the field, are the value of a class.
+    void binary() {
+        const bool subtracts =
+            std::ranges::any_of(program_.nodes, [](const Node &node) { return node.term == Term::sub; });
+        std::vector<Poly> inverses;
+        std::vector<std::uint64_t> values, inverse_values, negative_values;
+        for (const Poly p : classes_) {
+            inverses.push_back(terms_.inverse(p));
+            values.push_back(terms_.value(p));
+            inverse_values.push_back(terms_.value(inverses.back()));
+            negative_values.push_back(terms_.value(terms_.negative(p)));
+        }
+        for (std::size_t i = 0; i < classes_.size(); ++i) {
+            if (limits_.stopped()) throw Overflow("the time for its table ran out");
+            for (std::size_t j = i; j < classes_.size(); ++j) {
+                if (by_value_->find(add61(values[i], values[j]))) put(Rule::add, i, j, terms_.add(classes_[i], classes_[j]));
+                if (by_value_->find(mul61(values[i], values[j]))) put(Rule::mul, i, j, terms_.mul(classes_[i], classes_[j]));
+            }
+            for (std::size_t j = 0; j < classes_.size(); ++j) {
+                if (by_value_->find(mul61(values[i], inverse_values[j])))
+                    put(Rule::div, i, j, terms_.mul(classes_[i], inverses[j]));
+                if (subtracts && by_value_->find(add61(values[i], negative_values[j])))
+                    put(Rule::sub, i, j, terms_.add(classes_[i], terms_.negative(classes_[j])));
+            }
+        }
+    }
+
+    void unary() {
+        for (std::size_t i = 0; i < classes_.size(); ++i) {
+            for (std::size_t f = 0; f < program_.functions.size(); ++f)
+                if (const auto made = evaluation_.apply(program_.functions[f], classes_[i])) put(Rule::apply, i, f, *made);
+            for (int b = 1; b <= program_.bases(); ++b) {
+                const Base base = static_cast<Base>(b);
+                const unsigned all = parts_of(table_.free[i], base);
+                for (unsigned parts = all; parts; parts = (parts - 1) & all)
+                    if (const auto made = evaluation_.sum(base, parts, classes_[i]))
+                        put(Rule::sum, i, static_cast<std::size_t>(8 * b) + parts, *made);
+            }
+        }
+    }
+
+    const Program &program_;
+    const TableLimits &limits_;
+    Terms terms_;
+    Evaluation evaluation_;
+    std::vector<Poly> classes_;
+    const FlatMap<Class> *by_value_ = nullptr;
+    Table table_;
+};
+
+} // namespace
+
+void Table::index() {
+    std::size_t slots = 16;
+    while (slots < rows.size() * 3) slots *= 2;
+    slots_.assign(slots, kNoSlot);
+    mask_ = slots - 1;
+    for (const Row &row : rows) {
+        const std::uint64_t key = probe_key(row.rule, row.a, row.b);
+        std::size_t i = mix(key) & mask_;
+        while (slots_[i] != kNoSlot) i = (i + 1) & mask_;
+        slots_[i] = key << 16 | row.result;
+    }
+}
+
+Table build_table(const Program &program, const TableLimits &limits) { return Builder(program, limits).run(); }
+
+} // namespace tilesmith

@@ -1,0 +1,86 @@
+// The frozen table of a target: every value that can occur on the way to it is a class, and (operator, class, class)
+// leads to the class of the result. What is not in the table can never become part of the target.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "program.hpp"
+#include "terms.hpp"
+
+namespace tilesmith {
+
+using Class = std::uint16_t;
+inline constexpr Class kNoClass = 0xffff;
+
+// Which parts of which bases a value varies over: kParts bits for each base.
+using Free = std::uint64_t;
+constexpr int free_shift(Base base) { return kParts * (base - 1); }
+constexpr unsigned parts_of(Free free, Base base) { return static_cast<unsigned>(free >> free_shift(base)) & 7u; }
+constexpr Free free_parts(Base base, unsigned parts) { return static_cast<Free>(parts) << free_shift(base); }
+inline constexpr Free kEachInBlock = 0111111111111111111111; // bit kInBlock of every base
+
+enum class Rule : std::uint8_t { add, sub, mul, div, apply, sum };
+
+struct Row {
+    Rule rule{};
+    Class a = 0;
+    std::uint16_t b = 0; // a class; of apply the function; of sum 8 · base + parts
+    Class result = 0;
+
+    auto operator<=>(const Row &) const = default;
+};
+
+struct Table {
+    std::vector<Row> rows; // sorted
+    std::vector<Free> free; // of each class
+    std::vector<std::string> shown; // of each class, where they were asked for
+    std::vector<Class> inputs; // of each input of the program; kNoClass where it is no part of the target
+    std::vector<Class> outputs;
+    std::vector<Dims> output_dims;
+    std::vector<Class> nodes; // of each node; kNoClass where its value is no sub-value
+    int rank = 0; // the most dimensions that a tensor of the program has
+    std::string incomplete; // why values are missing; empty where none are
+    double seconds = 0;
+    std::size_t terms = 0;
+
+    std::size_t classes() const { return free.size(); }
+
+    // One probe: the class of the result, or kNoClass.
+    Class probe(Rule rule, Class a, std::uint16_t b) const {
+        const std::uint64_t key = probe_key(rule, a, b);
+        for (std::size_t i = mix(key) & mask_;; i = (i + 1) & mask_) {
+            const std::uint64_t slot = slots_[i];
+            if (slot >> 16 == key) return static_cast<Class>(slot);
+            if (slot == kNoSlot) return kNoClass;
+        }
+    }
+
+    void index(); // after the rows are filled in
+
+  private:
+    static constexpr std::uint64_t kNoSlot = ~std::uint64_t{0};
+    static constexpr std::uint64_t probe_key(Rule rule, Class a, std::uint16_t b) {
+        // Commutative operands are stored with the smaller first.
+        const bool swap = (rule == Rule::add || rule == Rule::mul) && a > b;
+        const std::uint64_t first = swap ? b : a, second = swap ? a : b;
+        return static_cast<std::uint64_t>(rule) << 32 | first << 16 | second;
+    }
+
+    std::vector<std::uint64_t> slots_;
+    std::size_t mask_ = 0;
+};
+
+struct TableLimits {
+    std::size_t classes = 20'000;
+    std::size_t terms = 20'000'000;
+    bool show = false;
+    std::function<bool()> stopped = [] { return false; };
+};
+
+// Raises std::invalid_argument for a program that is no program: what and where is in the message. A program whose
+// values have no normal form within the limits gives a table that says so and has no rows.
+Table build_table(const Program &program, const TableLimits &limits);
+
+} // namespace tilesmith

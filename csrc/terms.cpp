@@ -1,0 +1,319 @@
+#include "terms.hpp"
+
+#include <algorithm>
+#include <iterator>
+
+namespace tilesmith {
+namespace {
+
+Label renamed(Label l, const Terms::Renaming &names) {
+    for (const auto &[from, to] : names)
+        if (from == l) return to;
+    return l;
+}
+
+bool touches(const Labels &labels, const Terms::Renaming &names) {
+    return std::ranges::any_of(names, [&](const auto &pair) { return contains(labels, pair.first); });
+}
+
+// One base's bound labels, and the names that they get in some order.
+struct Group {
+    Labels labels;
+    Labels names;
+};
+
+} // namespace
+
+Labels unite(const Labels &a, const Labels &b) {
+    Labels both;
+    both.reserve(a.size() + b.size());
+    std::ranges::set_union(a, b, std::back_inserter(both));
+    return both;
+}
+
+Labels without(const Labels &a, const Labels &b) {
+    Labels rest;
+    std::ranges::set_difference(a, b, std::back_inserter(rest));
+    return rest;
+}
+
+bool contains(const Labels &a, Label l) { return std::ranges::find(a, l) != a.end(); }
+
+Terms::Terms(std::size_t limit) : limit_(limit) { minus_one_ = variable(kMinusOne, {}); }
+
+void Terms::check() const {
+    if (size() > limit_) throw Overflow("the normal form grew past " + std::to_string(limit_) + " terms");
+}
+
+// Making terms -----------------------------------------------------------------------------------------------------
+
+Terms::Poly Terms::poly(std::vector<Mono> monos) {
+    std::ranges::sort(monos);
+    const Poly id = polys_.intern(monos);
+    if (id == poly_free_.size()) {
+        Labels free;
+        std::uint64_t value = 0;
+        for (const Mono m : monos) {
+            free = unite(free, mono_free_[m]);
+            value = add61(value, mono_value_[m]);
+        }
+        poly_free_.push_back(std::move(free));
+        poly_value_.push_back(value);
+        check();
+    }
+    return id;
+}
+
+Terms::Mono Terms::mono(std::vector<Comp> comps) {
+    std::ranges::sort(comps);
+    // The first comp that was ever made is minus one.
+    constexpr Comp minus_one = 0;
+    while (comps.size() > 1 && comps[0] == minus_one && comps[1] == minus_one) comps.erase(comps.begin(), comps.begin() + 2);
+    const Mono id = monos_.intern(comps);
+    if (id == mono_free_.size()) {
+        Labels free;
+        std::uint64_t value = 1;
+        for (const Comp c : comps) {
+            free = unite(free, comp_free_[c]);
+            value = mul61(value, mix(c) % kPrime61);
+        }
+        mono_free_.push_back(std::move(free));
+        mono_value_.push_back(value);
+    }
+    return id;
+}
+
+Terms::Comp Terms::comp(const Labels &bound, std::vector<Atom> atoms) {
+    Labels free;
+    for (const Atom a : atoms) free = unite(free, atom_free_[a]);
+    free = without(free, bound);
+
+    std::vector<Group> groups;
+    for (const Label l : bound) {
+        auto group = std::ranges::find_if(groups, [&](const Group &g) { return atomic(g.labels[0]) == atomic(l); });
+        if (group == groups.end()) group = groups.insert(groups.end(), Group{});
+        group->labels.push_back(l);
+    }
+    Labels names;
+    double orders = 1;
+    for (Group &group : groups) {
+        for (Label copy = 1; group.names.size() < group.labels.size(); ++copy)
+            if (const Label name = copy_of(group.labels[0], copy); !contains(free, name)) group.names.push_back(name);
+        for (std::size_t i = 2; i <= group.names.size(); ++i) orders *= static_cast<double>(i);
+        names.insert(names.end(), group.names.begin(), group.names.end());
+    }
+    if (orders > 1e5) throw Overflow("a sum binds too many copies of one dimension");
+    std::ranges::sort(names);
+
+    std::vector<Atom> best;
+    std::vector<Group> order = groups;
+    for (bool more = true; more;) {
+        Renaming renaming;
+        for (const Group &group : order)
+            for (std::size_t i = 0; i < group.labels.size(); ++i)
+                if (group.labels[i] != group.names[i]) renaming.emplace_back(group.labels[i], group.names[i]);
+        std::ranges::sort(renaming);
+        std::vector<Atom> made = atoms;
+        if (!renaming.empty())
+            for (Atom &a : made) a = rename_atom(a, renaming);
+        std::ranges::sort(made);
+        if (best.empty() || made < best) best = std::move(made);
+        more = false;
+        for (Group &group : order)
+            if ((more = std::ranges::next_permutation(group.names).found)) break;
+    }
+
+    std::vector<std::uint32_t> row;
+    row.reserve(1 + names.size() + best.size());
+    row.push_back(static_cast<std::uint32_t>(names.size()));
+    row.insert(row.end(), names.begin(), names.end());
+    row.insert(row.end(), best.begin(), best.end());
+    const Comp id = comps_.intern(row);
+    if (id == comp_free_.size()) comp_free_.push_back(std::move(free));
+    return id;
+}
+
+Terms::Poly Terms::variable(std::uint32_t name, std::span<const Label> labels) {
+    std::vector<std::uint32_t> row{kVariable, name};
+    row.insert(row.end(), labels.begin(), labels.end());
+    const Atom id = atoms_.intern(row);
+    if (id == atom_free_.size()) {
+        Labels free(labels.begin(), labels.end());
+        std::ranges::sort(free);
+        atom_free_.push_back(std::move(free));
+    }
+    return poly({mono({comp({}, {id})})});
+}
+
+Terms::Comp Terms::function(std::uint32_t kind, Poly argument) {
+    const std::uint32_t row[] = {kind, argument};
+    const Atom id = atoms_.intern(row);
+    if (id == atom_free_.size()) atom_free_.push_back(poly_free_[argument]);
+    return comp({}, {id});
+}
+
+// The operators ----------------------------------------------------------------------------------------------------
+
+Terms::Poly Terms::add(Poly p, Poly q) {
+    std::vector<Mono> both(monos(p).begin(), monos(p).end());
+    both.insert(both.end(), monos(q).begin(), monos(q).end());
+    return poly(std::move(both));
+}
+
+Terms::Poly Terms::mul(Poly p, Poly q) {
+    std::vector<Mono> products;
+    products.reserve(monos(p).size() * monos(q).size());
+    for (const Mono a : monos(p))
+        for (const Mono b : monos(q)) {
+            std::vector<Comp> factors(comps(a).begin(), comps(a).end());
+            factors.insert(factors.end(), comps(b).begin(), comps(b).end());
+            products.push_back(mono(std::move(factors)));
+        }
+    return poly(std::move(products));
+}
+
+Terms::Poly Terms::multiplicative(Kind kind, Poly p) {
+    if (monos(p).size() != 1) return poly({mono({function(kind, p)})});
+    std::vector<Comp> factors;
+    for (const Comp c : comps(monos(p)[0])) factors.push_back(function(kind, poly({mono({c})})));
+    return poly({mono(std::move(factors))});
+}
+
+Terms::Poly Terms::square(Poly p) { return monos(p).size() == 1 ? mul(p, p) : opaque(kSquare, p); }
+
+Terms::Poly Terms::exp(Poly p) {
+    std::vector<Comp> factors;
+    for (const Mono m : monos(p)) factors.push_back(function(kExp, poly({m})));
+    return poly({mono(std::move(factors))});
+}
+
+Terms::Poly Terms::opaque(std::uint32_t kind, Poly p) { return poly({mono({function(kind, p)})}); }
+
+void Terms::apart(Comp c, Labels &bound_labels, std::vector<Atom> &factors) {
+    Renaming names;
+    for (const Label l : bound(c)) {
+        names.emplace_back(l, temporary(l));
+        bound_labels.push_back(names.back().second);
+    }
+    for (const Atom a : atoms(c)) factors.push_back(rename_atom(a, names));
+}
+
+std::optional<Terms::Poly> Terms::sum(Label l, Poly p) {
+    std::vector<Mono> sums;
+    for (const Mono m : monos(p)) {
+        std::vector<Comp> factors;
+        Labels bound_labels{l};
+        std::vector<Atom> inside;
+        const Label mark = temporaries_;
+        for (const Comp c : comps(m)) {
+            if (contains(comp_free_[c], l)) apart(c, bound_labels, inside);
+            else factors.push_back(c);
+        }
+        if (inside.empty()) return std::nullopt;
+        std::ranges::sort(bound_labels);
+        factors.push_back(comp(bound_labels, std::move(inside)));
+        temporaries_ = mark;
+        sums.push_back(mono(std::move(factors)));
+    }
+    return poly(std::move(sums));
+}
+
+// Renaming ---------------------------------------------------------------------------------------------------------
+
+Terms::Atom Terms::rename_atom(Atom a, const Renaming &names) {
+    if (!touches(atom_free_[a], names)) return a;
+    const auto old = atoms_[a];
+    if (old[0] != kVariable) {
+        const std::uint32_t row[] = {old[0], rename(old[1], names)};
+        const Atom id = atoms_.intern(row);
+        if (id == atom_free_.size()) atom_free_.push_back(poly_free_[row[1]]);
+        return id;
+    }
+    std::vector<std::uint32_t> row(old.begin(), old.end());
+    for (std::size_t i = 2; i < row.size(); ++i) row[i] = renamed(row[i], names);
+    const Atom id = atoms_.intern(row);
+    if (id == atom_free_.size()) {
+        Labels free(row.begin() + 2, row.end());
+        std::ranges::sort(free);
+        atom_free_.push_back(std::move(free));
+    }
+    return id;
+}
+
+Terms::Comp Terms::rename_comp(Comp c, const Renaming &names) {
+    Renaming here;
+    std::vector<std::uint32_t> key{c};
+    for (const auto &pair : names) {
+        if (!contains(comp_free_[c], pair.first)) continue;
+        here.push_back(pair);
+        key.push_back(pair.first);
+        key.push_back(pair.second);
+    }
+    if (here.empty()) return c;
+    const Rows::Id place = renamings_.intern(key);
+    if (place < renamed_.size() && renamed_[place] != ~Comp{0}) return renamed_[place];
+    const Label mark = temporaries_;
+    Labels bound_labels;
+    std::vector<Atom> factors;
+    apart(c, bound_labels, factors);
+    for (Atom &a : factors) a = rename_atom(a, here);
+    std::ranges::sort(bound_labels);
+    const Comp made = comp(bound_labels, std::move(factors));
+    temporaries_ = mark;
+    if (renamed_.size() < renamings_.size()) renamed_.resize(renamings_.size(), ~Comp{0});
+    return renamed_[place] = made;
+}
+
+Terms::Poly Terms::rename(Poly p, const Renaming &names) {
+    if (!touches(poly_free_[p], names)) return p;
+    std::vector<Mono> made;
+    for (const Mono m : monos(p)) {
+        std::vector<Comp> factors;
+        for (const Comp c : comps(m)) factors.push_back(rename_comp(c, names));
+        made.push_back(mono(std::move(factors)));
+    }
+    return poly(std::move(made));
+}
+
+// For people -------------------------------------------------------------------------------------------------------
+
+std::string Terms::show(Poly p) const {
+    static const char *const names[] = {"", "1/", "sqrt", "exp", "square"};
+    const auto show_label = [](Label l) {
+        std::string text = std::to_string(atomic(l) / kParts + 1);
+        text += "ilg"[atomic(l) % kParts];
+        return text.append(l >> kCopyShift, '\'');
+    };
+    std::string text;
+    for (const Mono m : monos(p)) {
+        if (!text.empty()) text += " + ";
+        bool first = true;
+        for (const Comp c : comps(m)) {
+            text += first ? "" : "·";
+            first = false;
+            if (!bound(c).empty()) {
+                text += "Σ[";
+                for (const Label l : bound(c)) text += show_label(l) + ' ';
+                text.back() = ']';
+            }
+            text += bound(c).empty() ? "" : "(";
+            for (std::size_t i = 0; i < atoms(c).size(); ++i) {
+                const Atom a = atoms(c)[i];
+                text += i ? "·" : "";
+                if (kind(a) == kVariable) {
+                    const bool constant = atoms_[a][1] >= kConstant;
+                    text += constant ? 'c' : 'v';
+                    text += std::to_string(constant ? atoms_[a][1] - kConstant : atoms_[a][1]);
+                } else {
+                    if (kind(a) < kOpaque) text += names[kind(a)];
+                    else text.append("f").append(std::to_string(kind(a) - kOpaque));
+                    text.append("(").append(show(argument(a))).append(")");
+                }
+            }
+            text += bound(c).empty() ? "" : ")";
+        }
+    }
+    return text;
+}
+
+} // namespace tilesmith
