@@ -180,7 +180,7 @@ _FIXED = frozenset(
         "Block Size", "Grid Size", "Device", "CC", "Section Name", "Invocations",
     )
 )  # fmt: skip
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _PREFIX = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 _TIMES = {"n": 1.0, "u": 1e3, "m": 1e6, "": 1e9}
 _TIME_UNIT = re.compile(r"([num]?)(?:s|sec|second|seconds)")
@@ -263,7 +263,7 @@ def _row(cells: dict[str, str], values: dict[str, float]) -> Row:
 def _value(cell: str, unit: str) -> float | None:
     """In base units. None for "nan", "n/a" and what is no number."""
     text = cell.partition(" (")[0].strip()
-    if not any(character.isdigit() for character in text) or not _NUMBER.fullmatch(text):
+    if not _NUMBER.fullmatch(text):
         return None
     value = float(text.replace(",", "")) * _scale(unit)
     return value if math.isfinite(value) else None

@@ -114,6 +114,8 @@ def profiled(job: Mapping[str, Any]) -> int:
     torch.cuda.init()
     tunings = count_tunings()
     call = load(job, "cuda")
+    # What making the inputs took and gave back would be saved before every replay, too.
+    torch.cuda.empty_cache()
     with torch.no_grad():
         calls = warm(call, tunings)
         torch.cuda.synchronize()

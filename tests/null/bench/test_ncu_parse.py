@@ -89,7 +89,26 @@ def test_no_table_means_that_nothing_was_profiled() -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["", "nan", "NaN", "-nan", "inf", "n/a", "N/A", "(!) n/a", "(!) nan", "no data", "all", "1,5", "."]
+    "cell",
+    [
+        "",
+        "nan",
+        "NaN",
+        "-nan",
+        "inf",
+        "n/a",
+        "N/A",
+        "(!) n/a",
+        "(!) nan",
+        "no data",
+        "all",
+        "1,5",
+        ".",
+        "e5",
+        "-",
+        "²",
+        "1 2",
+    ],
 )
 def test_what_is_no_number_is_absent(cell: str) -> None:
     assert one("", cell) is None

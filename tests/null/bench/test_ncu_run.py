@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import textwrap
 import time
@@ -227,6 +228,37 @@ def test_a_deadline_ends_every_descendant(stand_in: StandIn) -> None:
     assert len(pids) == 3
     assert all(ended(pid) for pid in pids)
     assert list(stand_in.scratch.iterdir()) == []
+
+
+CONTROLLER = """
+import sys
+from pathlib import Path
+from tilesmith.bench import counters
+from tilesmith.bench.gpus import Device
+from tilesmith.core.gpu import target
+from tilesmith.core.problem import Problem
+device = Device(0, "GPU-of-another-test", "NVIDIA H200", 1 << 30, "580", 90, target("h200"))
+counters.profile(device, Problem("p", "problem source"), "candidate source", sys.argv[1])
+"""
+
+
+def test_a_killed_controller_takes_all_with_it(stand_in: StandIn) -> None:
+    stand_in.does(
+        """
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        notes.with_suffix(".new").write_text(f"{os.getpid()} {child.pid}")
+        notes.with_suffix(".new").rename(notes)
+        time.sleep(600)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", CONTROLLER, str(stand_in.scratch)]) as controller:
+        deadline = time.monotonic() + 60
+        while not stand_in.notes.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        controller.kill()
+    pids = [int(pid) for pid in stand_in.notes.read_text().split()]
+    assert len(pids) == 2
+    assert all(ended(pid) for pid in pids)
 
 
 def test_what_a_profile_leaves_running_ends_with_it(stand_in: StandIn) -> None:
