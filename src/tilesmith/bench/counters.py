@@ -57,8 +57,12 @@ _FORBIDDEN = (
 _LASTING = (
     (r"ERR_NVGPUCTRPERM|does not have permission", _FORBIDDEN),
     (
-        r"driver is not compatible|not supported on this (?:device|driver)",
+        r"driver is not compatible",
         "ncu does not suit the NVIDIA driver; install the Nsight Compute of the driver's CUDA version",
+    ),
+    (
+        r"Profiling is not supported on",
+        "this ncu cannot profile this GPU; install a newer Nsight Compute, or go on with estimates",
     ),
     (
         r"LibraryNotLoaded|Failed to initialize the profiler",

@@ -138,9 +138,10 @@ CUT = f"report(calls=3)\nsys.stdout.write(Path({str(RECORDED)!r}).read_text()[:1
     [
         (FORBIDDEN, "for administrators"),
         (INCOMPATIBLE, "does not suit the NVIDIA driver"),
+        ('error("Profiling is not supported on device 0.")', "cannot profile this GPU"),
         ('error("Failed to initialize the profiler: LibraryNotLoaded")', "cannot load the driver's profiling library"),
     ],
-    ids=["forbidden", "incompatible", "no library"],
+    ids=["forbidden", "incompatible", "no such GPU", "no library"],
 )
 def test_what_no_candidate_can_change(stand_in: StandIn, body: str, words: str) -> None:
     stand_in.does(body)
