@@ -19,7 +19,7 @@ from tilesmith.propose.chat import tokens
 from tilesmith.propose.chat.book import Price
 from tilesmith.propose.chat.lane import Lane
 from tilesmith.propose.chat.seam import Call
-from tilesmith.propose.chat.words import scrubbed, sentence
+from tilesmith.propose.chat.words import NONE, REAL_SECRET, Secrets, sentence
 
 MARK = "TILESMITH_CALL"
 """An environment variable that tells the processes of one call, wherever they hide."""
@@ -46,7 +46,7 @@ class CommandChat:
 
     def __init__(
         self, name: str, argv: tuple[str, ...], environ: Mapping[str, str], lane: Lane, price: Price | None,
-        secrets: frozenset[str] = frozenset(),
+        secrets: Secrets = NONE,
     ) -> None:  # fmt: skip
         self.name = name
         self._argv = argv
@@ -74,12 +74,12 @@ class CommandChat:
         return Reply(
             call.key,
             self.name,
-            scrubbed(text, self._secrets),
+            self._secrets.scrubbed(text, REAL_SECRET),
             usage,
             usd,
             0.0 if began_s is None else time.monotonic() - began_s,
             int(started),
-            None if fault is None else sentence(scrubbed(fault, self._secrets)),
+            None if fault is None else sentence(self._secrets.scrubbed(fault)),
         )
 
     async def _run(self, question: str) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ from tilesmith.propose.chat.book import Price
 from tilesmith.propose.chat.lane import Lane
 from tilesmith.propose.chat.seam import Call
 from tilesmith.propose.chat.wire import End, Fault, Wire
-from tilesmith.propose.chat.words import scrubbed, sentence
+from tilesmith.propose.chat.words import NONE, REAL_SECRET, Secrets, sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class HostedChat:
         lane: Lane,
         price: Price | None,
         retry: Retry,
-        secrets: frozenset[str] = frozenset(),
+        secrets: Secrets = NONE,
         draws: random.Random | None = None,
     ) -> None:
         self.name = name
@@ -148,12 +148,12 @@ class HostedChat:
         return Reply(
             call.key,
             self.name,
-            scrubbed("".join(record.parts), self._secrets),
+            self._secrets.scrubbed("".join(record.parts), REAL_SECRET),
             usage,
             usd,
             0.0 if record.began_s is None else time.monotonic() - record.began_s,
             record.attempts,
-            None if fault is None else sentence(scrubbed(fault, self._secrets)),
+            None if fault is None else sentence(self._secrets.scrubbed(fault)),
         )
 
     async def close(self) -> None:

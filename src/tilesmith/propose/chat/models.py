@@ -18,7 +18,7 @@ from tilesmith.propose.chat.lane import Lane
 from tilesmith.propose.chat.recorded import RecordedChat, read_replies
 from tilesmith.propose.chat.seam import Call, Chat
 from tilesmith.propose.chat.wire import Wire
-from tilesmith.propose.chat.words import meant, scrubbed, sentence
+from tilesmith.propose.chat.words import Secrets, meant, sentence
 
 Say = Callable[[str], None]
 
@@ -71,7 +71,7 @@ class Model:
 class Models:
     """The models of a run, by name. Belongs to the event loop in which the first of them is asked."""
 
-    def __init__(self, models: Sequence[Model], wires: Mapping[str, Wire], book: ModelBook, secrets: frozenset[str]):
+    def __init__(self, models: Sequence[Model], wires: Mapping[str, Wire], book: ModelBook, secrets: Secrets):
         self._models = {model.name: model for model in models}
         self._wires = dict(wires)
         self._book = book
@@ -108,7 +108,7 @@ class Models:
         hosted = [model.name for model in self if model.name.partition(":")[0] in self._wires]
         for fault in await asyncio.gather(*(self._lack(name, seconds) for name in hosted)):
             if fault is not None:
-                raise OptionError(scrubbed(fault, self._secrets))
+                raise OptionError(self._secrets.scrubbed(fault))
 
     async def _lack(self, name: str, seconds: float) -> str | None:
         provider_name, _, model = name.partition(":")
@@ -157,7 +157,7 @@ def open_models(
     # Every name is judged before anything is built.
     named = [_named(name, names, book) for name in names]
     keys = {provider.name: _key(name, provider, environ) for name, provider in zip(names, named, strict=True)}
-    secrets = frozenset(value for variable in book.key_variables if (value := environ.get(variable, "").strip()))
+    secrets = Secrets(value for variable in book.key_variables if (value := environ.get(variable, "").strip()))
     for name, provider in zip(names, named, strict=True):
         lane = lanes.setdefault(provider.name, Lane(provider.concurrent, provider.tokens_per_minute))
         price = book.price(name)
