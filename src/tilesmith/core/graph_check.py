@@ -74,27 +74,33 @@ def apply(op: Op, made: Sequence[Tensor | None]) -> Tensor:
 
 def block(kernel: Kernel, sources: Sequence[Tensor | None]) -> Block:
     """The tiles, phases and results of a kernel, given every value of the graph before it. Raises `Misfit`."""
-    if any(extent < 1 for extent in (*kernel.grid, kernel.loop)):
-        raise Misfit("its grid or its loop has an extent below 1")
+    made, phases = tiles(kernel, sources)
     if not kernel.stores:
         raise Misfit("it stores nothing")
-    tiles: list[Tensor] = []
+    bare = Block(made, phases, ())
+    return replace(bare, stored=tuple(_store(kernel, place, store, bare) for place, store in enumerate(kernel.stores)))
+
+
+def tiles(kernel: Kernel, sources: Sequence[Tensor | None]) -> tuple[tuple[Tensor, ...], tuple[Phase, ...]]:
+    """What a kernel loads and computes, and when, whatever it stores. Raises `Misfit`."""
+    if any(extent < 1 for extent in (*kernel.grid, kernel.loop)):
+        raise Misfit("its grid or its loop has an extent below 1")
+    made: list[Tensor] = []
     phases: list[Phase] = []
     for place, load in enumerate(kernel.loads):
         source = sources[load.source]
         assert source is not None, "the caller leaves out kernels whose sources are unknown"
         tile, phase = _load(kernel, place, load, source)
-        tiles.append(tile)
+        made.append(tile)
         phases.append(phase)
     for place, step in enumerate(kernel.body, len(kernel.loads)):
         try:
-            tile, phase = _step(kernel, step, tiles, phases)
+            tile, phase = _step(kernel, step, made, phases)
         except Misfit as misfit:
             raise Misfit(f"value {place} ({label(step)}): {misfit}") from None
-        tiles.append(tile)
+        made.append(tile)
         phases.append(phase)
-    made = Block(tuple(tiles), tuple(phases), ())
-    return replace(made, stored=tuple(_store(kernel, place, store, made) for place, store in enumerate(kernel.stores)))
+    return tuple(made), tuple(phases)
 
 
 def label(node: Step | Kernel) -> str:

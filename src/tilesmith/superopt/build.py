@@ -1,11 +1,18 @@
-"""Write kernel graphs by hand, without torch.
+"""Write µGraphs by hand, without torch.
 
     b = Program()
     x, w = b.input("X", (8, 4096)), b.input("W", (4096, 4096))
     b.output(b.rms_norm(x) @ w)
     graph = b.graph()
 
-Expressions broadcast as in PyTorch, and so do their methods' defaults: negative axes count from the end.
+The same as one graph-defined kernel of 64 blocks, each of which loops over the columns of X in 32 parts:
+
+    k = b.kernel((64,), loop=32)
+    tile, weights = k.load(x, (None,), 1), k.load(w, (1,), 0)
+    product, squares = k.accumulate(tile @ weights), k.accumulate(k.square(tile), 1)
+    (y,) = k.store((product / k.sqrt(squares / 4096 + 1e-5), (1,)))
+
+Expressions broadcast as in PyTorch; negative axes count from the end.
 """
 
 from __future__ import annotations
@@ -15,8 +22,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tilesmith.core.errors import OptionError
-from tilesmith.core.graph import Dims, Graph, Node, Op, Tensor, Window
-from tilesmith.core.graph_check import apply, tensors
+from tilesmith.core.graph import Accumulate, Dims, Gathering, Graph, Kernel, Load, Node, Op, Step, Store, Tensor, Window
+from tilesmith.core.graph_check import apply, block, tensors, tiles
 from tilesmith.core.operators import Misfit
 from tilesmith.core.problem import Dtype
 
@@ -35,7 +42,7 @@ def exact(number: Number) -> Fraction:
 class Expression:
     """A value of a program that is being written. Two are the same only if they are one."""
 
-    program: Program
+    program: Writer
     value: int
 
     @property
@@ -76,34 +83,14 @@ class Expression:
         return self.program.apply("pow", self, values=(exponent,))
 
 
-class Program:
-    """Collects inputs, operators and outputs, in the order in which they are written. Misuse raises `OptionError`."""
+class Writer:
+    """Operators, written one after another. Misuse raises `OptionError`."""
 
     def __init__(self) -> None:
-        self._inputs: list[Tensor] = []
-        self._nodes: list[Node] = []
         self._known: list[Tensor] = []
-        self._outputs: list[int] = []
 
-    def input(self, name: str, dims: Sequence[int], dtype: Dtype = "fp16") -> Expression:
-        """A named tensor. All inputs come before the first operator."""
-        if self._nodes:
-            raise OptionError(f"Input {name!r} comes after an operator; name all inputs first.")
-        self._inputs.append(Tensor(tuple(dims), dtype, name))
-        self._known.append(self._inputs[-1])
-        return Expression(self, len(self._known) - 1)
-
-    def output(self, *expressions: Expression) -> None:
-        self._outputs += [self._owned(expression) for expression in expressions]
-
-    def graph(self) -> Graph:
-        """What was written, checked."""
-        graph = Graph(tuple(self._inputs), tuple(self._nodes), tuple(self._outputs))
-        tensors(graph)
-        return graph
-
-    def tensor(self, expression: Expression) -> Tensor:
-        return self._known[self._owned(expression)]
+    def _append(self, op: Op) -> None:
+        raise NotImplementedError
 
     def apply(
         self,
@@ -124,7 +111,7 @@ class Program:
             made = apply(op, self._known)
         except Misfit as misfit:
             raise OptionError(f"{operator} cannot be applied: {misfit}.") from None
-        self._nodes.append(op)
+        self._append(op)
         self._known.append(made)
         return Expression(self, len(self._known) - 1)
 
@@ -132,6 +119,9 @@ class Program:
         if expression.program is not self:
             raise OptionError("An expression of one program is used in another; write it again there.")
         return expression.value
+
+    def tensor(self, expression: Expression) -> Tensor:
+        return self._known[self._owned(expression)]
 
     def constant(self, number: Number) -> Expression:
         return self.apply("constant", values=(number,))
@@ -225,3 +215,94 @@ class Program:
 
     def concat(self, *parts: Expression, axis: int) -> Expression:
         return self.apply("concat", *parts, axes=(axis,))
+
+
+class Program(Writer):
+    """A graph: inputs, then operators and kernels in the order in which they are written, and outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inputs: list[Tensor] = []
+        self._nodes: list[Node] = []
+        self._outputs: list[int] = []
+
+    def input(self, name: str, dims: Sequence[int], dtype: Dtype = "fp16") -> Expression:
+        """A named tensor. All inputs come before the first operator."""
+        if self._nodes:
+            raise OptionError(f"Input {name!r} comes after an operator; name all inputs first.")
+        self._inputs.append(Tensor(tuple(dims), dtype, name))
+        self._known.append(self._inputs[-1])
+        return Expression(self, len(self._known) - 1)
+
+    def kernel(self, grid: Sequence[int] = (), loop: int = 1) -> Block:
+        """A graph-defined kernel, which is part of the program once it stores something."""
+        return Block(self, tuple(grid), loop)
+
+    def output(self, *expressions: Expression) -> None:
+        self._outputs += [self._owned(expression) for expression in expressions]
+
+    def graph(self) -> Graph:
+        """What was written, checked."""
+        graph = Graph(tuple(self._inputs), tuple(self._nodes), tuple(self._outputs))
+        tensors(graph)
+        return graph
+
+    def _append(self, op: Op) -> None:
+        self._nodes.append(op)
+
+    def _add(self, kernel: Kernel) -> list[Expression]:
+        try:
+            made = block(kernel, self._known).stored
+        except Misfit as misfit:
+            raise OptionError(f"The kernel is malformed: {misfit}.") from None
+        self._nodes.append(kernel)
+        self._known += made
+        return [Expression(self, len(self._known) - len(made) + place) for place in range(len(made))]
+
+
+class Block(Writer):
+    """The inside of a kernel: loads, then operators and accumulators, then one `store` of all that it makes."""
+
+    def __init__(self, program: Program, grid: Dims, loop: int) -> None:
+        super().__init__()
+        self._program = program
+        self._grid, self._loop = grid, loop
+        self._loads: list[Load] = []
+        self._body: list[Step] = []
+
+    def load(self, source: Expression, imap: Sequence[int | None] = (), fmap: int | None = None) -> Expression:
+        """A tile of a value of the program. All loads come before the first operator."""
+        if self._body:
+            raise OptionError("A load comes after an operator; load everything first.")
+        self._loads.append(Load(self._program._owned(source), tuple(imap), fmap))
+        return self._measured()
+
+    def accumulate(self, x: Expression, *axes: int, how: Gathering = "sum") -> Expression:
+        """Gathered over the loop, and over axes."""
+        rank = len(x.dims)
+        made = Accumulate(how, (self._owned(x),), tuple(axis + rank if axis < 0 else axis for axis in axes))
+        self._body.append(made)
+        return self._measured()
+
+    def rescale(self, scores: Expression, values: Expression | None = None) -> Expression:
+        """The sum of online softmax: of exp(S - max S), or of that times values."""
+        operands = (scores,) if values is None else (scores, values)
+        self._body.append(Accumulate("rescale", tuple(map(self._owned, operands))))
+        return self._measured()
+
+    def store(self, *stores: tuple[Expression, Sequence[int | None]]) -> list[Expression]:
+        """End the kernel: each value with its omap becomes a value of the program."""
+        made = tuple(Store(self._owned(value), tuple(omap)) for value, omap in stores)
+        return self._program._add(Kernel(self._grid, self._loop, tuple(self._loads), tuple(self._body), made))
+
+    def _append(self, op: Op) -> None:
+        self._body.append(op)
+
+    def _measured(self) -> Expression:
+        """The value that was written last. Its extents are those of a kernel that stores nothing yet."""
+        kernel = Kernel(self._grid, self._loop, tuple(self._loads), tuple(self._body), ())
+        try:
+            self._known = list(tiles(kernel, self._program._known)[0])
+        except Misfit as misfit:
+            raise OptionError(f"The kernel is malformed: {misfit}.") from None
+        return Expression(self, len(self._known) - 1)

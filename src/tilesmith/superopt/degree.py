@@ -1,0 +1,167 @@
+"""How probable it is that one round over the fields overlooks a difference: degrees of what graphs compute.
+
+An algebra like the others: a value is the degrees of a fraction of polynomials over each of the two fields, a name for
+each denominator so that fractions of one denominator are added without multiplying it, and the roots that it stands
+on. Exponentials and random functions count as variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from tilesmith.core.graph import Graph, Op
+from tilesmith.superopt.evaluate import Array, Planes, run
+
+_NUM, _DEN, _NAME, _NUM_Q, _DEN_Q, _NAME_Q, _ROOTS = range(7)
+_FIELDS = ((_NUM, _DEN, _NAME), (_NUM_Q, _DEN_Q, _NAME_Q))
+_BITS = 64
+
+
+class Degrees:
+    """Planes: numerator, denominator and its name mod p, the same mod q, and a bit for every radicand.
+
+    A name is a random number for each divisor, and the sum of them for a product: equal names are equal denominators.
+    """
+
+    def __init__(self, radicands: Sequence[Array] = ()) -> None:
+        self.radicands = list(radicands)
+        """For every root that will be taken, in order, the numbers of the radicands."""
+        self.applied = 0
+        """Elements that a random function, or a comparison, was applied to."""
+        self.argument = 0.0
+        """The largest degree of such an element, numerator and denominator together."""
+        self.exponents = 0
+        self.exponent = 0.0
+        self.names = np.random.default_rng(0)
+
+    def constant(self, number: Fraction) -> Planes:
+        del number
+        return _variables((1,), 0)
+
+    def variables(self, dims: tuple[int, ...]) -> Planes:
+        """An input."""
+        return _variables((1, *dims), 1)
+
+    def unary(self, op: Op, x: Planes) -> Planes:
+        match op.operator:
+            case "cast":
+                return x
+            case "square":
+                return self.binary("mul", x, x)
+            case "sqrt":
+                return self._root(x)
+            case "rsqrt":
+                return self._inverse(self._root(x))
+            case "exp":
+                self.exponents += x[0].size
+                self.exponent = max(self.exponent, float(np.max(x[_NUM_Q] + x[_DEN_Q])))
+                return _variables(x[0].shape, 1)
+            case "silu":
+                return self.binary("mul", x, self._applied(x))
+            case "pow" if op.values[0].denominator <= 2 and abs(op.values[0]) <= _BITS:
+                base = x if op.values[0].denominator == 1 else self._root(x)
+                times = np.uint64(abs(op.values[0].numerator))
+                made = (*(plane * times for plane in base[:_ROOTS]), base[_ROOTS])
+                return self._inverse(made) if op.values[0] < 0 else made
+            case "relu" | "clamp":
+                self._applied(x)
+                return x
+            case _:
+                return self._applied(x)
+
+    def binary(self, operator: str, x: Planes, y: Planes) -> Planes:
+        if operator == "div":
+            return self.binary("mul", x, self._inverse(y))
+        if operator in ("max", "min"):
+            self._applied(x)
+            self._applied(y)
+        made: list[Array] = []
+        for num, den, name in _FIELDS:
+            a, b, c, d = x[num], x[den], y[num], y[den]
+            if operator == "mul":
+                made += [a + c, b + d, x[name] + y[name]]
+                continue
+            # The sum of fractions, or one of two: over the one denominator, or the product of both.
+            one = x[name] == y[name]
+            over = np.where(one, np.maximum(a, c), np.maximum(a + d, c + b))
+            made += [over, np.where(one, b, b + d), np.where(one, x[name], x[name] + y[name])]
+        return (*made, x[_ROOTS] | y[_ROOTS])
+
+    def matmul(self, x: Planes, y: Planes) -> Planes:
+        total = self.binary("mul", _column(x, 0), _row(y, 0))
+        for k in range(1, x[0].shape[-1]):
+            total = self.binary("add", total, self.binary("mul", _column(x, k), _row(y, k)))
+        return total
+
+    def reduce(self, operator: str, x: Planes, axes: tuple[int, ...]) -> Planes:
+        if operator != "sum":
+            self._applied(x)
+        made: list[Array] = []
+        for num, den, name in _FIELDS:
+            first = np.min(x[name], axes, keepdims=True)
+            one = first == np.max(x[name], axes, keepdims=True)
+            below = np.where(one, np.max(x[den], axes, keepdims=True), np.sum(x[den], axes, keepdims=True))
+            above = np.max(x[num] - x[den], axes, keepdims=True) + below
+            made += [above, below, np.where(one, first, np.sum(x[name], axes, keepdims=True))]
+        return (*made, np.bitwise_or.reduce(x[_ROOTS], axes, keepdims=True))
+
+    def _applied(self, x: Planes) -> Planes:
+        self.applied += x[0].size
+        self.argument = max(self.argument, float(np.max(x[_NUM] + x[_DEN])))
+        return (*_variables(x[0].shape, 1)[:_ROOTS], x[_ROOTS])
+
+    def _inverse(self, x: Planes) -> Planes:
+        made: list[Array] = []
+        for num, den, _ in _FIELDS:
+            made += [x[den], x[num], self.names.integers(1, 1 << 64, x[num].shape, dtype=np.uint64, endpoint=False)]
+        return (*made, x[_ROOTS])
+
+    def _root(self, x: Planes) -> Planes:
+        made: list[Array] = []
+        for num, den, _ in _FIELDS:
+            named = self.names.integers(1, 1 << 63, x[num].shape, dtype=np.uint64)
+            made += [x[num] / 2, x[den] / 2, np.where(x[den] > 0, named, np.uint64(0))]
+        bits = np.uint64(1) << (self.radicands.pop(0).astype(np.uint64) % np.uint64(_BITS))
+        return (*made, x[_ROOTS] | bits)
+
+
+def miss(
+    candidate: Graph, reference: Graph, order: Sequence[int], radicands: tuple[Sequence[Array], Sequence[Array]], q: int
+) -> float:
+    """The probability, at most, that a round takes two different graphs for equal, but for the signs of roots.
+
+    `order` says which output of the candidate answers each of the reference; `radicands` numbers what each takes roots
+    of; q is the smaller prime.
+    """
+    if any(np.max(numbers, initial=0) >= _BITS for row in radicands for numbers in row):
+        return 1.0
+    algebras = Degrees(radicands[0]), Degrees(radicands[1])
+    found, expected = (
+        run(graph, [algebra.variables(tensor.dims) for tensor in graph.inputs], algebra)
+        for graph, algebra in zip((candidate, reference), algebras, strict=True)
+    )
+    pairs = [(found[place], planes) for place, planes in zip(order, expected, strict=True)]
+    degree = max(float(np.max(np.maximum(x[_NUM] + y[_DEN], y[_NUM] + x[_DEN]))) for x, y in pairs)
+    roots = max(int(np.max(np.bitwise_count(x[_ROOTS] | y[_ROOTS]))) for x, y in pairs)
+    applied = sum(algebra.applied for algebra in algebras)
+    exponents = sum(algebra.exponents for algebra in algebras)
+    # Two arguments that differ, but not here: their difference has twice the degree of either, of pairs half as many.
+    met = applied**2 * max(algebra.argument for algebra in algebras)
+    met += exponents**2 * max(algebra.exponent for algebra in algebras)
+    return min(1.0, 2.0**roots * (degree + met) / q)
+
+
+def _variables(shape: tuple[int, ...], degree: int) -> Planes:
+    one, zero, name = np.full(shape, float(degree)), np.zeros(shape), np.zeros(shape, dtype=np.uint64)
+    return one, zero, name, one, zero, name, name
+
+
+def _column(x: Planes, k: int) -> Planes:
+    return tuple(plane[..., :, k, None] for plane in x)
+
+
+def _row(x: Planes, k: int) -> Planes:
+    return tuple(plane[..., None, k, :] for plane in x)

@@ -1,0 +1,110 @@
+"""Is a µGraph the same program as another? Random evaluation at small sizes over two coupled prime fields.
+
+A right program is accepted (within what the axioms know: see `field`), a wrong one with a probability below `bound`.
+docs/ugraphs.md derives the bound.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tilesmith.core.errors import OptionError
+from tilesmith.core.graph import Graph
+from tilesmith.superopt.degree import miss
+from tilesmith.superopt.evaluate import Planes, run
+from tilesmith.superopt.field import draw_fields, number_radicands
+from tilesmith.superopt.shrink import Unshrinkable, shrink
+
+ROUNDS = 64
+LEAST = 1e-300
+"""No bound below this is stated: floating-point numbers end there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The two agree. Output i of the reference is output `order[i]` of the candidate."""
+
+    bound: float
+    """The most probable that a wrong candidate gets here."""
+    order: tuple[int, ...]
+    seed: int
+    rounds: int
+    primes: tuple[int, int]
+    inputs: tuple[tuple[int, ...], ...]
+    """The extents at which they were compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """One element that differs, mod p, at the small sizes."""
+
+    round: int
+    output: int
+    """The reference's."""
+    index: tuple[int, ...]
+    expected: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refuted:
+    """They differ, or cannot be compared: the message says which."""
+
+    message: str
+    seed: int
+    witness: Witness | None = None
+
+
+def verify(candidate: Graph, reference: Graph, seed: int, rounds: int = ROUNDS) -> Verified | Refuted:
+    """Whether two graphs of the same inputs compute the same outputs, in any order.
+
+    The same seed gives the same answer. Raises `OptionError` for a malformed graph, other inputs, or no rounds.
+    """
+    if rounds < 1:
+        raise OptionError(f"Verification takes at least one round, not {rounds}.")
+    if [(t.dims, t.dtype) for t in candidate.inputs] != [(t.dims, t.dtype) for t in reference.inputs]:
+        raise OptionError("The two graphs do not have the same inputs, so that they cannot be compared.")
+    if len(candidate.outputs) != len(reference.outputs):
+        return Refuted(f"it has {len(candidate.outputs)} outputs, not {len(reference.outputs)}", seed)
+    rng = random.Random(seed)
+    try:
+        small, wanted = shrink((candidate, reference), rng)
+    except Unshrinkable as reason:
+        return Refuted(f"the two cannot be compared at small sizes: {reason}", seed)
+    fields = draw_fields(rng, rounds)
+    drawn = np.random.default_rng(rng.getrandbits(64))
+    inputs = [fields.random(drawn, tensor.dims) for tensor in wanted.inputs]
+    expected = run(wanted, inputs, fields)
+    taken = len(fields.radicands)
+    found = run(small, inputs, fields)
+    order: list[int] = []
+    for place, value in enumerate(expected):
+        equal = (i for i, other in enumerate(found) if i not in order and _same(value, other))
+        match = next(equal, None)
+        if match is None:
+            return _refuted(place, value, found, seed)
+        order.append(match)
+    numbers, relations = number_radicands(fields)
+    algebraic = miss(small, wanted, order, (numbers[taken:], numbers[:taken]), fields.q)
+    bound = max(LEAST, (1 - (1 - algebraic) / 2**relations) ** rounds)
+    dims = tuple(tensor.dims for tensor in wanted.inputs)
+    return Verified(bound, tuple(order), seed, rounds, (fields.p, fields.q), dims)
+
+
+def _same(left: Planes, right: Planes) -> bool:
+    return left[0].shape[1:] == right[0].shape[1:] and bool(np.all(left[0] == right[0]))
+
+
+def _refuted(place: int, value: Planes, found: Sequence[Planes], seed: int) -> Refuted:
+    """The first difference from the output in the same place, or from the first of the same shape."""
+    shaped = [planes for planes in (found[place], *found) if planes[0].shape[1:] == value[0].shape[1:]]
+    if not shaped:
+        return Refuted(f"no output has the extents {list(value[0].shape[1:])} of output {place}", seed)
+    left, right = np.broadcast_arrays(value[0], shaped[0][0])
+    where = tuple(int(i) for i in np.argwhere(left != right)[0])
+    witness = Witness(where[0], place, where[1:], int(left[where]), int(right[where]))
+    return Refuted(f"output {place} differs at {list(where[1:])}", seed, witness)
