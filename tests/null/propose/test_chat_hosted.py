@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 from tilesmith.core.reply import Prompt, Reply, Usage
 from tilesmith.propose.chat import Call, Chat, Models, Retry, open_models
 from tilesmith.propose.chat.book import ModelBook, Price, Provider, Rates
-from tilesmith.propose.chat.wire import Fault
+from tilesmith.propose.chat.completions import _Broken, _piece
+from tilesmith.propose.chat.hosted import HostedChat
+from tilesmith.propose.chat.http import stream_fault
+from tilesmith.propose.chat.lane import Lane
+from tilesmith.propose.chat.wire import Fault, Piece
 from tilesmith.testing.provider import Behaviour, ProviderServer, Script
 from tilesmith.testing.provider_conformance import CALL, PROMPT, WaitingChatConformance
 from tilesmith.testing.provider_replies import BROKEN, LIMITED, Latency, Shares, prose, seeded
@@ -323,3 +327,51 @@ def test_both_protocols_at_full_width() -> None:
 def test_waits_are_bounded(failed: int, draw: float, base_s: float, cap_s: float, after_s: float | None) -> None:
     wait_s = Retry(8, base_s, cap_s).wait_s(failed, Fault("no", True, after_s), draw)
     assert (after_s or 0.0) <= wait_s <= (after_s or 0.0) + min(cap_s, base_s * 2.0 ** (failed - 1))
+
+
+LEAF = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just([]) | st.just({})
+
+
+def some(**fields: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """Objects that have some of these fields, and now and then something else in their place."""
+    return st.fixed_dictionaries({}, optional={name: LEAF | field for name, field in fields.items()}) | LEAF
+
+
+CHUNK = some(
+    choices=st.lists(
+        some(delta=some(content=LEAF, reasoning=LEAF, refusal=LEAF), finish_reason=st.sampled_from(["stop", "length"]))
+    ),
+    usage=some(
+        prompt_tokens=LEAF,
+        completion_tokens=LEAF,
+        total_tokens=LEAF,
+        prompt_tokens_details=some(cached_tokens=LEAF, cache_write_tokens=LEAF),
+    ),
+    error=some(message=LEAF, code=LEAF, type=LEAF),
+)
+
+
+@given(st.lists(CHUNK, max_size=4))
+def test_no_stream_of_json_is_more_than_a_fault(said: list[object]) -> None:
+    class Odd:
+        """Sends whatever it likes, as events of the protocol."""
+
+        async def stream(self, model: str, prompt: Prompt, max_output_tokens: int) -> AsyncGenerator[Piece, None]:
+            del model, prompt, max_output_tokens
+            for each in said:
+                yield _piece(each)  # type: ignore[arg-type]
+
+        def fault(self, error: Exception, begun: bool) -> Fault:
+            assert isinstance(error, _Broken) or "protocol" in stream_fault(error).message
+            return Fault(str(error) or "odd", begun)
+
+        async def offers(self, model: str) -> None:
+            del model
+
+        async def close(self) -> None:
+            pass
+
+    chat = HostedChat("a:b", Odd(), Lane(1), PRICE, QUICK)
+    reply = asyncio.run(chat.ask(PROMPT, CALL))
+    assert reply.fault or reply.text.strip()
+    assert reply.usage.tokens >= 0

@@ -43,7 +43,7 @@ class _Record:
     thoughts: list[str] = field(default_factory=list)
     usage: Usage | None = None
     end: End | None = None
-    words: str = ""
+    refusals: list[str] = field(default_factory=list)
     attempts: int = 0
     began_s: float | None = None
     streaming: bool = False
@@ -128,14 +128,17 @@ class HostedChat:
                     record.thoughts.append(piece.thought)
                     record.usage = piece.usage or record.usage
                     record.end = piece.end or record.end
-                    record.words = piece.words or record.words
+                    record.refusals.append(piece.refusal)
         except Exception as error:
-            # The border to another machine: whatever an SDK makes of what comes from there is the provider's fault.
-            return self._wire.fault(error, record.streaming)
+            # The border to another machine: whatever an SDK makes of what comes from there is the provider's fault,
+            # and none any more once the reply was complete.
+            if record.end is None:
+                return self._wire.fault(error, record.streaming)
         if record.end is None:
             return Fault("the provider's stream ended before the reply did")
-        if record.end == "refusal":
-            return Fault(f"the model refused: {record.words}" if record.words else "the model refused to answer")
+        refusal = "".join(record.refusals)
+        if refusal or record.end == "refusal":
+            return Fault(f"the model refused: {refusal}" if refusal else "the model refused to answer")
         if record.end == "length":
             return Fault(f"the reply was cut off at {call.max_output_tokens} tokens; allow more of them")
         if not "".join(record.parts).strip():

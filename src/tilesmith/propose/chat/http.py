@@ -37,7 +37,7 @@ def stream_fault(error: BaseException) -> Fault:
     """The fault of an answer that began well. It is not asked for again: what came of it is paid for."""
     if _timed_out(error):
         return Fault("the provider's stream stalled beyond the idle limit")
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | TypeError | LookupError | AttributeError):
         return Fault(f"the provider sent what is not of its protocol ({type(error).__name__})")
     return Fault(f"the provider's stream was cut ({type(error).__name__})")
 

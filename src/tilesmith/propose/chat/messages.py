@@ -68,8 +68,8 @@ class Messages:
                     )
                     reason = event.delta.stop_reason
                     details = event.delta.stop_details
-                    words = (details.explanation or "") if details is not None else ""
-                    yield Piece(usage=usage, end=ENDS.get(reason, "done") if reason else None, words=words)
+                    refusal = (details.explanation or "") if details is not None else ""
+                    yield Piece(usage=usage, end=ENDS.get(reason, "done") if reason else None, refusal=refusal)
 
     def fault(self, error: Exception, begun: bool) -> Fault:
         if isinstance(error, anthropic.APIStatusError):

@@ -22,8 +22,8 @@ class Piece:
     usage: Usage | None = None
     """Of the whole call so far, as the provider counts."""
     end: End | None = None
-    words: str = ""
-    """The provider's own about the end."""
+    refusal: str = ""
+    """Why the model will not answer, in its own words or the provider's."""
 
 
 @dataclass(frozen=True, slots=True)
