@@ -90,12 +90,13 @@ def describe(oracle: Process, size: str) -> Scene:
 class Admission:
     """Captures candidates for one target. Threads may share it."""
 
-    def __init__(self, gpu: Gpu, zygote: Zygote, effort: Effort) -> None:
+    def __init__(self, gpu: Gpu, zygote: Zygote, effort: Effort, folder: Path) -> None:
         self.gpu = gpu
         self._effort = effort
         self._zygote = zygote
         self._target = {key: value for key, value in asdict(gpu).items() if isinstance(value, (int, float, str))}
-        self._folder = Path(tempfile.mkdtemp(prefix="tilesmith-"))
+        self._folder = folder
+        """Of the bench, in which every scratch folder lies."""
 
     @property
     def target(self) -> Message:
@@ -178,9 +179,6 @@ class Admission:
         """Remove a candidate's scratch folder."""
         shutil.rmtree(admitted.scratch, ignore_errors=True)
 
-    def close(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-
 
 def protection(walls: tuple[str, ...]) -> str:
     """What stood around a candidate, in words; its source is always screened."""
@@ -200,19 +198,31 @@ def failure(reply: Message) -> Failed | Rejected | Unchecked:
 def breach(problem: Problem, admitted: Admitted, scene: Scene) -> Verdict | None:
     """The verdict on a call that breaks the contract whatever it computes."""
     library = [step.name.split()[0] for step in admitted.call if isinstance(step, Operator) and step.kind == "library"]
-    if library:
+    if library and not problem.settings.library:
         return Rejected(
             f"it computes outside its own kernels, with the framework's {', '.join(sorted(set(library))[:5])}"
         )
     if admitted.launches and admitted.launches[0].argument("launch_pdl"):
         return Rejected("its first kernel may start before what was launched ahead of the call has ended")
-    if not admitted.launches:
+    if not admitted.launches and not library:
         return Rejected("a call launches no kernel of its own")
     if scene.precise and not problem.settings.tf32 and _rounds_to_tf32(admitted):
         return Wrong(
             'a dot rounds its float32 operands to TF32: give it input_precision="ieee" (or set tf32 in problem.toml)'
         )
     return None
+
+
+def libraries(admitted: Admitted) -> tuple[str, ...]:
+    """A line for each of the framework's kernels that computes in a call: its share of the estimate."""
+    kernels = admitted.profile.kernels if admitted.profile else ()
+    total = sum(kernel.time_us for kernel in kernels) or 1.0
+    names = {step.name for step in admitted.call if isinstance(step, Operator) and step.kind == "library"}
+    return tuple(
+        f"library kernel {kernel.kernel}: {100 * kernel.time_us / total:.0f} % of the estimate"
+        for kernel in kernels
+        if kernel.kernel in names
+    )
 
 
 def _rounds_to_tf32(admitted: Admitted) -> bool:

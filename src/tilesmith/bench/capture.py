@@ -75,11 +75,11 @@ def _guard_devices() -> None:
     guards[1] = guards[1] or guards[0]
 
 
-def serve(wire: Wire, scratch: str) -> None:
+def serve(wire: Wire, scratch: str, *, watched: bool = True) -> None:
     """One capture: a request with the source, the target and a packet of meta tensors; one reply."""
     message, packet = wire.receive(60.0)
     try:
-        wire.send(_capture(wire, message, packet, scratch))
+        wire.send(_capture(wire, message, packet, scratch, watched=watched))
     except BaseException as error:
         stage = stage_of(error, "capture")
         text = str(error) if isinstance(error, Fault) else explain(error)
@@ -87,7 +87,7 @@ def serve(wire: Wire, scratch: str) -> None:
         wire.send({"stage": stage, "message": text, "unable": values})
 
 
-def _capture(wire: Wire, message: Message, packet: bytes, scratch: str) -> Message:
+def _capture(wire: Wire, message: Message, packet: bytes, scratch: str, *, watched: bool) -> Message:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils._pytree import tree_leaves, tree_map_only
@@ -105,7 +105,7 @@ def _capture(wire: Wire, message: Message, packet: bytes, scratch: str) -> Messa
             recorder.name(tensor, f"input {number}")
         for name, tensor in state.items():
             recorder.name(tensor, name)
-        look = guarded(wire, scratch)
+        look = guarded(wire, scratch, watched=watched)
         module = load(message["source"], scratch)
         with torch.device("cuda"), recorder.watching(setting_up=True):
             call = bind(module, {**content, "init": init, "state": state}).call
@@ -188,14 +188,21 @@ class Recorder:
 
     def operator(self, func: Any, result: Any, given: Any) -> None:
         """Name what it makes, and record what it does: operands and values count, as they do in another program."""
+        from torch.utils._pytree import tree_leaves
+
         parts = result if isinstance(result, (tuple, list)) else [result]
         operands = self._shown(given)
         made = [self.name_of(part) for part in parts if hasattr(part, "untyped_storage")]
         name, kind = func.name().split("::")[-1], kind_of(func)
         if kind is not None:
-            factor = 1 if kind == "fill" else 2
             nbytes = sum(_nbytes(part) for part in parts)
-            self.call.append(Operator(f"{name} {operands} -> {', '.join(made)}"[:900], kind, factor * nbytes))
+            if kind == "copy":
+                nbytes *= 2
+            elif kind == "library":
+                nbytes += sum(_nbytes(leaf) for leaf in tree_leaves(given) if hasattr(leaf, "untyped_storage"))
+            self.call.append(
+                Operator(f"{name} {operands} -> {', '.join(made)}"[:900], kind, nbytes, _flops(func, given, result))
+            )
 
     def computed(self, func: Any, given: Any) -> None:
         """Note an operator that computes with the problem's tensors before any call: it is work done ahead."""
@@ -247,6 +254,15 @@ class Recorder:
         offset = tensor.storage_offset()
         strides = "" if tensor.is_contiguous() else f" {list(tensor.stride())}"
         return f"{name}+{offset}{strides}" if offset else f"{name}{strides}"
+
+
+def _flops(func: Any, given: Any, result: Any) -> int:
+    """What the framework itself counts for an operator: matrix products, convolutions and attention; 0 for others."""
+    from torch.utils.flop_counter import flop_registry
+
+    count = flop_registry.get(func.overloadpacket)
+    args, kwargs = given
+    return int(count(*args, **kwargs, out_val=result)) if count else 0
 
 
 def _storage(tensor: Any) -> int:

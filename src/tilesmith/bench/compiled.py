@@ -62,6 +62,8 @@ class Operator:
     kind: OperatorKind
     nbytes: int
     """Read and written together; of a fill, written."""
+    flops: int = 0
+    """Of a library's matrix products and convolutions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,8 @@ def to_json(call: Call) -> dict[str, object]:
 
 def _row(step: Step, texts: dict[tuple[str, str], int]) -> dict[str, object]:
     match step:
-        case Operator(name, kind, nbytes):
-            return {"operator": name, "kind": kind, "nbytes": nbytes}
+        case Operator(name, kind, nbytes, flops):
+            return {"operator": name, "kind": kind, "nbytes": nbytes, "flops": flops}
         case Choice(configurations, chosen):
             return {"configurations": [_row(each, texts) for each in configurations], "chosen": chosen}
         case Compiled(launch, ttir, ptx, pointers):
@@ -152,11 +154,12 @@ def _step(value: object, at: str, texts: tuple[tuple[str, str], ...]) -> Step:
 
 
 def _operator(value: object, at: str) -> Operator:
-    fields = _fields(value, at, ("operator", "kind", "nbytes"))
+    fields = _fields(value, at, ("operator", "kind", "nbytes", "flops"))
     kind = fields["kind"]
     for known in get_args(OperatorKind):
         if kind == known:
-            return Operator(_text(fields["operator"], at), known, _whole(fields["nbytes"], f"{at}.nbytes"))
+            nbytes, flops = (_whole(fields[name], f"{at}.{name}") for name in ("nbytes", "flops"))
+            return Operator(_text(fields["operator"], at), known, nbytes, flops)
     raise ValueError(f"{at}.kind: not one of {', '.join(get_args(OperatorKind))}")
 
 

@@ -3,11 +3,12 @@
 The zygote that it is forked from has imported torch and Triton and never touched CUDA, so a context costs a fraction of
 a second and dies with the child. Inputs are the oracle's, shared through CUDA IPC; so are the outboxes for answers.
 
-    open   source, and a packet of the oracle's    -> {"open": true}
+    open    source, and a packet of the oracle's   -> whether launches are seen at the driver
     check                                          -> the outputs of every set described; answers in the outboxes
-    time   launches                                -> microseconds of each; the last answer in the last outbox
+    time    launches                               -> microseconds of each; the last answer in the last outbox
+    shares                                         -> microseconds of a call by kernel
 
-Every reply to check and time also says what was launched meanwhile, as the driver saw it.
+Every reply to check and time also says what each call launched, as the driver saw it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +27,7 @@ from tilesmith.bench.wire import Gone, Message, Wire
 
 FLUSH_BYTES = 256 << 20
 """Written before each timed launch, so that it finds a cold second-level cache; several times the largest."""
+SHARE_CALLS = 5
 LATER_CALLS = 5
 """Calls after which an output must still be right."""
 HEAD_START_CYCLES = 400_000
@@ -50,7 +53,7 @@ def warm() -> None:
         raise RuntimeError("the warm runner has touched CUDA")
 
 
-def serve(wire: Wire, scratch: str) -> None:
+def serve(wire: Wire, scratch: str, *, watched: bool = True) -> None:
     """Answer until the controller hangs up."""
     import torch
 
@@ -66,12 +69,17 @@ def serve(wire: Wire, scratch: str) -> None:
                 except (RuntimeError, OSError) as error:
                     wire.send({"machine": explain(error)})
                     return
-                session, stage = Session(wire, message["source"], content, scratch), "launch"
-                wire.send({"open": True})
+                total = torch.cuda.get_device_properties(0).total_memory
+                torch.cuda.set_per_process_memory_fraction(min(1.0, message["gpu_share"] + FLUSH_BYTES / total))
+                session = Session(wire, message["source"], content, scratch, watched=watched)
+                stage = "launch"
+                wire.send({"traced": session.trace is not None})
             elif session is not None and message["do"] == "check":
                 wire.send(session.check())
-            elif session is not None:
+            elif session is not None and message["do"] == "time":
                 wire.send(session.time(message["launches"]))
+            elif session is not None:
+                wire.send(session.shares())
     except Gone:
         return
     except BaseException as error:
@@ -82,7 +90,7 @@ def serve(wire: Wire, scratch: str) -> None:
 class Session:
     """One candidate, bound to every set of inputs."""
 
-    def __init__(self, wire: Wire, source: str, content: dict[str, Any], scratch: str) -> None:
+    def __init__(self, wire: Wire, source: str, content: dict[str, Any], scratch: str, *, watched: bool) -> None:
         import torch
 
         # What the candidate could replace in torch must be held before it loads.
@@ -93,13 +101,16 @@ class Session:
         self.outboxes: list[list[Any]] = content["outboxes"]
         self.flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
         self.signed: bool = content["signed"]
-        self.trace = _traced()
-        self.look = guarded(wire, scratch)
+        self.trace = _traced() if watched else None
+        self._seen_calls: set[frozenset[str]] = set()
+        """What calls have launched since the last reply, by name: as a rule it is the same every time."""
+        self.look = guarded(wire, scratch, watched=watched)
         module = load(source, scratch)
         with torch.no_grad(), torch.device("cuda"):
             self.calls = [bind(module, packet).call for packet in (*content["sets"], content["moving"])]
         self.packets: list[dict[str, Any]] = [*content["sets"], content["moving"]]
-        self._seen()
+        if self.trace is not None:
+            self.trace.take()
 
     def check(self) -> Message:
         """Every set's answer, copied to its outbox only after later calls have had the chance to overwrite it."""
@@ -107,9 +118,10 @@ class Session:
 
         sets = len(self.packets) - 1
         with torch.no_grad():
-            answers = [self._call(number) for number in range(sets)]
-            for number in range(LATER_CALLS):
-                self._call(number % sets)
+            with _poisoned():
+                answers = [self._call(number) for number in range(sets)]
+                for number in range(LATER_CALLS):
+                    self._call(number % sets)
             rows = [self._described(number, answer) for number, answer in enumerate(answers)]
             self.look()
             self._synchronize()
@@ -117,7 +129,7 @@ class Session:
                 for number, answer in enumerate(answers):
                     self._deliver(number, answer)
             self._synchronize()
-        return {"sets": rows, "tuned": self.tuned, "calls": sets + LATER_CALLS, **self._seen()}
+        return {"sets": rows, "tuned": self.tuned, **self._seen()}
 
     def time(self, launches: int) -> Message:
         """Device time of each of so many calls, microseconds: the cache cold, the inputs never the same twice.
@@ -152,7 +164,20 @@ class Session:
             with self._paused():
                 self._deliver(moving, answer)
             self._synchronize()
-        return {"times_us": times, "outputs": rows, "calls": launches + ahead, **self._seen()}
+        return {"times_us": times, "outputs": rows, **self._seen()}
+
+    def shares(self) -> Message:
+        """Device time of each kernel of a call by name, microseconds, the mean of a few calls."""
+        import torch
+
+        if self.trace is None:
+            return {"shares_us": {}}
+        with torch.no_grad(), self.trace.durations() as spent_ns:
+            for _ in range(SHARE_CALLS):
+                self._call(len(self.packets) - 1)
+            self._synchronize()
+        self.trace.take()
+        return {"shares_us": {name: ns / 1000 / SHARE_CALLS for name, ns in spent_ns.items()}}
 
     @contextlib.contextmanager
     def _paused(self) -> Iterator[None]:
@@ -165,7 +190,14 @@ class Session:
         self.trace.paused = False
 
     def _call(self, number: int) -> Any:
-        return self.calls[number](*self.packets[number]["inputs"])
+        if self.trace is None:
+            return self.calls[number](*self.packets[number]["inputs"])
+        before = self.trace.launches
+        self.trace.launches = Counter()
+        answer = self.calls[number](*self.packets[number]["inputs"])
+        self._seen_calls.add(frozenset(self.trace.launches))
+        self.trace.launches = before
+        return answer
 
     def _described(self, number: int, answer: Any) -> list[dict[str, Any]]:
         return describe(answer, (self.packets[number]["inputs"], self.packets[number]["state"]))
@@ -177,11 +209,24 @@ class Session:
                 outbox.copy_(tensor)
 
     def _seen(self) -> Message:
-        """What has been launched since the last time this was asked."""
+        """What each call has launched since the last time this was asked, and what was seen beside launches."""
         if self.trace is None:
             return {"launches": None, "streams": [], "others": []}
-        launches, streams, others = self.trace.take()
-        return {"launches": dict(launches), "streams": sorted(streams), "others": sorted(others)}
+        _, streams, others = self.trace.take()
+        calls, self._seen_calls = self._seen_calls, set()
+        return {"launches": [sorted(call) for call in calls], "streams": sorted(streams), "others": sorted(others)}
+
+
+@contextlib.contextmanager
+def _poisoned() -> Iterator[None]:
+    """Memory that is allocated without being filled holds NaN, or the largest integer."""
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def _traced() -> KernelTrace | None:

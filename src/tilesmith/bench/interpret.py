@@ -4,6 +4,8 @@ The interpreter multiplies bfloat16 operands of a dot by their bit patterns, wit
 bfloat16 tensors they come as float32 with the same values, and "bfloat16" in the candidate's source reads "float32".
 The candidate sees CPU tensors that say they are on a GPU. Memory that it allocates without filling holds NaN.
 
+Programs run one after another, in every other call from the last to the first: no order is promised on a GPU either.
+
 Every call gets the same tensors, with other contents: what remembers an answer by address, identity or shape gives a
 stale one. Answers are looked at after later calls have had the chance to overwrite them.
 """
@@ -38,29 +40,29 @@ def warm() -> None:
     del torch, triton, TorchFunctionMode, TorchDispatchMode
 
 
-def serve(wire: Wire, scratch: str) -> None:
+def serve(wire: Wire, scratch: str, *, watched: bool = True) -> None:
     """Run the candidate on every set of inputs named in the request; one reply, outputs in files."""
     message, _ = wire.receive(60.0)
     try:
-        wire.send(_run(wire, message, scratch))
+        wire.send(_run(wire, message, scratch, watched=watched))
     except BaseException as error:
         wire.send({"stage": stage_of(error, "check"), "message": _explain(error), "unable": _unable(error)})
 
 
-def _run(wire: Wire, message: Message, scratch: str) -> Message:
+def _run(wire: Wire, message: Message, scratch: str, *, watched: bool) -> Message:
     import torch
 
     seen = Seen()
     configuration = _patch_tuning(message["picks"])
     stub.pretend(message["target"], lambda *_: None, configuration)
-    _patch_launches(seen)
+    _patch_launches(seen, backwards=message["backwards"])
     source = message["source"]
     if message["widen"]:
         source = re.sub(r"\bbfloat16\b", "float32", source)
     contents = [torch.load(path, weights_only=False, mmap=False) for path in message["sets"]]
     live = _cloned(contents[0])
-    with _pretend_device(seen), _operators(seen), torch.no_grad():
-        look = guarded(wire, scratch)
+    with _pretend_device(seen), _operators(seen, library=message["library"]), torch.no_grad():
+        look = guarded(wire, scratch, watched=watched)
         # What a model computes before it has the state, its own first parameters, is nobody's answer.
         seen.setting_up = True
         bound = bind(load(source, scratch), live)
@@ -87,6 +89,7 @@ class Seen:
     def __init__(self) -> None:
         self.kernels: set[str] = set()
         self.launches = 0
+        self.calls = 0
         self.inside = 0
         """Launches under way: what the framework does within them is the interpreter's."""
         self.setting_up = False
@@ -108,6 +111,7 @@ def _call(bound: Bound, live: dict[str, Any], content: dict[str, Any], seen: See
     bound.refresh()
     seen.inside -= 1
     before = seen.launches
+    seen.calls += 1
     answer = bound.call(*live["inputs"])
     seen.idle = seen.idle or seen.launches == before
     seen.inside += 1
@@ -167,10 +171,16 @@ def _patch_tuning(picked: list[int]) -> Callable[..., Any]:
     return bench
 
 
-def _patch_launches(seen: Seen) -> None:
-    from triton.runtime.interpreter import GridExecutor
+def _patch_launches(seen: Seen, *, backwards: bool) -> None:
+    from triton.runtime.interpreter import GridExecutor, interpreter_builder
 
     execute = GridExecutor.__call__
+    place = interpreter_builder.set_grid_idx
+
+    def placed(*at: int) -> None:
+        turned = backwards and seen.calls % 2 == 0
+        sizes = zip(interpreter_builder.grid_dim, at, strict=True)
+        place(*(size - 1 - index if turned else index for size, index in sizes))
 
     def executed(self: Any, *args: Any, **kwargs: Any) -> Any:
         seen.kernels.add(self.fn.__name__)
@@ -182,16 +192,19 @@ def _patch_launches(seen: Seen) -> None:
             seen.inside -= 1
 
     GridExecutor.__call__ = executed
+    interpreter_builder.set_grid_idx = placed
 
 
-def _operators(seen: Seen) -> Any:
-    """A mode that notes the framework's operators which compute, outside launches."""
+def _operators(seen: Seen, *, library: bool) -> Any:
+    """A mode that notes the framework's operators which compute; with `library` they are launches like others."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Trace(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if not seen.inside and not seen.setting_up:
-                if kind_of(func) == "library":
+                if library and kind_of(func) == "library":
+                    seen.launches += 1
+                elif kind_of(func) == "library":
                     seen.breaches.append(f"it computes outside its own kernels, with the framework's {func.name()}")
                 if own := foreign(types):
                     seen.breaches.append(f"it dispatches operators through a tensor class of its own, {own}")

@@ -16,20 +16,23 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch, protection
+from tilesmith.bench.clocks import Clocks, read
 from tilesmith.bench.compiled import Choice, Compiled
 from tilesmith.bench.effort import Effort
+from tilesmith.bench.exam import Examiner
 from tilesmith.bench.gpus import Device, lease
 from tilesmith.bench.pipeline import judge_in_order
 from tilesmith.bench.processes import Child, Process, Zygote
 from tilesmith.bench.timing import BLOCKS, alternate
-from tilesmith.bench.wire import Garbled, Gone, Late, Message, WireError
+from tilesmith.bench.wire import Garbled, Gone, Late, Message
 from tilesmith.core.errors import MachineError
 from tilesmith.core.problem import Problem
 from tilesmith.core.profile import Profile
@@ -43,6 +46,7 @@ from tilesmith.core.trial import (
     Rejected,
     Timing,
     Trial,
+    Unchecked,
     Verdict,
     Wrong,
 )
@@ -69,11 +73,17 @@ class Runner:
     child: Child
     slot: int
     life: ExitStack
+    traced: bool = False
+    """Whether the driver tells what it launches."""
 
-    def ask(self, message: Message, timeout_s: float, what: str, zygote: Zygote) -> Message:
+    @property
+    def walls(self) -> tuple[str, ...]:
+        return (*self.child.walls, *(["launches seen at the driver"] if self.traced else []))
+
+    def ask(self, message: Message, timeout_s: float, what: str, zygote: Zygote, packet: bytes = b"") -> Message:
         """A reply. Raises `Stopped` with the verdict where there is none or it tells of a failure."""
-        self.child.send(message)
         try:
+            self.child.send(message, packet)
             reply = self.child.receive(timeout_s)
         except Late:
             raise Stopped(Failed("timeout", f"{what} took more than {timeout_s:.0f} s")) from None
@@ -82,21 +92,37 @@ class Runner:
         except Gone:
             ended = zygote.why(self.child)
             raise Stopped(Failed(ended.stage, f"in {what} {ended}")) from None
+        if "machine" in reply:
+            raise MachineError(f"a runner cannot use its GPU: {str(reply['machine'])[:500]}")
         if "stage" in reply:
             raise Stopped(failure(reply))
         return reply
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a station found out about one candidate."""
+
+    verdict: Verdict
+    cost: Cost = field(default_factory=Cost)
+    tuned: tuple[int, ...] = ()
+    """The configurations that autotuning chose, by their places in the source."""
+    walls: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+
+
 class Station:
     """One GPU of this host with its processes."""
 
-    def __init__(self, device: Device, slots: int, environment: dict[str, str], effort: Effort) -> None:
+    def __init__(
+        self, device: Device, slots: int, environment: dict[str, str], effort: Effort, folder: str, *, walled: bool
+    ) -> None:
         self.device = device
         self._effort = effort
         self.free = slots
         visible = {"CUDA_VISIBLE_DEVICES": device.uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         self.oracle = Process("oracle", (), visible)
-        self.zygote = Zygote("device", {**environment, **visible})
+        self.zygote = Zygote("device", {**environment, **visible}, (folder,), walled=walled)
         self.names: list[str] = []
         self.least_bytes = 0
         self._slots = set(range(slots + 2))
@@ -104,7 +130,8 @@ class Station:
         self._rival: Runner | None = None
         self._dirty = False
         """Whether inputs were found changed and not yet made what they were."""
-        self._folder = tempfile.TemporaryDirectory(prefix="tilesmith-gpu-")
+        self._folder = folder
+        self._library = False
 
     def load(self, problem: Problem) -> None:
         """Make the inputs and the expected outputs on the GPU."""
@@ -116,74 +143,70 @@ class Station:
                 self.oracle, {"do": "hold", "size": "full", "sets": self._effort.sets, "memory_bytes": allowed}
             )
         self.names, self.least_bytes = reply["names"], reply["least_bytes"]
+        self._library = problem.settings.library
 
-    def judge(
-        self, admitted: Admitted, scene: Scene, rival: Candidate | None, *, alone: bool
-    ) -> tuple[Verdict, Cost, tuple[int, ...]]:
-        """Check, then time; also what autotuning chose. The GPU is leased for no longer than either takes.
+    def judge(self, admitted: Admitted, scene: Scene, rival: Candidate | None, *, alone: bool) -> Judged:
+        """Check, then time; the GPU is leased for no longer than either takes.
 
         With `alone` nobody else runs on the GPU during the check either. Raises `Disturbed` where others did and the
         inputs were found changed.
         """
-        cost = Cost()
         tuned: tuple[int, ...] = ()
         runner: Runner | None = None
+        walls = admitted.walls
         try:
             with lease(self.device.uuid, "exclusive" if alone else "shared"):
                 if alone and self._dirty:
                     ask(self.oracle, {"do": "restore", "size": "full"})
                     self._dirty = False
                 runner = self._open(admitted.candidate, str(admitted.scratch))
+                walls = runner.walls
                 error, tuned = self._check(runner, admitted, scene, alone=alone)
             with lease(self.device.uuid, "exclusive"):
                 began = time.monotonic()
                 timing, measured_s = self._time(runner, admitted, scene, rival)
+                evidence = self._shares(runner) if self._library else ()
                 if timing.rival_us is None or timing.time_us < timing.rival_us:
                     self._retire()
                     self._rival, runner = runner, None
                 cost = Cost(gpu_s=time.monotonic() - began, measured_s=measured_s)
-            return Correct(timing, error, len(self.names) + 1), cost, tuned
+            return Judged(Correct(timing, error, len(self.names) + 1), cost, tuned, walls, evidence)
         except Stopped as stopped:
-            return stopped.verdict, cost, tuned
+            return Judged(stopped.verdict, Cost(), tuned, walls)
         finally:
             if runner is not None:
                 runner.life.close()
 
-    def confirm(self, admitted: Admitted, scene: Scene, baseline: Candidate | None) -> tuple[Verdict, Cost]:
+    def confirm(self, admitted: Admitted, scene: Scene, baseline: Candidate | None) -> Judged:
         """Check again and again: two processes at once, so that launches meet a busy GPU; then alone; then time."""
         with ExitStack() as life:
             try:
                 with lease(self.device.uuid, "shared"), ThreadPoolExecutor(2) as pool:
-                    runners = [self._open(admitted.candidate, str(admitted.scratch)) for _ in range(2)]
-                    for runner in runners:
-                        life.callback(runner.life.close)
+                    opening = [pool.submit(self._open, admitted.candidate, str(admitted.scratch)) for _ in range(2)]
+                    runners = []
+                    for opened in opening:
+                        runners.append(opened.result())
+                        life.callback(runners[-1].life.close)
                     repeats = [pool.submit(self._repeat, runner, admitted, scene) for runner in runners]
                     error = max(repeat.result() for repeat in repeats)
                 with lease(self.device.uuid, "exclusive"):
                     began = time.monotonic()
                     for _ in range(CONFIRMATIONS):
-                        self._timed_once(runners[0], admitted, scene)
+                        self._batch(runners[0], admitted, scene, 1, compared=True)
                     rival = baseline if baseline and baseline.id != admitted.candidate.id else None
                     self._retire()
                     timing, measured_s = self._time(runners[0], admitted, scene, rival)
+                    evidence = self._shares(runners[0]) if self._library else ()
                     cost = Cost(gpu_s=time.monotonic() - began, measured_s=measured_s)
                 comparisons = CONFIRMATIONS * len(self.names) + CONFIRMATIONS + 1
-                return Correct(timing, error, comparisons), cost
+                return Judged(Correct(timing, error, comparisons), cost, (), runners[0].walls, evidence)
             except Stopped as stopped:
-                return stopped.verdict, Cost()
+                return Judged(stopped.verdict)
             except Disturbed:
-                return self._spoilt().verdict, Cost()
+                return Judged(self._spoilt().verdict)
 
     def _repeat(self, runner: Runner, admitted: Admitted, scene: Scene) -> float:
         return max(self._check(runner, admitted, scene, alone=False)[0] for _ in range(CONFIRMATIONS // 2))
-
-    def _timed_once(self, runner: Runner, admitted: Admitted, scene: Scene) -> None:
-        """One launch as when timing, and its answer compared."""
-        reply = runner.ask({"do": "time", "launches": 1}, self._effort.time_s, "timing", self.zygote)
-        if breach := launched(reply, admitted) or mismatch(reply["outputs"], scene.outputs):
-            raise Stopped(breach)
-        moved, _ = ask(self.oracle, {"do": "moved", "size": "full", "slot": runner.slot})
-        _within(moved["error"], "in timed launches, whose inputs change,")
 
     def _open(self, candidate: Candidate, scratch: str) -> Runner:
         with self._lock:
@@ -194,21 +217,9 @@ class Station:
             child = life.enter_context(self.zygote.child(scratch))
             _, packet = ask(self.oracle, {"do": "lend", "size": "full", "slot": slot})
             runner = Runner(candidate, child, slot, life)
-            with suppress(WireError):
-                child.wire.send({"do": "open", "source": candidate.source}, packet)
-            try:
-                reply = child.receive(self._effort.open_s)
-            except Late:
-                raise Stopped(Failed("timeout", f"its import took more than {self._effort.open_s:.0f} s")) from None
-            except Garbled as error:
-                raise Stopped(Rejected(f"its process sent what is no answer: {error}")) from None
-            except Gone:
-                ended = self.zygote.why(child)
-                raise Stopped(Failed(ended.stage, f"in its import {ended}")) from None
-            if "machine" in reply:
-                raise MachineError(f"a runner cannot use {self.device.name}: {reply['machine']}")
-            if "stage" in reply:
-                raise Stopped(failure(reply))
+            message = {"do": "open", "source": candidate.source, "gpu_share": self._effort.candidate_share}
+            reply = runner.ask(message, self._effort.open_s, "its import", self.zygote, packet)
+            runner.traced = reply.get("traced") is True
             return runner
         except BaseException:
             life.close()
@@ -218,11 +229,11 @@ class Station:
         reply = runner.ask({"do": "check"}, self._effort.check_s, "the check", self.zygote)
         try:
             tuned = tuple(int(number) for number in reply["tuned"])
-            if breach := launched(reply, admitted):
+            if breach := launched(reply, admitted, library=self._library):
                 raise Stopped(breach)
             error, intact = self._collect(runner, list(reply["sets"]), scene)
         except (KeyError, TypeError, ValueError) as fault:
-            raise Stopped(Rejected(f"its process sent what is no answer: {str(fault)[:300]}")) from fault
+            raise _garbled(fault) from fault
         if intact:
             return error, tuned
         if alone:
@@ -249,54 +260,91 @@ class Station:
         opponent = self._opponent(runner.candidate, rival)
         measured_s = 0.0
         chosen, blocks = 1 + secrets.randbelow(BLOCKS), 0
-
-        def batch(of: Runner, launches: int) -> tuple[list[float], Message]:
-            nonlocal measured_s
-            began = time.monotonic()
-            reply = of.ask({"do": "time", "launches": launches}, self._effort.time_s, "timing", self.zygote)
-            wall_us = 1e6 * (time.monotonic() - began)
-            measured_s += wall_us / 1e6
-            times = [float(value) for value in reply["times_us"]]
-            if len(times) != launches or not all(value > 0 for value in times):
-                raise ValueError("times that are none")
-            if sum(times) > wall_us:
-                raise Stopped(Rejected(f"its launches took {sum(times):.0f} us by its clock, {wall_us:.0f} us by ours"))
-            return times, reply
+        seen: list[Clocks] = []
 
         def own(launches: int) -> list[float]:
-            nonlocal blocks
-            times, reply = batch(runner, launches)
-            if breach := launched(reply, admitted):
+            nonlocal blocks, measured_s
+            times, took_s = self._batch(runner, admitted, scene, launches, compared=blocks == chosen)
+            measured_s += took_s
+            blocks += 1
+            if clocks := read(self.device.uuid):
+                seen.append(clocks)
+            return times
+
+        def theirs(launches: int) -> list[float]:
+            nonlocal measured_s
+            if opponent is None:
+                return []
+            try:
+                times, took_s, _ = self._timed(opponent, launches)
+            except Stopped as stopped:
+                self._retire()
+                raise MachineError(f"the fastest candidate so far failed while it was timed again: {stopped}") from None
+            measured_s += took_s
+            return times
+
+        timing = alternate(own, theirs if opponent else None, opponent.candidate.id if opponent else None)
+        if blocks <= chosen:
+            self._batch(runner, admitted, scene, 1, compared=True)
+        floor_us = 1e6 * self.least_bytes / self.device.gpu.dram_bytes_per_s
+        if timing.time_us < FLOOR_SHARE * floor_us:
+            wall_us = 1e6 * measured_s
+            raise Stopped(
+                Rejected(
+                    f"it claims {timing.time_us:.1f} us a launch, moving its inputs and outputs takes {floor_us:.1f} "
+                    f"us at the least, and our clock saw {wall_us:.0f} us for all"
+                )
+            )
+        if seen:
+            clocks = [each.sm_mhz for each in seen]
+            held = sorted(frozenset().union(*(each.throttled for each in seen)))
+            timing = replace(timing, sm_mhz=(min(clocks), max(clocks)), throttled=tuple(held))
+        return timing, measured_s
+
+    def _batch(
+        self, runner: Runner, admitted: Admitted, scene: Scene, launches: int, *, compared: bool
+    ) -> tuple[list[float], float]:
+        """Timed launches of a candidate, watched; with `compared` the answer of the last one counts."""
+        times, took_s, reply = self._timed(runner, launches)
+        try:
+            if breach := launched(reply, admitted, library=self._library):
                 raise Stopped(breach)
-            if blocks in (chosen, BLOCKS + 1):
+            if compared:
                 if wrong := mismatch(reply["outputs"], scene.outputs):
                     raise Stopped(wrong)
                 moved, _ = ask(self.oracle, {"do": "moved", "size": "full", "slot": runner.slot})
                 _within(moved["error"], "in timed launches, whose inputs change,")
-            blocks += 1
-            return times
-
-        def theirs(launches: int) -> list[float]:
-            if opponent is None:
-                return []
-            try:
-                return batch(opponent, launches)[0]
-            except Stopped as stopped:
-                self._retire()
-                raise MachineError(f"the fastest candidate so far failed while it was timed again: {stopped}") from None
-
-        try:
-            timing = alternate(own, theirs if opponent else None, opponent.candidate.id if opponent else None)
-            if blocks <= chosen:
-                blocks = BLOCKS + 1
-                own(1)
         except (KeyError, TypeError, ValueError) as fault:
-            raise Stopped(Rejected(f"its process sent what is no answer: {str(fault)[:300]}")) from fault
-        floor_us = 1e6 * self.least_bytes / self.device.gpu.dram_bytes_per_s
-        if timing.time_us < FLOOR_SHARE * floor_us:
-            least = f"moving its inputs and outputs takes {floor_us:.1f} us at the least"
-            raise Stopped(Rejected(f"it claims {timing.time_us:.1f} us, and {least}"))
-        return timing, measured_s
+            raise _garbled(fault) from fault
+        return times, took_s
+
+    def _timed(self, runner: Runner, launches: int) -> tuple[list[float], float, Message]:
+        """Microseconds of each launch by the device's clock, seconds of all by ours, and the reply."""
+        began = time.monotonic()
+        reply = runner.ask({"do": "time", "launches": launches}, self._effort.time_s, "timing", self.zygote)
+        took_s = time.monotonic() - began
+        try:
+            times = [float(value) for value in reply["times_us"]]
+            if len(times) != launches or not all(value > 0 for value in times):
+                raise ValueError("times that are none")
+        except (KeyError, TypeError, ValueError) as fault:
+            raise _garbled(fault) from fault
+        if sum(times) > 1e6 * took_s:
+            raise Stopped(
+                Rejected(f"its launches took {sum(times):.0f} us by its clock, {1e6 * took_s:.0f} us by ours")
+            )
+        return times, took_s, reply
+
+    def _shares(self, runner: Runner) -> tuple[str, ...]:
+        """A line for each kernel of a call: its share of the device's time."""
+        reply = runner.ask({"do": "shares"}, self._effort.time_s, "timing", self.zygote)
+        try:
+            spent = {str(name): float(us) for name, us in reply["shares_us"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as fault:
+            raise _garbled(fault) from fault
+        total = sum(spent.values()) or 1.0
+        ranked = sorted(spent.items(), key=lambda row: -row[1])
+        return tuple(f"kernel {name[:200]}: {100 * us / total:.0f} % of the time" for name, us in ranked)
 
     def _spoilt(self) -> Stopped:
         """Under an exclusive lease it is clear who changed the inputs. Make them what they were."""
@@ -308,7 +356,7 @@ class Station:
         """The fastest on this GPU, in its child; before there is one, the fastest of the run so far."""
         if self._rival is None and rival is not None and rival.id != candidate.id:
             try:
-                self._rival = self._open(rival, tempfile.mkdtemp(dir=self._folder.name))
+                self._rival = self._open(rival, tempfile.mkdtemp(dir=self._folder))
                 self._rival.ask({"do": "check"}, self._effort.check_s, "the check", self.zygote)
             except Stopped:
                 self._retire()
@@ -323,32 +371,38 @@ class Station:
         self._retire()
         self.zygote.close()
         self.oracle.close()
-        self._folder.cleanup()
 
 
 _FRAMEWORK = re.compile(r"FillFunctor|copy_kernel|CatArrayBatchedCopy|arange")
 """In the names of the framework's kernels that a candidate may start: fills and copies."""
 
 
-def launched(reply: Message, admitted: Admitted) -> Verdict | None:
-    """The verdict on what the driver saw launched, where it is not the candidate's own work."""
+def launched(reply: Message, admitted: Admitted, *, library: bool) -> Verdict | None:
+    """The verdict on what the driver saw launched, where it is not the candidate's own work.
+
+    With `library` the framework's kernels may do a part of it, or all.
+    """
     if reply["launches"] is None:
         return None
-    launches = {str(name): int(count) for name, count in reply["launches"].items()}
+    calls = [{str(name) for name in call} for call in reply["launches"]]
     own: set[str] = set()
     for step in admitted.call:
         steps = step.configurations if isinstance(step, Choice) else (step,)
         own |= {each.launch.kernel for each in steps if isinstance(each, Compiled)}
-    foreign = [name for name in launches if name not in own and not _FRAMEWORK.search(name)]
-    if foreign:
+    foreign = [name for call in calls for name in call if name not in own and not _FRAMEWORK.search(name)]
+    if foreign and not library:
         return Rejected(f"it starts a kernel that is not its own: {foreign[0][:300]}")
-    if sum(launches.get(name, 0) for name in own) < int(reply["calls"]):
+    if any(not (call if library else call & own) for call in calls):
         return Rejected("not every call launches a kernel of its own")
     if any(reply["streams"]):
         return Rejected("it launches on a stream of its own, where no event of ours sees it end")
     if reply["others"]:
         return Rejected(f"it calls {', '.join(str(name) for name in reply['others'])[:200]}")
     return None
+
+
+def _garbled(fault: Exception) -> Stopped:
+    return Stopped(Rejected(f"its process sent what is no answer: {str(fault)[:300]}"))
 
 
 def _within(error: float | None, where: str) -> float:
@@ -368,20 +422,33 @@ class LocalBench:
     """Judges on GPUs of this host. A context manager: its processes end with the block."""
 
     def __init__(
-        self, devices: Sequence[Device], workers_per_gpu: int = 3, jobs: int | None = None, effort: Effort | None = None
+        self,
+        devices: Sequence[Device],
+        workers_per_gpu: int = 3,
+        jobs: int | None = None,
+        effort: Effort | None = None,
+        *,
+        walled: bool = True,
     ) -> None:
+        """Without walls candidates can do harm; that is for measuring what the walls cost."""
         if not devices:
             raise MachineError("no NVIDIA GPU was found; use --bench offline")
         self.devices = tuple(devices)
         self.workers_per_gpu = workers_per_gpu
         self.jobs = jobs or os.cpu_count() or 1
         self.effort = effort or Effort()
+        self._walled = walled
 
     def __enter__(self) -> Self:
         environment = {"TRITON_DISABLE_LINE_INFO": "1", "OMP_NUM_THREADS": "1"}
-        self._capture = Zygote("capture", {**environment, "CUDA_VISIBLE_DEVICES": ""})
-        self._stations = [Station(device, self.workers_per_gpu, environment, self.effort) for device in self.devices]
-        self._admission = Admission(self.devices[0].gpu, self._capture, self.effort)
+        self._folder = tempfile.TemporaryDirectory(prefix="tilesmith-")
+        folder, walled = self._folder.name, self._walled
+        self._capture = Zygote("capture", {**environment, "CUDA_VISIBLE_DEVICES": ""}, (folder,), walled=walled)
+        self._stations = [
+            Station(device, self.workers_per_gpu, environment, self.effort, folder, walled=walled)
+            for device in self.devices
+        ]
+        self._admission = Admission(self.devices[0].gpu, self._capture, self.effort, Path(folder))
         self._turn = threading.Condition()
         self._problem: str | None = None
         self._scene: Scene
@@ -393,7 +460,7 @@ class LocalBench:
         self._capture.close()
         for station in self._stations:
             station.close()
-        self._admission.close()
+        self._folder.cleanup()
 
     def judge(self, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
         """See `tilesmith.core.seams.Bench`. Raises `ProblemError` where the reference cannot be executed."""
@@ -408,18 +475,19 @@ class LocalBench:
 
         def settle(admitted: Admitted, verdict: Verdict) -> Trial:
             self._admission.discard(admitted)
-            return self._trial(admitted, verdict, Cost(wall_s=time.monotonic() - clock[admitted.candidate.id]))
+            cost = Cost(wall_s=time.monotonic() - clock[admitted.candidate.id])
+            return self._trial(admitted, Judged(verdict, cost, walls=admitted.walls), self.devices[0])
 
         def check(admitted: Admitted) -> Trial:
             station = self._claim()
             try:
                 rival = champion[0].candidate if champion[0] else None
-                verdict, cost, tuned = self._judge(station, admitted, rival)
+                judged = self._judge(station, admitted, rival)
             finally:
                 self._release(station)
-            cost = replace(cost, wall_s=time.monotonic() - clock[admitted.candidate.id])
-            admitted = self._admission.tuned(admitted, tuned) if tuned else admitted
-            trial = self._trial(admitted, verdict, cost, station.device)
+            cost = replace(judged.cost, wall_s=time.monotonic() - clock[admitted.candidate.id])
+            admitted = self._admission.tuned(admitted, judged.tuned) if judged.tuned else admitted
+            trial = self._trial(admitted, replace(judged, cost=cost), station.device)
             self._admission.discard(admitted)
             if best([t for t in (champion[0], trial) if t]) is trial:
                 champion[0] = trial
@@ -441,16 +509,36 @@ class LocalBench:
             self._open(problem)
         began = time.monotonic()
         admitted = self._admission.admit(problem, finalist.candidate, self._scene)
-        verdict, cost = admitted.verdict, Cost()
-        if verdict is None:
-            verdict, cost = self._stations[0].confirm(admitted, self._scene, baseline)
+        judged = Judged(admitted.verdict, walls=admitted.walls) if admitted.verdict else self._race(problem, admitted)
+        if isinstance(judged.verdict, Correct | Unchecked):
+            seen = judged.evidence
+            judged = self._stations[0].confirm(admitted, self._scene, baseline)
+            judged = replace(judged, evidence=(*judged.evidence, *seen))
         self._admission.discard(admitted)
-        spent = replace(cost, wall_s=time.monotonic() - began)
-        return replace(self._trial(admitted, verdict, spent, self._stations[0].device), round=finalist.round)
+        spent = replace(judged.cost, wall_s=time.monotonic() - began)
+        return replace(
+            self._trial(admitted, replace(judged, cost=spent), self._stations[0].device), round=finalist.round
+        )
 
-    def _judge(
-        self, station: Station, admitted: Admitted, rival: Candidate | None
-    ) -> tuple[Verdict, Cost, tuple[int, ...]]:
+    def _race(self, problem: Problem, admitted: Admitted) -> Judged:
+        """Its programs one after another, on the CPU, also from the last to the first.
+
+        A GPU starts them in nearly the same order every time, so a kernel that relies on an order, which nothing
+        promises, is hardly ever wrong there.
+        """
+        with Examiner(self._folder.name, self._admission.target, self.effort) as examiner:
+            examiner.open(problem)
+            # What the interpreter gets wrong in the usual order, too, tells of the interpreter.
+            if not isinstance(examiner.check(admitted, backwards=False), Correct):
+                told = "that its programs may run in any order could not be tried: the interpreter does not follow it"
+                return Judged(Unchecked(told), evidence=(told,))
+            verdict = examiner.check(admitted)
+        if isinstance(verdict, Correct):
+            return Judged(verdict, evidence=("its programs may run in any order (interpreter)",))
+        message = verdict.message if isinstance(verdict, Wrong | Failed) else str(verdict)
+        return Judged(Wrong(f"with its programs in another order: {message}"), walls=admitted.walls)
+
+    def _judge(self, station: Station, admitted: Admitted, rival: Candidate | None) -> Judged:
         # What tunes itself must do so undisturbed.
         tunes = any(isinstance(step, Choice) for step in admitted.call)
         try:
@@ -480,8 +568,7 @@ class LocalBench:
             station.free += 1
             self._turn.notify()
 
-    def _trial(self, admitted: Admitted, verdict: Verdict, cost: Cost, device: Device | None = None) -> Trial:
-        device = device or self.devices[0]
+    def _trial(self, admitted: Admitted, judged: Judged, device: Device) -> Trial:
         environment = Environment(
             "local",
             device.gpu.name,
@@ -493,11 +580,12 @@ class LocalBench:
         )
         return Trial(
             admitted.candidate,
-            verdict,
+            judged.verdict,
             admitted.fingerprint,
             admitted.launches,
             admitted.profile,
-            cost,
+            judged.cost,
             environment,
-            protection(admitted.walls),
+            evidence=judged.evidence,
+            protection=protection(judged.walls),
         )

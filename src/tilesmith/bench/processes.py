@@ -131,9 +131,20 @@ class Zygote:
     there is one.
     """
 
-    def __init__(self, mode: str, environment: Mapping[str, str], folders: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        mode: str,
+        environment: Mapping[str, str],
+        folders: tuple[str, ...] | None = None,
+        *,
+        walled: bool = True,
+    ) -> None:
+        """Without walls nothing stands around a child: that is for measuring what they cost, and for nothing else."""
         self.mode = mode
-        self._process = Process("zygote", (mode,), environment, folders, gpu=mode == "device")
+        bubbled = folders if walled else None
+        self._process = Process(
+            "zygote", (mode, "walled" if walled else "bare"), environment, bubbled, gpu=mode == "device"
+        )
 
     @contextlib.contextmanager
     def child(self, scratch: str, memory_bytes: int = 0, readable: tuple[str, ...] = ()) -> Iterator[Child]:

@@ -126,14 +126,15 @@ class _Cache:
 def _operator(operator: Operator, gpu: Gpu, launch_s: float) -> KernelProfile:
     cost = WRITE_COST if operator.kind == "fill" else (1 + WRITE_COST) / 2
     moving_s = operator.nbytes * cost / gpu.readable_bytes_per_s
-    body_s = RAMP_S + moving_s
+    computing_s = operator.flops / gpu.matrix_flops("fp16")
+    body_s = RAMP_S + max(moving_s, computing_s)
     return KernelProfile(
         kernel=operator.name,
         time_us=1e6 * (launch_s + body_s),
-        limiter="launch" if launch_s > body_s else "dram",
+        limiter="launch" if launch_s > body_s else "tensor" if computing_s > moving_s else "dram",
         dram_bytes=float(operator.nbytes),
         loaded_bytes=float(operator.nbytes),
-        flops=0.0,
+        flops=float(operator.flops),
         occupancy=1.0,
         waves=1.0,
     )

@@ -11,7 +11,10 @@ from __future__ import annotations
 import ctypes
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _DRIVER_API = 1
 _ENTER = 0
@@ -30,6 +33,35 @@ class _CallbackData(ctypes.Structure):
         ("function_params", ctypes.c_void_p),
         ("return_value", ctypes.c_void_p),
         ("symbol_name", ctypes.c_char_p),
+    )
+
+
+_KERNEL_KINDS = (3, 10)
+_CONCURRENT_KERNEL = 10
+_BUFFER_BYTES = 1 << 20
+_Wanted = ctypes.CFUNCTYPE(
+    None, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)
+)
+_Full = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
+
+
+class _Kernel(ctypes.Structure):
+    """The head of CUpti_ActivityKernel, as cupti_activity.h has it from version 4 of that record on."""
+
+    _fields_ = (
+        ("kind", ctypes.c_uint32),
+        ("caches", ctypes.c_uint32),
+        ("partitioned", ctypes.c_uint32 * 2),
+        ("start", ctypes.c_uint64),
+        ("end", ctypes.c_uint64),
+        ("completed", ctypes.c_uint64),
+        ("where", ctypes.c_uint32 * 3),
+        ("grid", ctypes.c_int32 * 3),
+        ("block", ctypes.c_int32 * 3),
+        ("memory", ctypes.c_uint32 * 4),
+        ("correlation", ctypes.c_uint32),
+        ("grid_id", ctypes.c_int64),
+        ("name", ctypes.c_char_p),
     )
 
 
@@ -59,6 +91,38 @@ class KernelTrace:
         taken = self.launches, self.streams, self.others
         self.launches, self.streams, self.others = Counter(), Counter(), Counter()
         return taken
+
+    @contextmanager
+    def durations(self) -> Iterator[Counter[str]]:
+        """Within, kernels are timed on the device; their nanoseconds by name are there when it is left."""
+        spent: Counter[str] = Counter()
+        buffers: dict[int, ctypes.Array[ctypes.c_char]] = {}
+
+        def wanted(buffer: Any, size: Any, most: Any) -> None:
+            fresh = ctypes.create_string_buffer(_BUFFER_BYTES + 8)
+            # Records are aligned to eight bytes.
+            address = (ctypes.addressof(fresh) + 7) & ~7
+            buffers[address] = fresh
+            buffer[0], size[0], most[0] = address, _BUFFER_BYTES, 0
+
+        def full(_context: int, _stream: int, buffer: int, _size: int, valid: int) -> None:
+            record = ctypes.c_void_p()
+            while not self._library.cuptiActivityGetNextRecord(
+                ctypes.c_void_p(buffer), ctypes.c_size_t(valid), ctypes.byref(record)
+            ):
+                kernel = _Kernel.from_address(record.value or 0)
+                if kernel.kind in _KERNEL_KINDS:
+                    spent[(kernel.name or b"").decode(errors="replace")] += kernel.end - kernel.start
+
+        callbacks = _Wanted(wanted), _Full(full)
+        self._ask("cuptiActivityRegisterCallbacks", *callbacks)
+        self._ask("cuptiActivityEnable", _CONCURRENT_KERNEL)
+        try:
+            yield spent
+        finally:
+            self._ask("cuptiActivityFlushAll", 1)
+            self._ask("cuptiActivityDisable", _CONCURRENT_KERNEL)
+            self._kept = callbacks  # CUPTI may call them until the process ends
 
     def _called(self, _user: int, _domain: int, _number: int, data: int) -> None:
         head = _CallbackData.from_address(data)

@@ -59,11 +59,11 @@ class Kept:
     """Those of the reports that have been read."""
 
 
-def main(mode: str, descriptor: int) -> None:
-    """Serve until the controller hangs up."""
+def main(mode: str, descriptor: int, *, walled: bool) -> None:
+    """Serve until the controller hangs up. Without walls a child is a plain fork, to measure what they cost."""
     # The threads that wait for wardens hold nothing that a forked process could wait for.
     warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
-    spaces = namespaces.available()
+    spaces = namespaces.available() if walled else ()
     die_with_parent()
     wire = adopt(descriptor)
     session = importlib.import_module(f"tilesmith.bench.{mode}")
@@ -79,7 +79,7 @@ def main(mode: str, descriptor: int) -> None:
         while True:
             message, sock = _receive(wire)
             if message["do"] == "fork" and sock is not None:
-                kept = start(session, mode, sock, message, spaces)
+                kept = start(Start(session, mode, message, walled), sock, spaces)
                 sock.close()
                 children[kept.pid] = kept
                 wire.send({"pid": kept.pid, "walls": standing(kept)})
@@ -91,7 +91,17 @@ def main(mode: str, descriptor: int) -> None:
             end(kept)
 
 
-def start(session: Any, mode: str, sock: socket.socket, message: dict[str, Any], spaces: tuple[str, ...]) -> Kept:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a child is to be."""
+
+    session: Any
+    mode: str
+    message: dict[str, Any]
+    walled: bool
+
+
+def start(wanted: Start, sock: socket.socket, spaces: tuple[str, ...]) -> Kept:
     """Fork a warden that forks a child for one candidate."""
     reader, writer = os.pipe()
     pids: list[int] = []
@@ -106,7 +116,7 @@ def start(session: Any, mode: str, sock: socket.socket, message: dict[str, Any],
             entered = ()
         pid = os.fork()
         if pid == 0:
-            _warden(session, mode, sock, writer, message, entered)
+            (_warden if wanted.walled else _child)(wanted, sock, writer, entered)
         pids.append(pid)
         forked.set()
         released.wait()
@@ -138,9 +148,7 @@ def end(kept: Kept) -> tuple[int, str]:
     return next(((told["status"], told["limit"]) for told in kept.told if "status" in told), (status, ""))
 
 
-def _warden(
-    session: Any, mode: str, sock: socket.socket, reports: int, message: dict[str, Any], spaces: tuple[str, ...]
-) -> NoReturn:
+def _warden(wanted: Start, sock: socket.socket, reports: int, spaces: tuple[str, ...]) -> NoReturn:
     """The forked process: it forks the child, watches it, and says how it ended."""
     try:
         first = namespaces.PROCESSES in spaces
@@ -150,10 +158,10 @@ def _warden(
             namespaces.furnish(TASKS + 8 * (os.cpu_count() or 1))
         pid = os.fork()
         if pid == 0:
-            _child(session, mode, sock, reports, message, spaces)
+            _child(wanted, sock, reports, spaces)
         sock.close()
         machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        allowance = warden.Allowance(message["memory_bytes"] or int(MEMORY_SHARE * machine_bytes))
+        allowance = warden.Allowance(wanted.message["memory_bytes"] or int(MEMORY_SHARE * machine_bytes))
         status, limit = warden.watch(pid, allowance, first=first)
         os.write(reports, json.dumps({"status": status, "limit": limit}).encode() + b"\n")
     except BaseException:
@@ -178,15 +186,13 @@ def _receive(wire: Wire) -> tuple[dict[str, Any], socket.socket | None]:
     return message, socket.socket(fileno=descriptors[0])
 
 
-def _child(
-    session: Any, mode: str, sock: socket.socket, reports: int, message: dict[str, Any], spaces: tuple[str, ...]
-) -> NoReturn:
+def _child(wanted: Start, sock: socket.socket, reports: int, spaces: tuple[str, ...]) -> NoReturn:
     """Never returns: what a candidate does to this process ends with it."""
     try:
         warden.release()
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        scratch = message["scratch"]
+        scratch = wanted.message["scratch"]
         os.chdir(scratch)
         os.environ["HOME"] = os.environ["TMPDIR"] = scratch
         tempfile.tempdir = None  # look at TMPDIR again
@@ -195,11 +201,14 @@ def _child(
         for stream in (0, 1, 2):
             os.dup2(null, stream)
         os.close(null)
-        walls.limit(message["memory_bytes"])
-        raised = walls.raise_walls(mode, scratch, message["readable"])
-        os.write(reports, json.dumps({"walls": (*ALWAYS, *spaces, *raised)}).encode() + b"\n")
+        standing: tuple[str, ...] = ()
+        if wanted.walled:
+            walls.limit(wanted.message["memory_bytes"])
+            raised = walls.raise_walls(wanted.mode, scratch, wanted.message["readable"])
+            standing = (*ALWAYS, *spaces, *raised)
+        os.write(reports, json.dumps({"walls": standing}).encode() + b"\n")
         os.close(reports)
-        session.serve(Wire(sock), scratch)
+        wanted.session.serve(Wire(sock), scratch, watched=wanted.walled)
     except BaseException:
         os._exit(FAULT)
     os._exit(0)
@@ -216,4 +225,4 @@ def _close_all_but(*kept: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[3]), walled=sys.argv[2] == "walled")

@@ -48,6 +48,7 @@ Rounds = Annotated[int | None, typer.Option(metavar="N", help="Stop after this m
 Trials = Annotated[int | None, typer.Option(metavar="N", help="Stop after this many trials.")]
 Seconds = Annotated[float | None, typer.Option(metavar="S", help="Stop after this many seconds.")]
 GpuSeconds = Annotated[float | None, typer.Option(metavar="S", help="Stop after this many seconds of GPU.")]
+Allow = Annotated[str, typer.Option(metavar="LIST", help="library: the framework's kernels may do a part of the work.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="The winner's file.  [NAME_tilesmith.py]")]
 
 JOURNAL = Path("tilesmith.db")
@@ -79,6 +80,7 @@ def optimize(
     budget_seconds: Seconds = None,
     budget_gpu_seconds: GpuSeconds = None,
     proposers: Annotated[str, typer.Option(metavar="LIST", help="Who proposes.")] = "rewrite",
+    allow: Allow = "",
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed proposes the same.")] = 0,
     journal: Journal = JOURNAL,
     out: Out = None,
@@ -97,6 +99,7 @@ def optimize(
             candidate_pool_size=candidate_pool_size,
             num_bottlenecks=num_bottlenecks,
             proposers=name_list(proposers),
+            allow=name_list(allow),
             seed=seed,
             rounds=rounds,
             budget_trials=budget_trials,
@@ -116,6 +119,7 @@ def evaluate(
     target: Target = None,
     gpus: Gpus = None,
     workers_per_gpu: Workers = 3,
+    allow: Allow = "",
     journal: Journal = JOURNAL,
     json: Json = False,
 ) -> Deed:
@@ -123,10 +127,10 @@ def evaluate(
 
     def deed() -> int:
         from tilesmith.cli.evaluate import evaluate as judge
-        from tilesmith.cli.options import BenchOptions, gpu_list
+        from tilesmith.cli.options import BenchOptions, gpu_list, name_list
 
         options = BenchOptions(bench, target, gpu_list(gpus), workers_per_gpu)
-        return judge(problem, kernel, options, journal, json)
+        return judge(problem, kernel, options, name_list(allow), journal, json)
 
     return deed
 

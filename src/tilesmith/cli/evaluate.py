@@ -6,15 +6,17 @@ from pathlib import Path
 
 from tilesmith import config
 from tilesmith.cli import rooms
-from tilesmith.cli.options import BenchOptions
+from tilesmith.cli.options import BenchOptions, allowing
 from tilesmith.cli.screen import answer, show
 from tilesmith.core.trial import Candidate, Correct, Trial
 from tilesmith.report import document, tables
 
 
-def evaluate(problem_path: Path, kernel: Path, options: BenchOptions, journal: Path, as_json: bool) -> int:
+def evaluate(
+    problem_path: Path, kernel: Path, options: BenchOptions, allow: tuple[str, ...], journal: Path, as_json: bool
+) -> int:
     """Judge and say so; 0 for a correct kernel, 1 for any other."""
-    problem = config.load_problem(problem_path)
+    problem = allowing(config.load_problem(problem_path), allow)
     chosen = rooms.chosen(options, problem)
     candidate = config.read_candidate(kernel)
     if isinstance(candidate, Candidate):

@@ -15,7 +15,7 @@ from types import FrameType
 import tilesmith
 from tilesmith import config
 from tilesmith.cli import rooms, winner
-from tilesmith.cli.options import Options
+from tilesmith.cli.options import Options, allowing
 from tilesmith.cli.screen import answer, say, watching
 from tilesmith.core.budget import Stop
 from tilesmith.core.errors import ProblemError
@@ -30,7 +30,7 @@ from tilesmith.report.words import counts, seconds, verdict_message, verdict_nam
 
 def start(options: Options, journal: Path, as_json: bool) -> int:
     """A new run. 0 where something correct was found, 1 where nothing was."""
-    problem = config.load_problem(Path(options.problem_path))
+    problem = allowing(config.load_problem(Path(options.problem_path)), options.allow)
     if problem.start is None:
         raise ProblemError(
             f"{options.problem_path} has no start kernel, and there is no model to write one: "
@@ -103,7 +103,8 @@ def _again(options: Options, out: Path) -> str:
     file = out.relative_to(here) if out.is_relative_to(here) else out
     where = ["--bench", bench.bench] if bench.bench in {"local", "offline"} else []
     target = ["--target", bench.target] if bench.bench == "offline" and bench.target else []
-    return shlex.join(["tilesmith", "evaluate", options.problem_path, str(file), *where, *target])
+    allow = ["--allow", ",".join(options.allow)] if options.allow else []
+    return shlex.join(["tilesmith", "evaluate", options.problem_path, str(file), *where, *target, *allow])
 
 
 @contextmanager

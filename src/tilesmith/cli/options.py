@@ -12,6 +12,7 @@ from typing import Any
 
 from tilesmith.core.budget import Limits
 from tilesmith.core.errors import JournalError, OptionError
+from tilesmith.core.problem import Problem
 
 PROPOSERS = ("rewrite",)
 
@@ -50,6 +51,8 @@ class Options:
     budget_trials: int | None = None
     budget_seconds: float | None = None
     budget_gpu_seconds: float | None = None
+    allow: tuple[str, ...] = ()
+    """What candidates may do beside the contract: "library"."""
 
     def __post_init__(self) -> None:
         _positive("--candidate-pool-size", self.candidate_pool_size)
@@ -99,7 +102,8 @@ class Options:
             bench = rows.pop("bench")
             gpus = bench.pop("gpus")
             chosen = BenchOptions(gpus=None if gpus is None else tuple(gpus), **bench)
-            return Options(bench=chosen, proposers=tuple(rows.pop("proposers")), **rows)
+            proposers, allow = (tuple(rows.pop(name, ())) for name in ("proposers", "allow"))
+            return Options(bench=chosen, proposers=proposers, allow=allow, **rows)
         except (ValueError, TypeError, KeyError, AttributeError, OptionError) as error:
             raise JournalError(
                 f"the options that this run was started with cannot be read ({error}); start a new run"
@@ -119,6 +123,13 @@ def gpu_list(words: str | None) -> tuple[int, ...] | None:
 def name_list(words: str) -> tuple[str, ...]:
     """`--proposers`: names between commas, each once."""
     return tuple(dict.fromkeys(part.strip() for part in words.split(",") if part.strip()))
+
+
+def allowing(problem: Problem, allow: tuple[str, ...]) -> Problem:
+    """The problem with what `--allow` permits. Raises `OptionError` for what nobody knows."""
+    if unknown := [name for name in allow if name != "library"]:
+        raise OptionError(f"--allow names {unknown[0]!r}; known is: library")
+    return replace(problem, settings=replace(problem.settings, library=problem.settings.library or "library" in allow))
 
 
 def _positive(flag: str, value: float | None) -> None:

@@ -19,6 +19,7 @@ EXPECTED = {
     "dtype": 'one of "fp64", "fp32", "fp16" and "bf16"',
     "tolerance": "a positive number",
     "tf32": "true or false",
+    "library": "true or false",
     "target": 'the name of a GPU, such as "h200"',
     "small": "a table of constants",
     "large": "a table of constants",

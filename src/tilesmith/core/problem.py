@@ -26,6 +26,8 @@ class Settings:
     """Scales the error limit, which comes from the reference's own rounding error."""
     tf32: bool = False
     """Whether dots of float32 operands may round them to TF32."""
+    library: bool = False
+    """Whether candidates may call the framework's kernels beside their own."""
     target: str | None = None
     """The GPU to compile for where there is none, such as "h200"; None takes the default."""
     small: Mapping[str, Constant] = field(default_factory=dict)
@@ -50,6 +52,8 @@ class Problem:
     @property
     def id(self) -> str:
         """The same problem under the same settings has the same id; its name does not count."""
-        rows = (self.settings.dtype, self.settings.tolerance, self.settings.tf32)
+        rows: tuple[object, ...] = (self.settings.dtype, self.settings.tolerance, self.settings.tf32)
+        if self.settings.library:
+            rows += ("library",)
         shapes = (sorted(self.settings.small.items()), sorted(self.settings.large.items()))
         return content_id(repr((self.source, rows, shapes)))

@@ -63,6 +63,12 @@ class Timing:
     """The rival's median in that same run: the ratio of the two is the comparison to trust."""
     rival_low_us: float | None = None
     rival_high_us: float | None = None
+    sm_mhz: tuple[int, int] | None = None
+    """The lowest and highest clock of the multiprocessors between blocks; None where the driver does not tell."""
+    throttled: tuple[str, ...] = ()
+    """Why the clock was held down meanwhile."""
+    repeats: int = 0
+    """How often the measurement was made anew because its interval was too wide."""
 
     @property
     def gain(self) -> tuple[float, float, float] | None:
@@ -171,6 +177,8 @@ class Trial:
     round: int = 0
     confirmed: bool = False
     """Whether this is a finalist's second, harder judgement."""
+    evidence: tuple[str, ...] = ()
+    """What else was tried or found beside the numbers, in words: a sanitizer's answer, kernels of a library."""
 
     @property
     def time_us(self) -> float | None:

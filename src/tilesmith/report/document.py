@@ -40,6 +40,7 @@ def _evaluation(trial: Trial) -> dict[str, object]:
         "fingerprint": trial.fingerprint,
         "launches": [_launch(launch) for launch in trial.launches],
         **_time(trial),
+        "evidence": list(trial.evidence),
         "protection": trial.protection,
     }
 

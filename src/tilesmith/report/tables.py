@@ -39,6 +39,8 @@ def evaluation(trial: Trial) -> RenderableType:
             "where",
             f"{where.bench} bench, {where.gpu or where.target}, torch {where.torch}, triton {where.triton}",
         )
+    for line in trial.evidence:
+        _row(grid, "seen", line)
     _row(grid, "walls", trial.protection)
     if trial.fingerprint:
         _row(grid, "fingerprint", trial.fingerprint)

@@ -52,7 +52,7 @@ def raw(number, *arguments):
         return errno.errorcode[ctypes.get_errno()]
     return "done"
 
-def serve(wire, scratch):
+def serve(wire, scratch, watched):
     names = {**globals(), "scratch": scratch, "answer": None}
     code = wire.receive(10)[0]["code"]
     try:
@@ -70,7 +70,7 @@ kept = []
 for row in order["rows"]:
     ours, theirs = socket.socketpair()
     message = {"scratch": row["scratch"], "readable": row.get("readable", []), "memory_bytes": row.get("memory", 0)}
-    one = zygote.start(session, order["mode"], theirs, message, spaces)
+    one = zygote.start(zygote.Start(session, order["mode"], message, True), theirs, spaces)
     theirs.close()
     wire = Wire(ours)
     standing = zygote.standing(one)

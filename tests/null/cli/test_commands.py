@@ -13,7 +13,8 @@ from cli_fakes import Answer, WordBench, kernel
 
 Tilesmith = Callable[..., Answer]
 EVALUATION = {
-    "verdict", "stage", "message", "error", "fingerprint", "launches", "time_us", "estimate_us", "protection",
+    "verdict", "stage", "message", "error", "fingerprint", "launches", "time_us", "estimate_us", "evidence",
+    "protection",
 }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def test_a_folder_brings_its_kernel_and_settings(tmp_path: Path) -> None:
     assert problem.name == tmp_path.name
     assert problem.source == GOOD
     assert problem.start == "def kernel_function(x): ..."
-    assert problem.settings == Settings("bf16", 2, True, "h100", {"M": 8, "N": 12}, {"K": 4096})
+    assert problem.settings == Settings("bf16", 2, True, False, "h100", {"M": 8, "N": 12}, {"K": 4096})
 
 
 def test_a_file_brings_nothing_else(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_constants_of_every_type(tmp_path: Path) -> None:
     ("toml", "said"),
     [
         ("tolerence = 2", "unknown key 'tolerence'; did you mean tolerance?"),
-        ("zzz = 2", "the known ones are dtype, large, small, target, tf32, tolerance."),
+        ("zzz = 2", "the known ones are dtype, large, library, small, target, tf32, tolerance."),
         ("[smal]\nM = 1", "did you mean small?"),
         ('dtype = "float16"', 'dtype should be one of "fp64", "fp32", "fp16" and "bf16", not "float16".'),
         ("dtype = 16", "dtype should be one of"),

@@ -19,7 +19,7 @@ def test_its_problem_settings_and_candidates_load(tmp_path: Path) -> None:
     (tmp_path / "problem.py").write_text(problem)
     (tmp_path / "problem.toml").write_text(settings)
     loaded = load_problem(tmp_path)
-    assert loaded.settings == Settings("bf16", 1.0, False, "h200", {"M": 20, "K": 100}, {"K": 8192})
+    assert loaded.settings == Settings("bf16", 1.0, False, False, "h200", {"M": 20, "K": 100}, {"K": 8192})
     assert len(candidates) == 3
     for text in candidates:
         (tmp_path / "kernel.py").write_text(text)

@@ -16,6 +16,7 @@ from tilesmith.core.trial import (
     Candidate,
     Correct,
     Cost,
+    Direction,
     Duplicate,
     Environment,
     Estimate,
@@ -45,13 +46,23 @@ settings = st.builds(
     st.sampled_from([None, "fp64", "fp32", "fp16", "bf16"]),
     numbers,
     st.booleans(),
+    st.booleans(),
     maybe_text,
     shapes,
     shapes,
 )
 problems = st.builds(Problem, texts, texts, settings, maybe_text)
 estimates = st.builds(Estimate, floats)
-timings = st.builds(Timing, floats, floats, floats, st.integers(), maybe_text, *[st.none() | floats] * 3)
+timings = st.builds(
+    Timing,
+    *[floats] * 3,
+    st.integers(),
+    maybe_text,
+    *[st.none() | floats] * 3,
+    st.none() | st.tuples(st.integers(), st.integers()),
+    st.lists(texts, max_size=2).map(tuple),
+    st.integers(),
+)
 verdicts = st.one_of(
     st.builds(Correct, timings | estimates, floats, st.integers()),
     st.builds(Wrong, texts, st.none() | floats),
@@ -72,11 +83,13 @@ launches = st.builds(
     st.lists(st.tuples(texts, scalars), max_size=3).map(tuple),
     st.frozensets(texts, max_size=4),
 )
-kernels = st.builds(KernelProfile, texts, floats, limiters, floats, floats, floats, floats, floats)
+metrics = st.lists(st.tuples(texts, floats), max_size=2).map(tuple)
+kernels = st.builds(KernelProfile, texts, floats, limiters, floats, floats, floats, floats, floats, metrics)
 profiles = st.builds(Profile, st.sampled_from(["estimate", "ncu"]), texts, st.lists(kernels, max_size=2).map(tuple))
+directions = st.builds(Direction, *[st.integers()] * 3, texts, st.integers())
 trials = st.builds(
     Trial,
-    st.builds(Candidate, texts, texts, maybe_text),
+    st.builds(Candidate, texts, texts, maybe_text, st.none() | directions, st.integers()),
     verdicts,
     maybe_text,
     st.lists(launches, max_size=2).map(tuple),
@@ -86,8 +99,11 @@ trials = st.builds(
     texts,
     st.integers(),
     st.booleans(),
+    st.lists(texts, max_size=2).map(tuple),
 )
-limits = st.builds(Limits, *[st.none() | st.integers()] * 2, *[st.none() | floats] * 2)
+limits = st.builds(
+    Limits, *[st.none() | st.integers()] * 2, *[st.none() | floats] * 3, *[st.none() | st.integers()] * 2
+)
 
 
 @given(trials)
@@ -137,10 +153,10 @@ def test_the_written_form_stays_as_it_is() -> None:
     assert dumps(trial) == (
         '{"is":"Trial","candidate":{"is":"Candidate","source":"s","origin":"rewrite:tile","parent":"p","direction":null,"attempt":0},'
         '"verdict":{"is":"Correct","time":{"is":"Timing","time_us":1.5,"low_us":1.0,"high_us":2.0,"samples":9,'
-        '"rival":"r","rival_us":3.0,"rival_low_us":null,"rival_high_us":null},"error":0.25,"checks":1},"fingerprint":"f","launches":[{"is":"Launch","kernel":"k",'
+        '"rival":"r","rival_us":3.0,"rival_low_us":null,"rival_high_us":null,"sm_mhz":null,"throttled":[],"repeats":0},"error":0.25,"checks":1},"fingerprint":"f","launches":[{"is":"Launch","kernel":"k",'
         '"grid":[1,2,3],"warps":4,"stages":2,"shared_bytes":0,"registers":32,"spills":0,"arguments":[["N",7]],'
         '"features":["cp.async","mma"]}],"profile":null,"cost":{"is":"Cost","wall_s":0.0,"gpu_s":0.0,'
-        '"measured_s":0.0},"environment":null,"protection":"none","round":2,"confirmed":false}'
+        '"measured_s":0.0},"environment":null,"protection":"none","round":2,"confirmed":false,"evidence":[]}'
     )
 
 
@@ -198,11 +214,11 @@ def test_other_values_are_not_written() -> None:
 def test_the_strategies_leave_no_field_to_its_default() -> None:
     """A field that a value gains must be tested here too."""
     assert [len(fields(kind)) for kind in (Settings, Problem, Timing, Launch, KernelProfile, Trial, Environment)] == [
-        6,
+        7,
         4,
-        8,
+        11,
         9,
-        8,
-        10,
+        9,
+        11,
         7,
     ]

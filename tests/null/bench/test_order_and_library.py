@@ -1,0 +1,84 @@
+"""What the interpreter and the driver's trace must tell: programs in any order, and kernels of a library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tilesmith.bench.local import launched
+from tilesmith.bench.offline import OfflineBench
+from tilesmith.bench.timing import BLOCKS, alternate
+from tilesmith.config import load_problem
+from tilesmith.core.gpu import target
+from tilesmith.core.trial import Correct, Rejected, Wrong
+from tilesmith.testing.bench import judge
+from tilesmith.testing.samples import PROBLEM, SAMPLES
+
+CHEATS = Path(__file__).parents[2] / "exploits"
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[OfflineBench]:
+    with OfflineBench(target("h200"), jobs=1) as bench:
+        yield bench
+
+
+def test_programs_that_need_an_order_are_wrong(bench: OfflineBench) -> None:
+    problem = load_problem(CHEATS / "problems" / "total")
+    (trial,) = judge(bench, problem, [(CHEATS / "cheats/races/race_between_programs.py").read_text()])
+    assert isinstance(trial.verdict, Wrong), trial.verdict
+
+
+LIBRARY = SAMPLES.correct.replace("    return z\n", "    return torch.relu(z) - torch.relu(-z)\n")
+
+
+def test_a_library_may_help_where_the_problem_allows_it(bench: OfflineBench) -> None:
+    (refused,) = judge(bench, PROBLEM, [LIBRARY])
+    assert isinstance(refused.verdict, Rejected)
+    allowed = replace(PROBLEM, settings=replace(PROBLEM.settings, library=True))
+    assert allowed.id != PROBLEM.id
+    (trial,) = judge(bench, allowed, [LIBRARY])
+    assert isinstance(trial.verdict, Correct), trial.verdict
+    assert any(line.startswith("library kernel relu") and "% of the estimate" in line for line in trial.evidence)
+
+
+class Call:
+    """As much of an admitted candidate as the verdict on launches needs: no kernels of its own."""
+
+    call = ()
+
+
+@pytest.mark.parametrize(
+    ("calls", "library", "said"),
+    [
+        ([["ampere_gemm"]], False, "not its own: ampere_gemm"),
+        ([["ampere_gemm"]], True, None),
+        ([["ampere_gemm"], []], True, "not every call"),
+        ([["FillFunctor"]], False, "not every call"),
+    ],
+)
+def test_launches_seen_at_the_driver(calls: list[list[str]], library: bool, said: str | None) -> None:
+    reply = {"launches": calls, "streams": [0], "others": []}
+    verdict = launched(reply, Call(), library=library)  # type: ignore[arg-type]
+    assert (verdict is None) == (said is None)
+    if said:
+        assert isinstance(verdict, Rejected)
+        assert said in verdict.reason
+
+
+def test_a_noisy_measurement_is_repeated() -> None:
+    asked = []
+
+    def batch(launches: int) -> list[float]:
+        asked.append(launches)
+        return [10_000.0 * (1 + 0.5 * (number % 2)) for number in range(launches)]
+
+    noisy = alternate(batch, None, None)
+    assert noisy.repeats == 2
+    assert len(asked) == 1 + 3 * BLOCKS
+    assert noisy.samples == sum(asked[1:])
+    calm = alternate(lambda launches: [10_000.0 + number for number in range(launches)], None, None)
+    assert calm.repeats == 0
