@@ -1,0 +1,309 @@
+#include "block.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace tilesmith {
+namespace {
+
+// Bits of every base that has any.
+constexpr Free any_part(Free free) { return (free | free >> 1 | free >> 2) & kEachInBlock; }
+
+constexpr Dims occupied(Dims dims) {
+    Dims mask = 0;
+    for (int i = 0; i < kRank; ++i)
+        if (dim(dims, i)) mask |= Dims{0xff} << (8 * i);
+    return mask;
+}
+
+} // namespace
+
+void Counters::operator+=(const Counters &other) {
+    states += other.states;
+    candidates += other.candidates;
+    shape += other.shape;
+    phase += other.phase;
+    table += other.table;
+    duplicate += other.duplicate;
+    bound += other.bound;
+    blocks += other.blocks;
+}
+
+BlockSearch::BlockSearch(const Space &space, const BlockLimits &limits, Control &control)
+    : space_(space), limits_(limits), control_(control), oriented_(space.options().shapes == Shapes::oriented),
+      several_targets_(space.table().outputs.size() > 1), of_class_(space.classes(), 0) {
+    if (limits.operators > kMaxValues) throw std::invalid_argument("a block has at most 32 operators");
+    squares_ = std::ranges::any_of(space.program().functions, [](const Function &f) { return f.fn == Fn::square; });
+}
+
+Kernels BlockSearch::run(std::span<const Tensor> inputs, bool last) {
+    Kernels found;
+    found.inputs.assign(inputs.begin(), inputs.end());
+    found_ = &found;
+    last_ = last;
+    const int stores = std::min(limits_.stores, kMaxStores);
+    most_stores_ = last ? std::min(stores, static_cast<int>(space_.table().outputs.size())) : stores;
+    if (static_cast<int>(inputs.size()) >= limits_.operators) return found;
+
+    walk({});
+    for (int b = 1; b <= space_.program().bases(); ++b) {
+        const Base base = static_cast<Base>(b);
+        if (!(space_.program().parts[base] & kInLoop)) continue;
+        unsigned parts = 0;
+        for (const Tensor input : inputs) parts |= parts_of(space_.free(class_of(input)), base);
+        if (!(parts & (kInLoop | kInGrid))) continue;
+        walk({base, static_cast<std::uint8_t>(parts & (kInLoop | kInGrid)), 0});
+        // A block of its own for every grid part, whose sums another kernel joins.
+        if ((parts & kInGrid) && (parts & kInLoop) && !last) {
+            walk({0, 0, base});
+            walk({base, kInLoop, base});
+        }
+    }
+    return found;
+}
+
+void BlockSearch::walk(const Walk &walk) {
+    ++counters.blocks;
+    walk_ = walk;
+    looped_ = walk.loop ? free_parts(walk.loop, walk.loop_parts) : 0;
+    outside_ = looped_ | (walk.split ? free_parts(walk.split, kInGrid) : 0);
+    for (int i = 0; i < count_; ++i) of_class_[values_[static_cast<std::size_t>(i)].cls] = 0;
+    count_ = 0;
+    for (const Tensor input : found_->inputs) {
+        const Class c = class_of(input);
+        const bool varies = (space_.free(c) & looped_) != 0;
+        values_[static_cast<std::size_t>(count_)] = {c, varies ? kVarying : kInvariant, 0, dims_of(input)};
+        of_class_[c] |= 1u << count_;
+        ++count_;
+    }
+    inputs_ = unused_ = unused_inputs_ = count_;
+    high_ = low_ = code_ = 0;
+    grow();
+}
+
+// The canonical order: a step's key is its larger operand, then its smaller one (0 if there is none, else its place
+// plus one), then its code, and keys grow. Of all orders of one graph exactly one grows, since a step that another
+// makes possible has a larger first operand than whatever was possible before.
+void BlockSearch::grow() {
+    if ((++counters.states & 4095) == 0 && control_.poll()) return;
+    if (count_ > inputs_ && unused_inputs_ == 0 && unused_ <= most_stores_) finish();
+    if (count_ >= limits_.operators) return;
+    const bool first = count_ == inputs_;
+    for (int high = high_; high < count_; ++high) {
+        const bool same_high = high == high_;
+        for (const Partner &partner : space_.partners(values_[static_cast<std::size_t>(high)].cls)) {
+            if (partner.other == kNoClass) {
+                if (!same_high || (low_ == 0 && (first || partner.code > code_))) attempt(partner, high, -1);
+                continue;
+            }
+            std::uint32_t lows = of_class_[partner.other] & ((2u << high) - 1);
+            if (same_high && low_ > 1) lows &= ~((1u << (low_ - 1)) - 1);
+            for (; lows; lows &= lows - 1) {
+                const int low = __builtin_ctz(lows);
+                if (same_high && low + 1 == low_ && partner.code <= code_) continue;
+                // x·x is a square where there is one.
+                if (low == high && (partner.reversed || (partner.kind == StepKind::mul && squares_))) continue;
+                attempt(partner, high, low);
+            }
+        }
+        if (control_.stopped()) return;
+    }
+}
+
+void BlockSearch::attempt(const Partner &partner, int high, int low) {
+    ++counters.candidates;
+    Made made;
+    if (!make(partner, high, low, made)) return;
+    // The same value twice is never needed: what one can do the other can, or the one that varies less.
+    for (std::uint32_t twins = of_class_[made.cls]; twins; twins &= twins - 1)
+        if (values_[static_cast<std::size_t>(__builtin_ctz(twins))].dims == made.dims) {
+            ++counters.duplicate;
+            return;
+        }
+
+    Value &x = values_[static_cast<std::size_t>(high)];
+    Value &y = values_[static_cast<std::size_t>(low < 0 ? high : low)];
+    const int unused = unused_, unused_inputs = unused_inputs_, h = high_, l = low_, c = code_;
+    const auto use = [&](Value &value, int place) {
+        if (value.uses++ > 0) return;
+        --unused_;
+        unused_inputs_ -= place < inputs_;
+    };
+    use(x, high);
+    if (low >= 0 && low != high) use(y, low);
+
+    const auto place = static_cast<std::size_t>(count_);
+    values_[place] = {made.cls, made.phase, 0, made.dims};
+    const auto operand = [](int value) { return value < 0 ? Step::kNoOperand : static_cast<std::uint8_t>(value); };
+    steps_[place] = {partner.kind, partner.arg, operand(partner.reversed ? low : high), operand(partner.reversed ? high : low)};
+    of_class_[made.cls] |= 1u << count_;
+    ++count_;
+    ++unused_;
+    high_ = high;
+    low_ = low + 1;
+    code_ = partner.code;
+    if (within_bounds()) grow();
+    else ++counters.bound;
+    --count_;
+    of_class_[made.cls] &= ~(1u << count_);
+    --x.uses;
+    if (low >= 0 && low != high) --y.uses;
+    unused_ = unused;
+    unused_inputs_ = unused_inputs;
+    high_ = h;
+    low_ = l;
+    code_ = c;
+}
+
+bool BlockSearch::join_phases(std::uint8_t a, std::uint8_t b, std::uint8_t &joined) {
+    if (a == b) joined = a;
+    else if ((a ^ b) == (kVarying ^ kAfter)) return false;
+    else joined = a == kInvariant ? b : a;
+    return true;
+}
+
+// Dimensions that both have must have the same parts in the block's tile, or the tiles differ in extent.
+bool BlockSearch::same_extents(Free a, Free b, Free except) const {
+    const Free x = a & ~outside_, y = b & ~outside_;
+    const Free both = any_part(x) & any_part(y) & ~except;
+    return ((x ^ y) & both * 7) == 0;
+}
+
+bool BlockSearch::broadcasts(Dims a, Dims b, Dims &joined) const {
+    joined = a | b;
+    return ((a ^ b) & occupied(a) & occupied(b)) == 0;
+}
+
+bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
+    const Value &x = values_[static_cast<std::size_t>(high)];
+    const Free free = space_.free(x.cls);
+    const auto refuse = [](std::uint64_t &counter) { return ++counter, false; };
+    switch (partner.kind) {
+    case StepKind::add:
+    case StepKind::sub:
+    case StepKind::mul:
+    case StepKind::div: {
+        const Value &y = values_[static_cast<std::size_t>(low)];
+        if (oriented_ ? !broadcasts(x.dims, y.dims, made.dims) : !same_extents(free, space_.free(y.cls), 0))
+            return refuse(counters.shape);
+        if (!join_phases(x.phase, y.phase, made.phase)) return refuse(counters.phase);
+        made.cls = partner.result;
+        return true;
+    }
+    case StepKind::matmul: {
+        const Value &y = values_[static_cast<std::size_t>(low)];
+        const Base inner = partner.arg;
+        const unsigned in_tile = parts_of((free | space_.free(y.cls)) & ~outside_, inner);
+        if (oriented_) {
+            const Value &left = partner.reversed ? y : x, &right = partner.reversed ? x : y;
+            if (dim(left.dims, 0) != inner || dim(right.dims, 1) != inner) return refuse(counters.shape);
+            if (!broadcasts(with_dim(left.dims, 0, 0), with_dim(right.dims, 1, 0), made.dims)) return refuse(counters.shape);
+        } else if (!same_extents(free, space_.free(y.cls), 0) || !parts_of(free & ~outside_, inner) ||
+                   !parts_of(space_.free(y.cls) & ~outside_, inner)) {
+            return refuse(counters.shape);
+        }
+        if (!join_phases(x.phase, y.phase, made.phase)) return refuse(counters.phase);
+        made.cls = in_tile ? space_.sum(partner.result, inner, in_tile) : kNoClass;
+        break;
+    }
+    case StepKind::apply: {
+        const Function &function = space_.program().functions[partner.arg];
+        // A macro that sums needs its whole dimension in the tile.
+        if (function.fn == Fn::rms_norm &&
+            parts_of(free & ~outside_, function.base) != space_.program().parts[function.base])
+            return refuse(counters.shape);
+        made = {partner.result, x.phase, x.dims};
+        return true;
+    }
+    case StepKind::sum: {
+        const Base base = partner.arg;
+        const unsigned in_tile = parts_of(free & ~outside_, base);
+        const int at = oriented_ ? find_dim(x.dims, base) : 0;
+        if (!in_tile || at < 0) return refuse(counters.shape);
+        made = {space_.sum(x.cls, base, in_tile), x.phase, oriented_ ? with_dim(x.dims, at, 0) : x.dims};
+        break;
+    }
+    case StepKind::accumulate:
+    case StepKind::accumulate_sum: {
+        const unsigned over = walk_.loop ? parts_of(free & looped_, walk_.loop) : 0;
+        if (x.phase != kVarying || !over) return refuse(counters.phase);
+        made = {space_.sum(x.cls, walk_.loop, over), kAfter, x.dims};
+        if (made.cls == kNoClass || partner.kind == StepKind::accumulate) break;
+        const Base base = partner.arg;
+        const unsigned in_tile = parts_of(space_.free(made.cls) & ~outside_, base);
+        const int at = oriented_ ? find_dim(x.dims, base) : 0;
+        if (!in_tile || at < 0) return refuse(counters.shape);
+        made.cls = space_.sum(made.cls, base, in_tile);
+        if (oriented_) made.dims = with_dim(x.dims, at, 0);
+        break;
+    }
+    }
+    return made.cls != kNoClass && space_.live(made.cls) ? true : refuse(counters.table);
+}
+
+// Admissible: what is unused must be joined, which takes a step for every pair; and in the last kernel every unused
+// value is its distance from a target. Only there: elsewhere a kernel's own outputs are what must be reached.
+bool BlockSearch::within_bounds() const {
+    const int left = limits_.operators - count_;
+    if (unused_ - most_stores_ > left) return false;
+    if (!last_) return true;
+    int singles = 0;
+    for (int i = 0; i < count_; ++i) {
+        const Value &value = values_[static_cast<std::size_t>(i)];
+        if (value.uses) continue;
+        if (space_.distance(value.cls) > left) return false;
+        singles = std::max(singles, space_.single_steps(value.cls));
+    }
+    return most_stores_ > 1 || unused_ - 1 + singles <= left;
+}
+
+bool BlockSearch::storable(const Value &value) const {
+    if (walk_.loop ? value.phase != kAfter : value.phase == kVarying) return false;
+    // Every block of a split writes its own part.
+    return !walk_.split || (parts_of(space_.free(value.cls), walk_.split) & kInGrid);
+}
+
+void BlockSearch::finish() {
+    std::array<int, kMaxStores> stores{};
+    int count = 0;
+    for (int i = inputs_; i < count_; ++i) {
+        const Value &value = values_[static_cast<std::size_t>(i)];
+        if (value.uses) continue;
+        if (!storable(value)) return;
+        if (last_) {
+            const auto &outputs = space_.table().outputs;
+            const auto found = std::ranges::find(outputs, value.cls);
+            if (found == outputs.end()) return;
+            const auto place = static_cast<std::size_t>(found - outputs.begin());
+            if (oriented_ && space_.table().output_dims[place] != value.dims) return;
+        } else if (space_.target(value.cls) && !several_targets_) {
+            return;
+        }
+        stores[static_cast<std::size_t>(count++)] = i;
+    }
+    keep(stores, count);
+}
+
+void BlockSearch::keep(std::array<int, kMaxStores> stores, int count) {
+    std::array<Tensor, kMaxStores> outputs{kNoTensor, kNoTensor};
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+        const Value &value = values_[static_cast<std::size_t>(stores[i])];
+        outputs[i] = tensor(value.cls, value.dims);
+    }
+    if (count == 2 && outputs[0] > outputs[1]) {
+        std::swap(outputs[0], outputs[1]);
+        std::swap(stores[0], stores[1]);
+    }
+    auto signature = std::ranges::find_if(found_->signatures, [&](const Signature &s) { return s.outputs == outputs; });
+    if (signature == found_->signatures.end())
+        signature = found_->signatures.insert(found_->signatures.end(), Signature{outputs, {}});
+    Implementation made;
+    made.walk = walk_;
+    made.steps = static_cast<std::uint8_t>(count_ - inputs_);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) made.stores[i] = static_cast<std::uint8_t>(stores[i]);
+    made.first_step = static_cast<std::uint32_t>(found_->steps.size());
+    found_->steps.insert(found_->steps.end(), steps_.begin() + inputs_, steps_.begin() + count_);
+    signature->implementations.push_back(made);
+}
+
+} // namespace tilesmith

@@ -1,0 +1,131 @@
+// The search of block graphs: everything that one kernel can compute from given tensors.
+#pragma once
+
+#include <array>
+#include <span>
+#include <vector>
+
+#include "control.hpp"
+#include "space.hpp"
+
+namespace tilesmith {
+
+// A tensor between kernels: its class and, where shapes are oriented, its dimensions.
+using Tensor = std::uint64_t;
+inline constexpr Tensor kNoTensor = ~Tensor{0};
+constexpr Tensor tensor(Class c, Dims dims) { return static_cast<Tensor>(dims) << 16 | c; }
+constexpr Class class_of(Tensor t) { return static_cast<Class>(t); }
+constexpr Dims dims_of(Tensor t) { return static_cast<Dims>(t >> 16); }
+
+inline constexpr int kMaxValues = 32; // of one block graph: so many fit the bits of a word
+inline constexpr int kMaxStores = 2;
+
+// How a kernel walks: which parts of a base its loop runs over, and which base is split over the grid beside.
+struct Walk {
+    Base loop = 0;
+    std::uint8_t loop_parts = 0;
+    Base split = 0;
+
+    bool operator==(const Walk &) const = default;
+};
+
+// One way to compute what a signature says: a run of steps in the kernel's list. Loads are values 0 to `loads` - 1, in
+// the order of the inputs.
+struct Implementation {
+    Walk walk;
+    std::uint8_t steps = 0;
+    std::array<std::uint8_t, kMaxStores> stores{}; // values, in the order of the signature's outputs
+    std::uint32_t first_step = 0;
+};
+
+// What some implementations compute: one or two tensors, the smaller first.
+struct Signature {
+    std::array<Tensor, kMaxStores> outputs{kNoTensor, kNoTensor};
+    std::vector<Implementation> implementations;
+};
+
+// All that kernels compute from the same inputs.
+struct Kernels {
+    std::vector<Tensor> inputs; // sorted
+    std::vector<Signature> signatures;
+    std::vector<Step> steps;
+};
+
+// Why candidates were not grown, and how many states were.
+struct Counters {
+    std::uint64_t states = 0;
+    std::uint64_t candidates = 0;
+    std::uint64_t shape = 0;     // extents or dimensions that do not fit
+    std::uint64_t phase = 0;     // joins the loop with what comes after it, or gathers what does not vary
+    std::uint64_t table = 0;     // no value on the way to the target
+    std::uint64_t duplicate = 0; // computed before
+    std::uint64_t bound = 0;     // too few operators are left
+    std::uint64_t blocks = 0;    // block searches
+
+    void operator+=(const Counters &other);
+};
+
+struct BlockLimits {
+    int operators = 11; // loads, steps and accumulators
+    int stores = 2;
+};
+
+class BlockSearch {
+  public:
+    BlockSearch(const Space &space, const BlockLimits &limits, Control &control);
+
+    // Everything that one kernel computes of these tensors, using each. `last`: only targets, and all bounds that the
+    // distance to a target gives; without it whatever leads to a target, but no target unless there are several.
+    // Incomplete where the control stopped.
+    Kernels run(std::span<const Tensor> inputs, bool last);
+
+    Counters counters;
+
+  private:
+    struct Value {
+        Class cls = 0;
+        std::uint8_t phase = 0;
+        std::uint8_t uses = 0;
+        Dims dims = 0;
+    };
+    // Phases: two differ by 2 only where one is of an iteration and the other after the loop.
+    enum : std::uint8_t { kVarying, kInvariant, kAfter };
+
+    struct Made {
+        Class cls = kNoClass;
+        std::uint8_t phase = 0;
+        Dims dims = 0;
+    };
+
+    void walk(const Walk &walk);
+    void grow();
+    void attempt(const Partner &partner, int high, int low);
+    bool make(const Partner &partner, int high, int low, Made &made);
+    bool join_phases(std::uint8_t a, std::uint8_t b, std::uint8_t &joined);
+    bool same_extents(Free a, Free b, Free except) const;
+    bool broadcasts(Dims a, Dims b, Dims &joined) const;
+    bool within_bounds() const;
+    void finish();
+    void keep(std::array<int, kMaxStores> stores, int count);
+    bool storable(const Value &value) const;
+
+    const Space &space_;
+    BlockLimits limits_;
+    Control &control_;
+    bool oriented_, several_targets_, squares_;
+
+    // The kernel in the making.
+    std::array<Value, kMaxValues> values_{};
+    std::array<Step, kMaxValues> steps_{};
+    int count_ = 0, inputs_ = 0, unused_ = 0, unused_inputs_ = 0;
+    int high_ = 0, low_ = 0, code_ = 0; // the last step's place in the canonical order
+    std::vector<std::uint32_t> of_class_; // which values have a class
+    Walk walk_;
+    Free outside_ = 0; // parts that are not in one block's tile
+    Free looped_ = 0;
+    bool last_ = false;
+    int most_stores_ = 2;
+    Kernels *found_ = nullptr;
+};
+
+} // namespace tilesmith

@@ -1,0 +1,93 @@
+// The space of block graphs of a target, frozen for searching: which steps any two values allow, and how far from the
+// target each value is. Read-only once made, and shared by all workers.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "program.hpp"
+#include "table.hpp"
+
+namespace tilesmith {
+
+// How strict shapes are.
+enum class Shapes : std::uint8_t {
+    // Values are known by the names of their dimensions: views that permute or insert dimensions cost nothing.
+    free,
+    // As published: the order of dimensions counts, operands broadcast from the right, no transposes. Extents are not
+    // compared, so that a dimension without its loop part passes for the whole one.
+    oriented,
+};
+
+enum class StepKind : std::uint8_t { add, sub, mul, div, matmul, apply, sum, accumulate, accumulate_sum };
+
+// One step of a block graph. `arg`: the function of apply; the base that matmul and sums remove.
+struct Step {
+    StepKind kind{};
+    std::uint8_t arg = 0;
+    std::uint8_t a = 0;
+    std::uint8_t b = kNoOperand;
+
+    static constexpr std::uint8_t kNoOperand = 0xff;
+    auto operator<=>(const Step &) const = default;
+};
+
+// A step that a class allows, alone or with a partner of another class. `code` orders the steps of equal operands.
+struct Partner {
+    Class other = kNoClass;
+    Class result = kNoClass; // of matmul: the product before it is summed; of sums: looked up by the parts that are left
+    StepKind kind{};
+    std::uint8_t arg = 0;
+    std::uint8_t code = 0;
+    bool reversed = false; // the newer operand stands second
+};
+
+struct SpaceOptions {
+    Shapes shapes = Shapes::free;
+    bool fused_accumulators = false; // one step accumulates and sums a dimension of the tile
+};
+
+class Space {
+  public:
+    static constexpr int kFar = 99;
+
+    Space(const Program &program, const Table &table, const SpaceOptions &options);
+
+    const Program &program() const { return program_; }
+    const Table &table() const { return table_; }
+    const SpaceOptions &options() const { return options_; }
+    std::size_t classes() const { return live_.size(); }
+
+    std::span<const Partner> partners(Class c) const {
+        return {partners_.data() + starts_[c], starts_[c + 1u] - starts_[c]};
+    }
+    // The class of a sum over some parts of a base, or kNoClass.
+    Class sum(Class c, Base base, unsigned parts) const { return sums_[(c * stride_ + base) * 8u + parts]; }
+    Free free(Class c) const { return table_.free[c]; }
+    // Whether a tensor of this class can be made from the inputs and lead to the target.
+    bool live(Class c) const { return live_[c] != 0; }
+    bool target(Class c) const { return target_[c] != 0; }
+    // The fewest steps from a class to a target; the fewest that are no joins of two values.
+    int distance(Class c) const { return distance_[c]; }
+    int single_steps(Class c) const { return single_steps_[c]; }
+    std::size_t live_classes() const;
+
+  private:
+    void find_distances();
+    void list_partners();
+    void list_products(Class a, std::vector<Partner> &list);
+    bool multiplies(Class a, Class b, Base over) const;
+    bool sums_somehow(Class c, Base base) const;
+
+    const Program &program_;
+    const Table &table_;
+    SpaceOptions options_;
+    std::size_t stride_;
+    std::vector<Class> sums_;
+    std::vector<std::uint8_t> live_, target_;
+    std::vector<std::int16_t> distance_, single_steps_;
+    std::vector<std::uint32_t> starts_;
+    std::vector<Partner> partners_;
+};
+
+} // namespace tilesmith
