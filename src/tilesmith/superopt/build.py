@@ -18,7 +18,7 @@ Expressions broadcast as in PyTorch; negative axes count from the end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from tilesmith.core.errors import OptionError
@@ -261,48 +261,61 @@ class Program(Writer):
 
 
 class Block(Writer):
-    """The inside of a kernel: loads, then operators and accumulators, then one `store` of all that it makes."""
+    """The inside of a kernel: loads, operators and accumulators, then one `store` of all that it makes."""
 
     def __init__(self, program: Program, grid: Dims, loop: int) -> None:
         super().__init__()
         self._program = program
         self._grid, self._loop = grid, loop
-        self._loads: list[Load] = []
-        self._body: list[Step] = []
+        self._parts: list[Load | Step] = []
+        """As they were written, operands too: a kernel's own numbers have the loads first."""
 
     def load(self, source: Expression, imap: Sequence[int | None] = (), fmap: int | None = None) -> Expression:
-        """A tile of a value of the program. All loads come before the first operator."""
-        if self._body:
-            raise OptionError("A load comes after an operator; load everything first.")
-        self._loads.append(Load(self._program._owned(source), tuple(imap), fmap))
-        return self._measured()
+        """A tile of a value of the program."""
+        return self._write(Load(self._program._owned(source), tuple(imap), fmap))
 
     def accumulate(self, x: Expression, *axes: int, how: Gathering = "sum") -> Expression:
         """Gathered over the loop, and over axes."""
         rank = len(x.dims)
-        made = Accumulate(how, (self._owned(x),), tuple(axis + rank if axis < 0 else axis for axis in axes))
-        self._body.append(made)
-        return self._measured()
+        positive = tuple(axis + rank if axis < 0 else axis for axis in axes)
+        return self._write(Accumulate(how, (self._owned(x),), positive))
 
     def rescale(self, scores: Expression, values: Expression | None = None) -> Expression:
         """The sum of online softmax: of exp(S - max S), or of that times values."""
         operands = (scores,) if values is None else (scores, values)
-        self._body.append(Accumulate("rescale", tuple(map(self._owned, operands))))
-        return self._measured()
+        return self._write(Accumulate("rescale", tuple(map(self._owned, operands))))
 
     def store(self, *stores: tuple[Expression, Sequence[int | None]]) -> list[Expression]:
         """End the kernel: each value with its omap becomes a value of the program."""
-        made = tuple(Store(self._owned(value), tuple(omap)) for value, omap in stores)
-        return self._program._add(Kernel(self._grid, self._loop, tuple(self._loads), tuple(self._body), made))
+        number = self._numbers()
+        made = tuple(Store(number[self._owned(value)], tuple(omap)) for value, omap in stores)
+        return self._program._add(self._kernel(made))
+
+    def _numbers(self) -> list[int]:
+        loads = [place for place, part in enumerate(self._parts) if isinstance(part, Load)]
+        steps = [place for place, part in enumerate(self._parts) if not isinstance(part, Load)]
+        number = {place: value for value, place in enumerate([*loads, *steps])}
+        return [number[place] for place in range(len(self._parts))]
+
+    def _kernel(self, stores: tuple[Store, ...] = ()) -> Kernel:
+        number = self._numbers()
+        loads = tuple(part for part in self._parts if isinstance(part, Load))
+        body = tuple(
+            replace(part, operands=tuple(number[operand] for operand in part.operands))
+            for part in self._parts
+            if not isinstance(part, Load)
+        )
+        return Kernel(self._grid, self._loop, loads, body, stores)
+
+    def _write(self, part: Load | Step) -> Expression:
+        self._parts.append(part)
+        try:
+            made, _ = tiles(self._kernel(), self._program._known)
+        except Misfit as misfit:
+            self._parts.pop()
+            raise OptionError(f"The kernel is malformed: {misfit}.") from None
+        self._known.append(made[self._numbers()[-1]])
+        return Expression(self, len(self._known) - 1)
 
     def _append(self, op: Op) -> None:
-        self._body.append(op)
-
-    def _measured(self) -> Expression:
-        """The value that was written last. Its extents are those of a kernel that stores nothing yet."""
-        kernel = Kernel(self._grid, self._loop, tuple(self._loads), tuple(self._body), ())
-        try:
-            self._known = list(tiles(kernel, self._program._known)[0])
-        except Misfit as misfit:
-            raise OptionError(f"The kernel is malformed: {misfit}.") from None
-        return Expression(self, len(self._known) - 1)
+        self._parts.append(op)

@@ -68,11 +68,12 @@ def shrink(graphs: Sequence[Graph], rng: random.Random) -> tuple[Graph, ...]:
     spelled = [expand(graph) for graph in graphs]
     inputs = tuple(_fresh(tensor.dims) for tensor in spelled[0].inputs)
     made = [_rows_of(graph, inputs) for graph in spelled]
-    shapes = [*inputs, *(shape for values, _ in made for shape in values)]
+    # Rows of device memory must differ from one another, and those of one block.
+    groups = [[shape for values, _ in made for shape in values]]
     for _, insides in made:
-        for inside in insides.values():
-            shapes += [*inside.values, inside.grid, (inside.loop,)]
-    sizes = _choose(shapes, rng)
+        groups += [list(inside.values) for inside in insides.values()]
+    cuts = [row for _, insides in made for inside in insides.values() for row in (*inside.grid, inside.loop)]
+    sizes = _choose(groups, cuts, rng)
     return tuple(_rebuilt(graph, *rows, sizes) for graph, rows in zip(spelled, made, strict=True))
 
 
@@ -328,10 +329,11 @@ class _Sizes:
         return tuple(self.row(row) for row in shape)
 
 
-def _choose(shapes: Iterable[Shape], rng: random.Random) -> _Sizes:
-    """Small sizes for all free atoms, such that as many rows as can be have sizes of their own."""
-    rows = list(dict.fromkeys(_flat(row) for shape in shapes for row in shape))
-    stack, roots = [atom for row in rows for atom in row], dict[_Atom, None]()
+def _choose(groups: Sequence[Sequence[Shape]], cuts: Sequence[Row], rng: random.Random) -> _Sizes:
+    """Small sizes for all free atoms, such that as many rows of a group as can be have sizes of their own."""
+    rows = [list(dict.fromkeys(_flat(row) for shape in group for row in shape)) for group in groups]
+    stack = [atom for group in [*rows, cuts] for row in group for atom in _flat(row)]
+    roots: dict[_Atom, None] = {}
     while stack:
         atom = stack.pop()
         if atom not in roots:
@@ -339,17 +341,17 @@ def _choose(shapes: Iterable[Shape], rng: random.Random) -> _Sizes:
             stack += [other for row in (atom.rule.rows if atom.rule else ()) for other in _flat(row)]
     free = [atom for atom in roots if not atom.rule and not atom.pinned]
     best: tuple[tuple[int, int], _Sizes] | None = None
-    for attempt in range(400):
-        largest = 3 + attempt // 40
+    for attempt in range(320):
+        largest = 3 + attempt // 64
         sizes = _Sizes({atom: rng.randint(2, largest) for atom in free})
-        made = [sizes.row(row) for row in rows]
-        if min(made, default=1) < 1 or any(sizes.atom(atom) < 2 for atom in roots):
+        if any(sizes.atom(atom) < 2 for atom in roots):
             continue
-        same = len(made) - len(set(made))
-        rank = (same, sum(made))
+        made = [[sizes.row(row) for row in group] for group in rows]
+        same = sum(len(group) - len(set(group)) for group in made)
+        rank = same, sum(math.prod(sizes.dims(shape)) for shape in groups[0])
         if best is None or rank < best[0]:
             best = rank, sizes
-        if not same and attempt % 40 == 39:
+        if not best[0][0] and attempt % 64 == 63:
             break
     if best is None:
         raise Unshrinkable("no small size fits its windows")
