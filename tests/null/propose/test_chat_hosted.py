@@ -113,9 +113,8 @@ def test_a_conversation_arrives_as_one(name: str) -> None:
 def test_an_endpoint_that_counts_nothing_is_counted_by_length(name: str) -> None:
     reply, _ = asked(lambda _: Behaviour("x" * 300, reports=False), name)
     assert reply.fault is None
-    if name == "openai:m":
-        assert reply.usage.output_tokens == 100
-        assert reply.usage.input_tokens > 0
+    assert reply.usage.output_tokens == 100
+    assert reply.usage.input_tokens > 0
 
 
 @BOTH
@@ -147,6 +146,15 @@ def test_attempts_end(name: str) -> None:
     assert reply.fault == "the provider answered 503: overloaded, 4 times"
     assert reply.attempts == len(server.asked) == 4
     assert reply.usd == 0.0
+
+
+@BOTH
+def test_limits_are_waited_out_until_the_deadline(name: str) -> None:
+    reply, _ = asked(lambda asked: LIMITED if asked.number < 12 else Behaviour("good"), name)
+    assert (reply.fault, reply.attempts) == (None, 13)
+    reply, server = asked(lambda _: LIMITED, name, replace(CALL, deadline_s=0.4))
+    assert reply.fault is not None
+    assert len(server.asked) > QUICK.attempts
 
 
 @BOTH

@@ -16,6 +16,8 @@ from tilesmith.propose.chat.seam import Call
 from tilesmith.propose.chat.wire import End, Fault, Wire
 from tilesmith.propose.chat.words import NONE, REAL_SECRET, Secrets, sentence
 
+TOO_MANY = 429
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -23,6 +25,8 @@ class Retry:
     Backoff And Jitter", 2015)."""
 
     attempts: int = 8
+    """Of which the last that fails is the end. Those that only met a limit of the provider do not count: waiting is
+    what it asks for, and the deadline bounds that."""
     base_s: float = 0.5
     cap_s: float = 30.0
 
@@ -53,7 +57,7 @@ class _Record:
         if not self.streaming:
             return Usage()
         sent = tokens.about("".join(self.parts)) + tokens.about("".join(self.thoughts))
-        if self.usage is None:
+        if self.usage is None or not self.usage.tokens:
             return Usage(tokens.of_prompt(prompt), sent)
         if self.end is None and self.usage.output_tokens < sent:
             said = self.usage
@@ -104,6 +108,7 @@ class HostedChat:
 
     async def _attempts(self, prompt: Prompt, call: Call, record: _Record, deadline: float) -> str | None:
         record.began_s = time.monotonic()
+        broken = 0
         while True:
             record.attempts += 1
             fault = await self._attempt(prompt, call, record)
@@ -113,7 +118,8 @@ class HostedChat:
                 return fault.message
             wait_s = self._retry.wait_s(record.attempts, fault, self._draws.random())
             tried = f"{fault.message}, {record.attempts} times" if record.attempts > 1 else fault.message
-            if record.attempts >= self._retry.attempts:
+            broken += fault.status != TOO_MANY
+            if broken >= self._retry.attempts:
                 return tried
             if time.monotonic() + wait_s >= deadline:
                 return f"{tried}, and the deadline of {call.deadline_s:g} s leaves no time for another attempt"
@@ -160,4 +166,5 @@ class HostedChat:
         )
 
     async def close(self) -> None:
+        """Of all models of the provider: they share its connections."""
         await self._wire.close()

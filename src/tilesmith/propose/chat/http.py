@@ -21,7 +21,7 @@ def status_fault(status: int, kind: str, message: str, headers: Mapping[str, str
         return Fault(f"the provider broke off: {said}", passing=kind in PASSING)
     # A bill that nobody paid has the status of too many calls, and waiting mends nothing.
     passing = (status == 429 and kind != "insufficient_quota") or status >= 500
-    return Fault(f"the provider answered {status}: {said}", passing, after_s(headers) if passing else None)
+    return Fault(f"the provider answered {status}: {said}", passing, after_s(headers) if passing else None, status)
 
 
 def connection_fault(cause: BaseException) -> Fault:

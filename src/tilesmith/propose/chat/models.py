@@ -48,6 +48,10 @@ class Model:
             return None
         return self.price.most_usd(tokens.at_most(prompt), call.max_output_tokens)
 
+    def estimate_tokens(self, prompt: Prompt, call: Call) -> int:
+        """The most tokens that this call can use."""
+        return tokens.at_most(prompt) + call.max_output_tokens
+
     async def ask(self, prompt: Prompt, call: Call) -> Reply:
         if self.set_aside:
             fault = f"{self.name} was set aside after {self._failures} failures in a row"
@@ -122,7 +126,7 @@ class Models:
             # The border to another machine, as in `HostedChat`.
             fault = wire.fault(error, begun=False)
             said = sentence(fault.message)
-            if "answered 401" in said or "answered 403" in said:
+            if fault.status in (401, 403):
                 return f"{name} cannot be used: {said}; check the key in {provider.key_env or 'key_env'}."
             if said.startswith("no connection"):
                 return f"{name} cannot be used: {said}; is a server running at {provider.base_url}?"

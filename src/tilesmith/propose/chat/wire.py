@@ -36,6 +36,8 @@ class Fault:
     """Whether the same may work a little later."""
     after_s: float | None = None
     """How long the provider asks to wait."""
+    status: int = 0
+    """Of HTTP; 0 where there was no answer, or a good one at first."""
 
 
 class Wire(Protocol):
