@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from tilesmith.core.errors import OptionError
 from tilesmith.core.reply import Usage
-from tilesmith.propose.chat import ModelBook, Price, Rates, default_path, read_book
+from tilesmith.propose.chat import ModelBook, Price, Provider, Rates, default_path, read_book
+from tilesmith.propose.chat.book import BUILT_IN
 
 COUNT = st.integers(0, 1_000_000)
 USD = st.floats(0, 1000)
@@ -101,6 +103,18 @@ def test_the_users_file_adds_and_changes(tmp_path: Path) -> None:
     assert book.price("anthropic:claude-sonnet-5") == read_book().price("anthropic:claude-sonnet-5")
     assert book.price("vllm:x") is None
     assert {"MYGATE_KEY", "OPENAI_API_KEY"} <= book.key_variables
+
+
+def test_the_documented_file_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text("utf-8")
+    book = own(tmp_path, page.split("```yaml\n")[1].split("```")[0])
+    assert book.providers["mygate"].key_env == "MYGATE_KEY"
+    assert book.price("mygate:coder-70b") is not None
+    table = page.split("| key of a provider |")[1].split("\n\n")[0]
+    fields = {each.name for each in dataclasses.fields(Provider)} - {"name"}
+    assert {row.split("`")[1] for row in table.split("\n") if row.startswith("| `")} == fields
+    for each in BUILT_IN:
+        assert f"`{each.name}:" in page
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
