@@ -129,18 +129,18 @@ def profile(
         raise Unavailable(_ABSENT)
     known = (ncu, device.arch)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="ncu-", ignore_cleanup_errors=True) as folder:
-        job = _job(problem, source, folder, raised)
+        job = job_file(problem, source, folder, raised)
         target = [sys.executable, "-P", "-m", "tilesmith.bench.profiled", str(job)]
         with lease(device.uuid, "exclusive"):
             deadline = time.monotonic() + timeout_s
             while True:
                 metrics = [metric for metric in METRICS if metric not in _UNKNOWN.get(known, ())]
-                status, output, errors = _run(command(ncu, target, metrics), _environment(device, folder), deadline)
+                status, output, errors = run_kept(command(ncu, target, metrics), environment(device, folder), deadline)
                 unknown = lacking(output + errors, metrics)
                 if not unknown:
                     break
                 _UNKNOWN[known] = _UNKNOWN.get(known, frozenset()) | unknown
-        told = _told(Path(folder, REPORT))
+        told = reported(Path(folder, REPORT))
     _refuse(status, f"{output}\n{errors}", told)
     rows = parse(output)
     if not rows:
@@ -148,7 +148,7 @@ def profile(
     return Profile("ncu", device.gpu.name, kernel_profiles(rows, device.gpu))
 
 
-def _job(problem: Problem, source: str, folder: str, raised: Sequence[str]) -> Path:
+def job_file(problem: Problem, source: str, folder: str, raised: Sequence[str]) -> Path:
     path = Path(folder, "job.json")
     job = {
         "problem": problem.source,
@@ -162,7 +162,7 @@ def _job(problem: Problem, source: str, folder: str, raised: Sequence[str]) -> P
     return path
 
 
-def _environment(device: Device, folder: str) -> dict[str, str]:
+def environment(device: Device, folder: str) -> dict[str, str]:
     return {
         **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
         "HOME": folder,
@@ -181,7 +181,7 @@ def _environment(device: Device, folder: str) -> dict[str, str]:
     }
 
 
-def _run(ncu: Sequence[str], environment: Mapping[str, str], deadline: float) -> tuple[int, str, str]:
+def run_kept(ncu: Sequence[str], environment: Mapping[str, str], deadline: float) -> tuple[int, str, str]:
     """ncu's exit status and what it wrote. Raises `MachineError` when the deadline passes; then all has ended."""
     # Files, not pipes: whoever holds a pipe open would keep its reader waiting.
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
@@ -220,7 +220,7 @@ def _text(file: Any) -> str:
     return str(file.read(OUTPUT_BYTES).decode(errors="replace"))
 
 
-def _told(report: Path) -> dict[str, Any]:
+def reported(report: Path) -> dict[str, Any]:
     """What the profiled program reports; it shares a process with the candidate, so this is data to be checked."""
     try:
         with report.open("rb") as file:

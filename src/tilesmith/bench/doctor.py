@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tilesmith.bench import gpus
+from tilesmith.bench import counters, gpus, sanitizer
 
 State = Literal["ok", "limited", "missing"]
 
 DISK_BYTES = 2 << 30
 """Compiled kernels of a long run take about this much."""
-CAP_SYS_ADMIN = 21
 CLONE_NEWUSER = 0x10000000
 SYS_LANDLOCK_CREATE_RULESET = 444
 """The same number on every architecture."""
@@ -59,6 +58,7 @@ def examine(folder: Path) -> tuple[Finding, ...]:
         _numpy(),
         _gpus(),
         _counters(),
+        _sanitizer(),
         _c_compiler(),
         _ptxas(),
         _bubblewrap(),
@@ -132,16 +132,17 @@ def _gpus() -> Finding:
 
 def _counters() -> Finding:
     name = "hardware counters"
-    if not _has_driver():
-        return Finding(name, "limited", "no NVIDIA driver", "profiles are estimates")
-    if shutil.which("ncu") is None:
-        return Finding(
-            name, "limited", "ncu is not on PATH", "install Nsight Compute; without it profiles are estimates"
-        )
-    if _restricted() and not _may_administer():
-        mend = "set the driver's option NVreg_RestrictProfilingToAdminUsers=0, or run with CAP_SYS_ADMIN"
-        return Finding(name, "limited", "the driver keeps them for administrators", mend)
-    return Finding(name, "ok", "ncu can read them")
+    if reason := counters.available():
+        return Finding(name, "limited", reason)
+    return Finding(name, "ok", f"{counters.find()} may read them")
+
+
+def _sanitizer() -> Finding:
+    name = "compute-sanitizer"
+    if program := sanitizer.find():
+        return Finding(name, "ok", program)
+    mend = "install the CUDA toolkit, so that finalists are watched for bad memory and races"
+    return Finding(name, "limited", "not installed", mend)
 
 
 def _c_compiler() -> Finding:
@@ -229,23 +230,6 @@ def _numbers(version: str) -> tuple[int, int]:
 
 def _has_driver() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
-
-
-def _restricted() -> bool:
-    try:
-        parameters = Path("/proc/driver/nvidia/params").read_text()
-    except OSError:
-        return False
-    return re.search(r"^RmProfilingAdminOnly:\s*1$", parameters, re.MULTILINE) is not None
-
-
-def _may_administer() -> bool:
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return os.geteuid() == 0
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    return match is not None and bool(int(match[1], 16) >> CAP_SYS_ADMIN & 1)
 
 
 def _succeeds(*command: str) -> bool:

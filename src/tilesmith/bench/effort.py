@@ -17,6 +17,8 @@ class Effort:
     """All input sets: at the small shapes through the interpreter, or on a GPU."""
     full_s: float = 60.0
     """All input sets at the full shapes through the interpreter."""
+    sanitize_s: float = 120.0
+    """Each tool of compute-sanitizer, for a finalist; 0 leaves it out."""
     time_s: float = 60.0
     """One block of timed launches."""
     sets: int = 6

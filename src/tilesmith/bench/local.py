@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tilesmith.bench import counters
 from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch, protection
 from tilesmith.bench.clocks import Clocks, read
 from tilesmith.bench.compiled import Choice, Compiled
@@ -31,6 +32,7 @@ from tilesmith.bench.exam import Examiner
 from tilesmith.bench.gpus import Device, lease
 from tilesmith.bench.pipeline import judge_in_order
 from tilesmith.bench.processes import Child, Process, Zygote
+from tilesmith.bench.sanitizer import sanitize
 from tilesmith.bench.timing import BLOCKS, alternate
 from tilesmith.bench.wire import Garbled, Gone, Late, Message
 from tilesmith.core.errors import MachineError
@@ -438,6 +440,8 @@ class LocalBench:
         self.jobs = jobs or os.cpu_count() or 1
         self.effort = effort or Effort()
         self._walled = walled
+        self._without_counters = ""
+        """Why no candidate can be profiled here, once that is known."""
 
     def __enter__(self) -> Self:
         environment = {"TRITON_DISABLE_LINE_INFO": "1", "OMP_NUM_THREADS": "1"}
@@ -452,11 +456,16 @@ class LocalBench:
         self._turn = threading.Condition()
         self._problem: str | None = None
         self._scene: Scene
+        self._life = ExitStack()
+        self._examiner: Examiner | None = None
+        """Started for the first finalist."""
+        self._examined: str | None = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._life.close()
         self._capture.close()
         for station in self._stations:
             station.close()
@@ -497,11 +506,14 @@ class LocalBench:
         yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs, slots)
 
     def profile(self, problem: Problem, trial: Trial) -> Profile:
-        """See `tilesmith.core.seams.Bench`: an estimate from the compiled code."""
-        del problem
-        if trial.profile is None:
-            raise MachineError("there is no profile of a candidate that was not compiled")
-        return trial.profile
+        """See `tilesmith.core.seams.Bench`: hardware counters, once for every fingerprint that it is asked for."""
+        if self._without_counters:
+            raise MachineError(self._without_counters)
+        try:
+            return counters.profile(self.devices[0], problem, trial.candidate.source, self._folder.name)
+        except counters.Unavailable as error:
+            self._without_counters = str(error)
+            raise
 
     def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
         """See `tilesmith.core.seams.Bench`."""
@@ -514,11 +526,27 @@ class LocalBench:
             seen = judged.evidence
             judged = self._stations[0].confirm(admitted, self._scene, baseline)
             judged = replace(judged, evidence=(*judged.evidence, *seen))
+        if isinstance(judged.verdict, Correct):
+            judged = self._sanitized(problem, admitted, judged)
         self._admission.discard(admitted)
         spent = replace(judged.cost, wall_s=time.monotonic() - began)
         return replace(
             self._trial(admitted, replace(judged, cost=spent), self._stations[0].device), round=finalist.round
         )
+
+    def _sanitized(self, problem: Problem, admitted: Admitted, judged: Judged) -> Judged:
+        """The same after compute-sanitizer, where it is installed, has watched the kernels."""
+        if not self.effort.sanitize_s:
+            return judged
+        device = self._stations[0].device
+        kernels = [launch.kernel for launch in admitted.launches]
+        with lease(device.uuid, "shared"):
+            findings = sanitize(
+                device, problem, admitted.candidate.source, kernels, self._folder.name, self.effort.sanitize_s
+            )
+        judged = replace(judged, evidence=(*judged.evidence, *map(str, findings)))
+        guilty = [finding for finding in findings if finding.clean is False]
+        return replace(judged, verdict=Wrong(str(guilty[0]))) if guilty else judged
 
     def _race(self, problem: Problem, admitted: Admitted) -> Judged:
         """Its programs one after another, on the CPU, also from the last to the first.
@@ -526,13 +554,17 @@ class LocalBench:
         A GPU starts them in nearly the same order every time, so a kernel that relies on an order, which nothing
         promises, is hardly ever wrong there.
         """
-        with Examiner(self._folder.name, self._admission.target, self.effort) as examiner:
-            examiner.open(problem)
-            # What the interpreter gets wrong in the usual order, too, tells of the interpreter.
-            if not isinstance(examiner.check(admitted, backwards=False), Correct):
-                told = "that its programs may run in any order could not be tried: the interpreter does not follow it"
-                return Judged(Unchecked(told), evidence=(told,))
-            verdict = examiner.check(admitted)
+        if self._examiner is None:
+            self._examiner = self._life.enter_context(Examiner(self._folder.name, self._admission.target, self.effort))
+        if self._examined != problem.id:
+            self._examined = None
+            self._examiner.open(problem)
+            self._examined = problem.id
+        # What the interpreter gets wrong in the usual order, too, tells of the interpreter.
+        if not isinstance(self._examiner.check(admitted, backwards=False), Correct):
+            told = "that its programs may run in any order could not be tried: the interpreter does not follow it"
+            return Judged(Unchecked(told), evidence=(told,))
+        verdict = self._examiner.check(admitted)
         if isinstance(verdict, Correct):
             return Judged(verdict, evidence=("its programs may run in any order (interpreter)",))
         message = verdict.message if isinstance(verdict, Wrong | Failed) else str(verdict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -56,7 +55,7 @@ def test_a_bare_machine_has_no_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ({"numpy"}, False, True),
         ({"ptxas"}, False, False),
         ({"journal folder"}, False, False),
-        ({"bubblewrap", "hardware counters", "mpiexec"}, True, True),
+        ({"bubblewrap", "hardware counters", "compute-sanitizer", "mpiexec"}, True, True),
     ],
 )
 def test_outlooks(tmp_path: Path, lacking: set[str], offline: bool, local: bool) -> None:
@@ -67,23 +66,3 @@ def test_outlooks(tmp_path: Path, lacking: set[str], offline: bool, local: bool)
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert state("journal folder", tmp_path / "no").state == "missing"
     assert state("disk space", tmp_path / "no").state == "limited"
-
-
-@pytest.mark.parametrize(
-    ("parameters", "capabilities", "expected"),
-    [
-        ("RmProfilingAdminOnly: 1\n", "0000000000000000", "limited"),
-        ("RmProfilingAdminOnly: 1\n", "0000000000200000", "ok"),
-        ("RmProfilingAdminOnly: 0\n", "0000000000000000", "ok"),
-    ],
-)
-def test_counters(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, parameters: str, capabilities: str, expected: str
-) -> None:
-    (tmp_path / "ncu").write_text("")
-    (tmp_path / "ncu").chmod(0o755)
-    files = {"/proc/driver/nvidia/params": parameters, "/proc/self/status": f"CapEff:\t{capabilities}\n"}
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(doctor, "_has_driver", lambda: True)
-    monkeypatch.setattr(Path, "read_text", lambda self, *_, **__: files[str(self)])
-    assert doctor._counters().state == expected
