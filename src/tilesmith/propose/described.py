@@ -145,8 +145,9 @@ def _profile(figures: Figures) -> tuple[str, ...]:
         *(_profiled(kernel, figures.share_of(kernel)) for kernel in figures.kernels[:LINES]),
     ]
     if figures.metrics:
-        counters = ", ".join(f"{name} {value:.4g}" for name, value in figures.metrics)
-        lines.append(one_line(f"counters, kernels weighted by their time: {counters}", 4 * LINE_CHARACTERS))
+        counters = ", ".join(f"{name} {value:.4g}" for name, value in figures.metrics if value)
+        words = f"counters that are not 0, kernels weighted by their time: {counters}"
+        lines.append(one_line(words, 4 * LINE_CHARACTERS))
     return tuple(lines)
 
 

@@ -18,6 +18,15 @@ NEXT_LAUNCH_US = 1.5
 SM_BYTES_PER_CLOCK = 43.0
 """What one multiprocessor pulls through its port to the second-level cache."""
 
+COUNTERS: dict[Limiter, tuple[str, ...]] = {
+    "dram": ("dram_throughput_pct",),
+    "l2": ("l2_throughput_pct", "l2_in_port_pct", "l2_out_port_pct", "l1_pipe_pct"),
+    "tensor": ("tensor_pipe_pct",),
+    "alu": ("alu_pipe_pct", "fma_pipe_pct", "fp64_pipe_pct", "xu_pipe_pct", "lsu_pipe_pct", "issue_pct"),
+    "atomics": ("atomic_unit_busiest_pct",),
+}
+"""Metrics of a profile that tell how busy a resource is, the busiest part of it counts."""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -140,6 +149,18 @@ class Figures:
     def alu(self) -> float:
         return self._share(self.lane_flops / self.gpu.fp32_flops)
 
+    def busy(self, limiter: Limiter) -> float:
+        """The share of the call's time for which a resource is busy: counted where it was, else by the roofline.
+
+        0 for what is no resource. Device memory is busy all the time at what a kernel can read, not at its peak.
+        """
+        found = [value for name in COUNTERS.get(limiter, ()) if (value := self.metric(name)) is not None]
+        if found:
+            share = max(found) / 100 / (self.gpu.readable if limiter == "dram" else 1.0)
+            return min(1.0, share * min(1.0, self.profiled_us / self.time_us))
+        computed: dict[Limiter, float] = {"dram": self.dram, "l2": self.l2, "tensor": self.tensor, "alu": self.alu}
+        return min(1.0, computed.get(limiter, 0.0))
+
     @cached_property
     def launching_us(self) -> float:
         count = max(len(self.kernels), len(self.trial.launches), 1)
@@ -165,9 +186,15 @@ class Figures:
         )
 
     def idle_in(self, kernel: KernelProfile | None, launch: Launch | None) -> float:
-        """The share of one kernel's places for programs that stay empty: too few programs, or a ragged last wave."""
+        """The share of one kernel's places for programs that stay empty: too few programs, or a ragged last wave.
+
+        Where it was counted, the share of the time that the average multiprocessor had no work.
+        """
         if launch is None:
             return 0.0
+        active = kernel.metric("sm_active_pct") if kernel is not None else None
+        if active is not None:
+            return min(1.0, max(0.0, 1 - active / 100))
         few = max(0.0, 1 - prod(launch.grid) / self.gpu.multiprocessors)
         ragged = 1 - kernel.waves / ceil(kernel.waves) if kernel is not None and kernel.waves > 1 else 0.0
         return max(few, ragged)

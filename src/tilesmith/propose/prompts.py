@@ -218,7 +218,7 @@ def _excerpt(reply: str, message: str) -> str:
     if named is None:
         return ""
     try:
-        lines = code_block(reply).split("\n")
+        lines = code_block(reply).removesuffix("\n").split("\n")
     except NoCode:
         return ""
     number = int(named[1])

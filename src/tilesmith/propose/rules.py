@@ -6,11 +6,23 @@ from collections.abc import Callable
 from math import prod
 
 from tilesmith.core.profile import Limiter
-from tilesmith.propose.figures import Figures
+from tilesmith.propose.figures import COUNTERS, Figures
 from tilesmith.propose.words import amount, micros, percent
 
 DRAM_LATENCY_S = 0.6e-6
 """Measured on an H200, see docs/estimates.md."""
+SECTOR_BYTES = 32
+STALLS = {
+    "stall_barrier_pct": "waiting for other warps at a barrier",
+    "stall_gmma_pct": "waiting for matrix instructions of the warp group",
+    "stall_lg_throttle_pct": "a full queue of loads and stores to memory",
+    "stall_long_scoreboard_pct": "waiting for data from memory",
+    "stall_math_pipe_throttle_pct": "busy arithmetic pipes",
+    "stall_membar_pct": "memory barriers",
+    "stall_mio_throttle_pct": "a full queue to shared memory",
+    "stall_not_selected_pct": "other warps that go first",
+    "stall_short_scoreboard_pct": "waiting for shared memory or special functions",
+}
 
 Finding = tuple[float, str, str]
 """The share of the call's time that is lost or taken, the cause, the advice."""
@@ -26,10 +38,15 @@ def _dram(f: Figures) -> Finding:
     cause = (
         f"It moves {amount(f.dram_bytes, 'B')} of device memory; at the {amount(f.gpu.readable_bytes_per_s, 'B/s')} "
         f"that can be read this is {micros(f.time_us * f.dram)} of {micros(f.time_us)}, {percent(f.dram)} of the "
-        f"roofline"
-        f"{_counter(f, 'dram_throughput_pct', ', and counters show {:.0f} % of the peak')}."
+        f"roofline{_counter(f, 'dram_throughput_pct', ', and counters show {:.0f} % of the peak')}."
     )
-    if f.dram > 0.85:
+    used = f.metric("bytes_used_per_loaded_sector")
+    if used is not None and used < 0.75 * SECTOR_BYTES:
+        advice = (
+            f"Of each sector of {SECTOR_BYTES} bytes that is loaded only {used:.0f} are used: let neighbouring threads "
+            "read neighbouring elements, along the dimension that is contiguous in memory."
+        )
+    elif f.busy("dram") > 0.85:
         advice = (
             "It is near what the memory gives, so only fewer bytes or a smoother stream help: read each byte once, "
             "do not write what is read back, stream with eviction_policy='evict_first', keep shared data in the cache."
@@ -44,33 +61,33 @@ def _dram(f: Figures) -> Finding:
             "Keep more of the stream in flight: contiguous, aligned 16-byte loads along the fastest dimension, longer "
             "steps per program, several loads before the first use, and no masks where sizes divide evenly."
         )
-    return min(1.0, max(f.dram, (f.metric("dram_throughput_pct") or 0.0) / 100)), cause, advice
+    return f.busy("dram"), cause, advice
 
 
 def _latency(f: Figures) -> Finding:
-    busiest, share = max(
-        (
-            ("device memory", f.dram),
-            ("the second-level cache", f.l2),
-            ("the matrix units", f.tensor),
-            ("arithmetic", f.alu),
-        ),
-        key=lambda pair: pair[1],
-    )
-    flight = f.gpu.readable_bytes_per_s * DRAM_LATENCY_S
-    occupancy = f.metric("achieved_occupancy_pct")
-    occupancy = occupancy / 100 if occupancy is not None else f.mean(lambda kernel: kernel.occupancy)
-    stalls = [(value, name) for name, value in f.metrics if name.startswith("stall_")]
+    resources: dict[Limiter, str] = {
+        "dram": "device memory",
+        "l2": "the second-level cache",
+        "tensor": "the matrix units",
+        "alu": "arithmetic",
+    }
+    busiest = max(resources, key=f.busy)
     # Of the multiprocessors that have work: what of their time nothing but waiting explains.
     working = 1 - min(f.idle, 0.999)
-    busy = max(f.dram, f.launching, max(f.l2, f.tensor, f.alu) / working)
-    lost = working * max(0.0, 1 - busy) if f.kernels else 0.4
-    cause = f"The busiest resource, {busiest}, is used {percent(share)} of the time; " if f.kernels else ""
-    cause += f"{amount(flight, 'B')} must be in flight to keep device memory busy"
-    cause += f", and {percent(occupancy)} of the warps that fit are resident" if occupancy is not None else ""
+    taken = max(f.busy("dram"), f.launching, max(f.busy("l2"), f.busy("tensor"), f.busy("alu")) / working)
+    lost = working * max(0.0, 1 - taken) if f.kernels else 0.4
+
+    flight = f"{amount(f.gpu.readable_bytes_per_s * DRAM_LATENCY_S, 'B')} must be in flight to keep device memory busy"
+    words = [f"The busiest resource, {resources[busiest]}, is used {percent(f.busy(busiest))} of the time", flight]
+    words = words if f.kernels else [flight]
+    occupancy = f.mean(lambda kernel: kernel.occupancy)
+    if occupancy is not None:
+        words.append(f"{percent(occupancy)} of the warps that fit are resident")
+    stalls = [(value, name) for name, value in f.metrics if name.startswith("stall_") and name != "stall_wait_pct"]
     if stalls:
         value, name = max(stalls)
-        cause += f"; warps wait most for {name.removeprefix('stall_').replace('_', ' ')} ({name} = {value:.3g})"
+        words.append(f"warps spend {value:.0f} % of their time on {STALLS.get(name, name)} ({name})")
+    cause = "; ".join(words)
     main = f.main
     if main is not None and main.spills:
         advice = (
@@ -88,7 +105,7 @@ def _latency(f: Figures) -> Finding:
             f"Copies are asynchronous with {stages} stages: raise num_stages or shorten a stage so that more of them "
             "fit, and keep work that needs no new data between the load and its use."
         )
-    return lost, cause[0].upper() + cause[1:] + ".", advice
+    return lost, f"{cause}.", advice
 
 
 def _parallelism(f: Figures) -> Finding:
@@ -128,13 +145,20 @@ def _l2(f: Figures) -> Finding:
     cause = (
         f"Programs load and store {amount(f.loaded_bytes, 'B')}, which takes {micros(f.time_us * f.l2)} of "
         f"{micros(f.time_us)} through the second-level cache, {percent(f.l2)}"
-        f"{_counter(f, 'l2_hit_pct', '; {:.0f} % of it hits there')}."
+        f"{_counter(f, 'l2_hit_pct', '; {:.0f} % of it hits there')}{_counted(f, 'l2')}."
     )
+    conflicts, wavefronts = f.metric("shared_bank_conflicts") or 0.0, f.metric("shared_wavefronts") or 0.0
+    if conflicts > 0.2 * wavefronts > 0:
+        advice = (
+            f"{percent(conflicts / wavefronts)} of what shared memory does repeats for conflicts of its banks: avoid "
+            "transposes and reductions across warps in the loop, or change the shape of the tile."
+        )
+        return f.busy("l2"), cause, advice
     advice = (
         "Load each operand less often: larger tiles in both dimensions, programs in groups that share rows and "
         "columns, operands that stay in registers or shared memory over the loop."
     )
-    return min(1.0, f.l2), cause, advice
+    return f.busy("l2"), cause, advice
 
 
 def _tensor(f: Figures) -> Finding:
@@ -158,14 +182,14 @@ def _tensor(f: Figures) -> Finding:
             "Feed the matrix units without a pause: tiles of 128 x 128 or 128 x 256 with eight warps, steps of 64, "
             "three or four stages, and nothing but loads and tl.dot in the loop."
         )
-    return min(1.0, max(f.tensor, (f.metric("tensor_pipe_pct") or 0.0) / 100)), cause, advice
+    return f.busy("tensor"), cause, advice
 
 
 def _alu(f: Figures) -> Finding:
     main = f.main
     cause = (
         f"{amount(f.lane_flops, 'FLOP')} outside matrix units take {percent(f.alu)} of the time at "
-        f"{amount(f.gpu.fp32_flops, 'FLOP/s')}, conversions and addresses not counted"
+        f"{amount(f.gpu.fp32_flops, 'FLOP/s')}, conversions and addresses not counted{_counted(f, 'alu')}"
         if f.kernels
         else "No profile says how much it computes outside matrix units"
     )
@@ -180,7 +204,7 @@ def _alu(f: Figures) -> Finding:
         "Do less per element: hoist address arithmetic and conversions out of the loop, reduce once after it, use "
         "exp2 with the factor folded in, drop masks where sizes divide evenly."
     )
-    return min(1.0, f.alu), cause + ".", advice
+    return f.busy("alu"), cause + ".", advice
 
 
 def _launch(f: Figures) -> Finding:
@@ -206,12 +230,19 @@ def _atomics(f: Figures) -> Finding:
             "The compiled code has no atomic operation, so nothing is lost by waiting for one.",
             "If partial results are added by a second kernel, compare that with atomic additions to a zeroed output.",
         )
-    cause = f"{adders[0].kernel} updates memory atomically from {prod(adders[0].grid)} programs."
+    cause = (
+        f"{adders[0].kernel} updates memory atomically from {prod(adders[0].grid)} programs{_counted(f, 'atomics')}."
+    )
     advice = (
         "Add up more in registers before each atomic, split less, or write partial results and add them in a second "
         "kernel."
     )
-    return 0.05, cause, advice
+    return max(0.05, f.busy("atomics")), cause, advice
+
+
+def _counted(f: Figures, limiter: Limiter) -> str:
+    known = any(f.metric(name) is not None for name in COUNTERS[limiter])
+    return f"; by counters its busiest part is busy {percent(f.busy(limiter))} of the time" if known else ""
 
 
 def _counter(f: Figures, name: str, words: str) -> str:

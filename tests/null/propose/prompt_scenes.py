@@ -87,11 +87,24 @@ def kernel_function(A, x):
 """
 PART = Launch("part_kernel", (2048, 4, 1), 8, 3, 1024, 40, 0, (("STEP", 4096),), frozenset({"cp.async", "vector128"}))
 SUM = Launch("sum_kernel", (8, 1, 1), 4, 2, 0, 24, 0)
+COUNTED = (
+    ("achieved_occupancy_pct", 74.1),
+    ("bytes_used_per_loaded_sector", 32.0),
+    ("dram_throughput_pct", 91.25),
+    ("fma_pipe_pct", 12.5),
+    ("l2_hit_pct", 2.04),
+    ("l2_throughput_pct", 43.8),
+    ("local_requests", 0.0),
+    ("sm_active_pct", 98.4),
+    ("stall_long_scoreboard_pct", 73.8),
+    ("stall_short_scoreboard_pct", 6.1),
+    ("tensor_pipe_pct", 0.0),
+)
 SPLIT_PROFILE = Profile(
     "ncu",
     "h200",
     (
-        KernelProfile("part_kernel", 980.0, "dram", 4.297e9, 4.4e9, 8.6e9, 0.74, 7.76),
+        KernelProfile("part_kernel", 980.0, "dram", 4.297e9, 4.4e9, 8.6e9, 0.74, 7.76, COUNTED),
         KernelProfile("sum_kernel", 4.0, "parallelism", 4.0e4, 4.0e4, 8.2e3, 0.06, 0.01),
     ),
 )

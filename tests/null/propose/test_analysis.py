@@ -130,6 +130,74 @@ def test_what_is_measured_slower_than_estimated_is_not_wholly_what_the_estimate_
     assert slow[0].limiter == "latency"
 
 
+def counted(launch: Launch, kernel: KernelProfile, **metrics: float) -> tuple[Trial, Profile]:
+    profile = Profile("ncu", "h200", (replace(kernel, metrics=tuple(sorted(metrics.items()))),))
+    return trial_of([launch], kernel.time_us), profile
+
+
+WIDE = replace(START_LAUNCH, grid=(1320, 1, 1))
+KERNEL = KernelProfile("matvec_kernel", 2000.0, "latency", 4.297e9, 4.3e9, 8.6e9, 0.3, 5.0)
+
+
+def test_counters_go_before_the_roofline() -> None:
+    trial, profile = counted(
+        WIDE, KERNEL, l2_throughput_pct=20.0, l1_pipe_pct=88.0, tensor_pipe_pct=3.0, issue_pct=30.0
+    )
+    figures = Figures(trial, profile, H200)
+    assert figures.busy("l2") == pytest.approx(0.88)
+    assert figures.busy("tensor") == pytest.approx(0.03)
+    assert figures.busy("alu") == pytest.approx(0.3)
+    assert figures.busy("dram") == figures.dram
+    assert figures.busy("atomics") == figures.busy("launch") == 0.0
+    # A kernel that counters saw for half of the call's time is busy for half of that.
+    slow = Figures(trial_of([WIDE], 4000.0), profile, H200)
+    assert slow.busy("l2") == pytest.approx(0.44)
+
+
+def test_memory_is_full_at_what_can_be_read() -> None:
+    trial, profile = counted(WIDE, KERNEL, dram_throughput_pct=92.0)
+    assert Figures(trial, profile, H200).busy("dram") == pytest.approx(0.92 / H200.readable)
+
+
+def test_what_warps_wait_for_is_named() -> None:
+    trial, profile = counted(WIDE, KERNEL, stall_long_scoreboard_pct=71.2, stall_barrier_pct=8.0, stall_wait_pct=80.0)
+    found = by_rules(trial, profile, H200, 1).bottlenecks[0]
+    assert found.limiter == "latency"
+    assert "71 % of their time on waiting for data from memory (stall_long_scoreboard_pct)" in found.cause
+
+
+def test_scattered_loads_are_seen() -> None:
+    trial, profile = counted(WIDE, replace(KERNEL, limiter="dram"), bytes_used_per_loaded_sector=8.0)
+    found = by_rules(trial, profile, H200, 1).bottlenecks[0]
+    assert found.limiter == "dram"
+    assert "only 8 are used" in found.advice
+
+
+def test_bank_conflicts_are_seen() -> None:
+    kernel = replace(KERNEL, limiter="l2")
+    trial, profile = counted(WIDE, kernel, shared_bank_conflicts=5e5, shared_wavefronts=1e6, l2_throughput_pct=50.0)
+    found = by_rules(trial, profile, H200, 1).bottlenecks[0]
+    assert found.limiter == "l2"
+    assert found.advice.startswith("50 %")
+    assert "busy 50 % of the time" in found.cause
+
+
+def test_idle_multiprocessors_are_counted() -> None:
+    """Programs enough for all, and yet a third of the time without work: some programs are longer than others."""
+    trial, profile = counted(WIDE, replace(KERNEL, limiter="parallelism"), sm_active_pct=66.0)
+    found = by_rules(trial, profile, H200, 1).bottlenecks[0]
+    assert found.limiter == "parallelism"
+    assert "34 %" in found.cause
+
+
+def test_contended_atomics_are_seen() -> None:
+    launch = replace(WIDE, features=frozenset({"atomic"}))
+    trial, profile = counted(launch, replace(KERNEL, limiter="atomics"), atomic_unit_busiest_pct=70.0)
+    found = by_rules(trial, profile, H200, 1).bottlenecks[0]
+    assert found.limiter == "atomics"
+    assert "1320 programs; by counters its busiest part is busy 70 %" in found.cause
+
+
 def test_spills_are_seen() -> None:
     launch = replace(START_LAUNCH, grid=(1320, 1, 1), spills=64, registers=255)
     profile = Profile("estimate", "h200", (replace(START_PROFILE.kernels[0], limiter="alu", waves=5.0),))
