@@ -59,6 +59,8 @@ class Scene:
     """What the winner will be compared with, of the parent's kind: measured or estimated."""
     target_us: float | None = None
     """The time to reach."""
+    measured: bool = True
+    """False where there is no GPU: times are estimates, and Triton's interpreter checks numbers."""
 
 
 def first(scene: Scene) -> Prompt:
@@ -136,6 +138,11 @@ def _techniques(scene: Scene) -> dict[str, list[str]]:
 
 def _goals(scene: Scene) -> list[str]:
     lines = []
+    if not scene.measured:
+        lines.append(
+            "No GPU is at hand: times are estimated from the compiled code, and Triton's interpreter checks the numbers. "
+            "It follows neither Gluon nor inline PTX, so use none."
+        )
     if scene.baseline_us is not None:
         lines.append(f"The baseline takes {micros(scene.baseline_us)}.")
     if scene.target_us is not None:

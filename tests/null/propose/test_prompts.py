@@ -129,6 +129,11 @@ def test_measured_and_estimated_are_told_apart() -> None:
     assert "988 µs, measured: the median of 120 samples, 95 % interval 985.2 µs to 990.9 µs" in measured
 
 
+def test_without_a_gpu_kernels_must_be_what_the_interpreter_follows() -> None:
+    assert "neither Gluon nor inline PTX" in write_from_reference(replace(REFERENCE, measured=False)).turns[0]
+    assert "No GPU is at hand" not in write_from_reference(REFERENCE).turns[0]
+
+
 def test_failures_of_siblings_are_told_once() -> None:
     words = first(later_round(1)).turns[0]
     assert "x:y (2 times): failed (compile): at 12:8: out of resource: shared memory" in words
