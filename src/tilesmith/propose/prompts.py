@@ -140,7 +140,7 @@ def _goals(scene: Scene) -> list[str]:
     lines = []
     if not scene.measured:
         lines.append(
-            "No GPU is at hand: times are estimated from the compiled code, and Triton's interpreter checks the numbers. "
+            "No GPU is at hand: times are estimated from the compiled code, and Triton's interpreter checks numbers. "
             "It follows neither Gluon nor inline PTX, so use none."
         )
     if scene.baseline_us is not None:
