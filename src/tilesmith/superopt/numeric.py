@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from tilesmith.core.errors import OptionError
 from tilesmith.core.graph import Graph, Op
 from tilesmith.superopt.evaluate import Array, Planes, run
+from tilesmith.superopt.shrink import shrink
 
 _erf = np.frompyfunc(math.erf, 1, 1)
 
@@ -81,3 +83,31 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
         planes.append((np.asarray(inputs[tensor.name], dtype=np.float64)[None],))
     with np.errstate(all="ignore"):
         return [made[0][0] for made in run(graph, planes, Floats())]
+
+
+def difference(candidate: Graph, reference: Graph, seed: int, order: Sequence[int] = (), small: bool = True) -> float:
+    """How far the outputs of two graphs are apart, in standard deviations of the reference's, on normal inputs.
+
+    At small sizes that the seed chooses, or at the graphs' own. `order` says which output of the candidate answers each
+    of the reference. Where the reference is not finite nothing is compared; the answer is infinite if that is
+    everywhere. Raises `OptionError` for malformed graphs, and `Unshrinkable` where there are no small sizes.
+    """
+    if small:
+        candidate, reference = shrink((candidate, reference), random.Random(seed))
+    rng = np.random.default_rng(seed)
+    drawn = {tensor.name: rng.standard_normal(tensor.dims) for tensor in reference.inputs}
+    expected = evaluate(reference, drawn)
+    if not all(np.isfinite(array).all() for array in expected):
+        drawn = {name: np.abs(array) for name, array in drawn.items()}
+        expected = evaluate(reference, drawn)
+    places = {tensor.name: drawn[other.name] for tensor, other in zip(candidate.inputs, reference.inputs, strict=True)}
+    found = evaluate(candidate, places)
+    worst = 0.0
+    for place, array in enumerate(expected):
+        other = found[order[place] if order else place]
+        finite = np.isfinite(array)
+        if other.shape != array.shape or not finite.any() or not np.isfinite(other[finite]).all():
+            return math.inf
+        scale = max(float(np.std(array[finite])), float(np.max(np.abs(array[finite]))) * 1e-3, 1e-30)
+        worst = max(worst, float(np.max(np.abs(other[finite] - array[finite]))) / scale)
+    return worst

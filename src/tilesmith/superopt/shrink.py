@@ -331,7 +331,8 @@ class _Sizes:
 
 def _choose(groups: Sequence[Sequence[Shape]], cuts: Sequence[Row], rng: random.Random) -> _Sizes:
     """Small sizes for all free atoms, such that as many rows of a group as can be have sizes of their own."""
-    rows = [list(dict.fromkeys(_flat(row) for shape in group for row in shape)) for group in groups]
+    flat = [[tuple(_flat(row) for row in shape) for shape in group] for group in groups]
+    rows = [list(dict.fromkeys(row for shape in group for row in shape)) for group in flat]
     stack = [atom for group in [*rows, cuts] for row in group for atom in _flat(row)]
     roots: dict[_Atom, None] = {}
     while stack:
@@ -341,17 +342,17 @@ def _choose(groups: Sequence[Sequence[Shape]], cuts: Sequence[Row], rng: random.
             stack += [other for row in (atom.rule.rows if atom.rule else ()) for other in _flat(row)]
     free = [atom for atom in roots if not atom.rule and not atom.pinned]
     best: tuple[tuple[int, int], _Sizes] | None = None
-    for attempt in range(320):
-        largest = 3 + attempt // 64
+    for attempt in range(240):
+        largest = 3 + attempt // 40
         sizes = _Sizes({atom: rng.randint(2, largest) for atom in free})
         if any(sizes.atom(atom) < 2 for atom in roots):
             continue
-        made = [[sizes.row(row) for row in group] for group in rows]
-        same = sum(len(group) - len(set(group)) for group in made)
-        rank = same, sum(math.prod(sizes.dims(shape)) for shape in groups[0])
+        made = [{row: sizes.row(row) for row in group} for group in rows]
+        same = sum(len(group) - len(set(group.values())) for group in made)
+        rank = same, sum(math.prod(made[0][row] for row in shape) for shape in flat[0])
         if best is None or rank < best[0]:
             best = rank, sizes
-        if not best[0][0] and attempt % 64 == 63:
+        if not best[0][0] and attempt % 40 == 39:
             break
     if best is None:
         raise Unshrinkable("no small size fits its windows")

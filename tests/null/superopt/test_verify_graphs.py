@@ -1,0 +1,163 @@
+"""Right µGraphs verify, and none that is wrong does."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from right_graphs import RIGHT
+from wrong_graphs import WRONG, all_mutants
+
+from tilesmith.core.errors import OptionError
+from tilesmith.superopt import programs
+from tilesmith.superopt.build import Program
+from tilesmith.superopt.evaluate import run
+from tilesmith.superopt.field import draw_fields, draw_primes, is_prime
+from tilesmith.superopt.numeric import Floats, difference
+from tilesmith.superopt.shrink import Unshrinkable, shrink
+from tilesmith.superopt.verify import Refuted, Verified, verify
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_graphs_verify_and_agree_in_floating_point(name: str) -> None:
+    candidate, reference = RIGHT[name]()
+    verdict = verify(candidate, reference, seed=11)
+    assert isinstance(verdict, Verified), verdict
+    assert verdict.bound < 1e-30
+    assert difference(candidate, reference, seed=12, order=verdict.order) < 1e-9
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_written_by_hand_are_refuted(name: str) -> None:
+    candidate, reference = WRONG[name]()
+    for seed in range(3):
+        assert isinstance(verify(candidate, reference, seed), Refuted)
+
+
+def test_no_mutant_that_computes_something_else_verifies() -> None:
+    wrong = right = 0
+    for number, (name, mutant, reference) in enumerate(all_mutants()):
+        if number % 9:
+            continue
+        verdict = verify(mutant, reference, number, rounds=12)
+        order = verdict.order if isinstance(verdict, Verified) else ()
+        try:
+            same = difference(mutant, reference, number, order) < 1e-9
+        except Unshrinkable:
+            same = False
+        assert isinstance(verdict, Verified) == same, (name, mutant)
+        wrong, right = wrong + (not same), right + same
+    assert wrong > 50
+    assert right > 10
+
+
+@pytest.mark.parametrize("name", programs.PROGRAMS)
+def test_every_program_equals_itself_at_small_and_distinct_sizes(name: str) -> None:
+    graph = programs.PROGRAMS[name]()
+    verdict = verify(graph, graph, seed=5)
+    assert isinstance(verdict, Verified)
+    assert verdict.bound < 1e-30
+    assert all(math.prod(dims) < 2000 for dims in verdict.inputs)
+
+
+def test_the_same_seed_gives_the_same_answer_and_another_other_primes() -> None:
+    graph = programs.lora()
+    first, again, other = (verify(graph, graph, seed) for seed in (1, 1, 2))
+    assert first == again
+    assert isinstance(first, Verified)
+    assert isinstance(other, Verified)
+    assert first.primes != other.primes
+    p, q = first.primes
+    assert p == 2 * q + 1
+    assert q >= 1 << 30
+
+
+def test_the_bound_comes_from_degrees_primes_and_rounds() -> None:
+    graph = programs.lora()
+    one, two = (verify(graph, graph, 1, rounds=rounds) for rounds in (1, 2))
+    assert isinstance(one, Verified)
+    assert isinstance(two, Verified)
+    # X·A·B has degree 3.
+    assert one.bound == pytest.approx(3 / one.primes[1])
+    assert two.bound == pytest.approx(one.bound**2)
+
+
+def test_a_root_of_a_square_weakens_the_bound() -> None:
+    b = Program()
+    b.output(b.sqrt(b.square(b.input("x", (1, 1)))))
+    graph = b.graph()
+    verdict = verify(graph, graph, 1, rounds=16)
+    assert isinstance(verdict, Verified)
+    assert verdict.bound == pytest.approx(2.0**-16, rel=1e-3)
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    graph = programs.lora()
+    with pytest.raises(OptionError, match="same inputs"):
+        verify(graph, programs.gated_mlp(), 1)
+    with pytest.raises(OptionError, match="at least one round"):
+        verify(graph, graph, 1, rounds=0)
+
+
+def test_the_witness_is_an_element_that_differs() -> None:
+    candidate, reference = WRONG["sum_for_mean"]()
+    verdict = verify(candidate, reference, 1)
+    assert isinstance(verdict, Refuted)
+    assert verdict.witness is not None
+    assert verdict.witness.expected != verdict.witness.found
+    assert verify(candidate, reference, 1) == verdict
+
+
+def test_primes_are_prime() -> None:
+    assert [n for n in range(60) if is_prime(n)] == [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59]
+    # Strong pseudoprimes to the bases 2, 3 and 5.
+    assert not any(is_prime(n) for n in (25326001, 161304001, 960946321, 1157839381, 3215031751))
+    p, q = draw_primes(random.Random(3))
+    assert pow(2, p - 1, p) == pow(2, q - 1, q) == 1
+    assert p % 8 == 7
+
+
+def test_fields_obey_the_axioms() -> None:
+    b = Program()
+    x, y, z = (b.input(name, (3, 4)) for name in "xyz")
+    pairs = (
+        (b.exp(x + y), b.exp(x) * b.exp(y)),
+        (b.sqrt(x * y), b.sqrt(x) * b.sqrt(y)),
+        (x / (y * z), x / y / z),
+        (x / y + z / y, (x + z) / y),
+        (b.max(x, b.max(y, z)), b.max(b.max(z, x), y)),
+        (b.silu(x), x * b.sigmoid(x)),
+        (x**-2, 1 / b.square(x)),
+        (x**0.5, b.sqrt(x)),
+        (b.rsqrt(x), x**-0.5),
+        (b.sum(x + y, 0), b.sum(x, 0) + b.sum(y, 0)),
+        (b.sum(b.sum(x, 0), 1), b.sum(x, 0, 1)),
+        (b.relu(x), b.max(x, 0)),
+        (b.clamp(x, -1, 1), b.min(b.max(x, -1), 1)),
+        (x - y, x + (-y)),
+    )
+    b.output(*(side for pair in pairs for side in pair))
+    fields = draw_fields(random.Random(1), 8)
+    drawn = np.random.default_rng(1)
+    made = run(b.graph(), [fields.random(drawn, (3, 4)) for _ in range(3)], fields)
+    for left, right in zip(made[::2], made[1::2], strict=True):
+        assert np.array_equal(left[0], right[0])
+
+
+def test_a_running_maximum_gives_the_same_as_the_whole() -> None:
+    """Online softmax, executed iteration by iteration, is the softmax; also where exponentials overflow."""
+    candidate, _ = RIGHT["gqa_with_online_softmax"]()
+    (small,) = shrink((candidate,), random.Random(4))
+    rng = np.random.default_rng(4)
+    q, k, v = (rng.standard_normal(tensor.dims) * 100 for tensor in small.inputs)
+    (made,) = run(small, [(array[None],) for array in (q, k, v)], Floats())
+    scores = q @ k / 16
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    assert np.allclose(made[0][0], weights @ v / weights.sum(-1, keepdims=True))
+
+
+def test_constants_of_means_stay_when_sizes_shrink() -> None:
+    (small,) = shrink((programs.rmsnorm_linear(),), random.Random(1))
+    assert any(op.values and op.values[0].denominator == 4096 for op in small.nodes)  # type: ignore[union-attr]
