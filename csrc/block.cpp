@@ -163,15 +163,42 @@ bool BlockSearch::join_phases(std::uint8_t a, std::uint8_t b, std::uint8_t &join
 }
 
 // Dimensions that both have must have the same parts in the block's tile, or the tiles differ in extent.
-bool BlockSearch::same_extents(Free a, Free b, Free except) const {
+bool BlockSearch::same_extents(Free a, Free b) const {
     const Free x = a & ~outside_, y = b & ~outside_;
-    const Free both = any_part(x) & any_part(y) & ~except;
+    const Free both = any_part(x) & any_part(y);
     return ((x ^ y) & both * 7) == 0;
+}
+
+// Whether a value has every base of a set within its tile.
+bool BlockSearch::in_tile(Free free, Bases over) const {
+    for (; over; over &= over - 1)
+        if (!parts_of(free & ~outside_, static_cast<Base>(__builtin_ctz(over)))) return false;
+    return true;
 }
 
 bool BlockSearch::broadcasts(Dims a, Dims b, Dims &joined) const {
     joined = a | b;
     return ((a ^ b) & occupied(a) & occupied(b)) == 0;
+}
+
+// The sum over all parts of some bases that are in the tile; none where a base has no such part.
+Class BlockSearch::sum_in_tile(Class c, Free free, Bases over) const {
+    for (; over && c != kNoClass; over &= over - 1) {
+        const Base base = static_cast<Base>(__builtin_ctz(over));
+        const unsigned parts = parts_of(free & ~outside_, base);
+        c = parts ? space_.sum(c, base, parts) : kNoClass;
+    }
+    return c;
+}
+
+bool BlockSearch::remove_dims(Dims dims, Bases over, Dims &left) const {
+    left = dims;
+    for (; oriented_ && over; over &= over - 1) {
+        const int at = find_dim(dims, static_cast<Base>(__builtin_ctz(over)));
+        if (at < 0) return false;
+        left = with_dim(left, at, 0);
+    }
+    return true;
 }
 
 bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
@@ -184,7 +211,7 @@ bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
     case StepKind::mul:
     case StepKind::div: {
         const Value &y = values_[static_cast<std::size_t>(low)];
-        if (oriented_ ? !broadcasts(x.dims, y.dims, made.dims) : !same_extents(free, space_.free(y.cls), 0))
+        if (oriented_ ? !broadcasts(x.dims, y.dims, made.dims) : !same_extents(free, space_.free(y.cls)))
             return refuse(counters.shape);
         if (!join_phases(x.phase, y.phase, made.phase)) return refuse(counters.phase);
         made.cls = partner.result;
@@ -192,18 +219,18 @@ bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
     }
     case StepKind::matmul: {
         const Value &y = values_[static_cast<std::size_t>(low)];
-        const Base inner = partner.arg;
-        const unsigned in_tile = parts_of((free | space_.free(y.cls)) & ~outside_, inner);
+        const Free other = space_.free(y.cls);
+        const Bases over = space_.sets()[partner.arg];
         if (oriented_) {
             const Value &left = partner.reversed ? y : x, &right = partner.reversed ? x : y;
-            if (dim(left.dims, 0) != inner || dim(right.dims, 1) != inner) return refuse(counters.shape);
+            const Base inner = dim(left.dims, 0);
+            if (!inner || bit(inner) != over || dim(right.dims, 1) != inner) return refuse(counters.shape);
             if (!broadcasts(with_dim(left.dims, 0, 0), with_dim(right.dims, 1, 0), made.dims)) return refuse(counters.shape);
-        } else if (!same_extents(free, space_.free(y.cls), 0) || !parts_of(free & ~outside_, inner) ||
-                   !parts_of(space_.free(y.cls) & ~outside_, inner)) {
+        } else if (!same_extents(free, other) || !in_tile(free, over) || !in_tile(other, over)) {
             return refuse(counters.shape);
         }
         if (!join_phases(x.phase, y.phase, made.phase)) return refuse(counters.phase);
-        made.cls = in_tile ? space_.sum(partner.result, inner, in_tile) : kNoClass;
+        made.cls = sum_in_tile(partner.result, free | other, over);
         break;
     }
     case StepKind::apply: {
@@ -216,25 +243,20 @@ bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
         return true;
     }
     case StepKind::sum: {
-        const Base base = partner.arg;
-        const unsigned in_tile = parts_of(free & ~outside_, base);
-        const int at = oriented_ ? find_dim(x.dims, base) : 0;
-        if (!in_tile || at < 0) return refuse(counters.shape);
-        made = {space_.sum(x.cls, base, in_tile), x.phase, oriented_ ? with_dim(x.dims, at, 0) : x.dims};
+        const Bases over = space_.sets()[partner.arg];
+        if (!remove_dims(x.dims, over, made.dims)) return refuse(counters.shape);
+        made = {sum_in_tile(x.cls, free, over), x.phase, made.dims};
         break;
     }
     case StepKind::accumulate:
     case StepKind::accumulate_sum: {
-        const unsigned over = walk_.loop ? parts_of(free & looped_, walk_.loop) : 0;
-        if (x.phase != kVarying || !over) return refuse(counters.phase);
-        made = {space_.sum(x.cls, walk_.loop, over), kAfter, x.dims};
+        const unsigned looped = walk_.loop ? parts_of(free & looped_, walk_.loop) : 0;
+        if (x.phase != kVarying || !looped) return refuse(counters.phase);
+        made = {space_.sum(x.cls, walk_.loop, looped), kAfter, x.dims};
         if (made.cls == kNoClass || partner.kind == StepKind::accumulate) break;
-        const Base base = partner.arg;
-        const unsigned in_tile = parts_of(space_.free(made.cls) & ~outside_, base);
-        const int at = oriented_ ? find_dim(x.dims, base) : 0;
-        if (!in_tile || at < 0) return refuse(counters.shape);
-        made.cls = space_.sum(made.cls, base, in_tile);
-        if (oriented_) made.dims = with_dim(x.dims, at, 0);
+        const Bases over = space_.sets()[partner.arg];
+        if (!remove_dims(x.dims, over, made.dims)) return refuse(counters.shape);
+        made.cls = sum_in_tile(made.cls, space_.free(made.cls), over);
         break;
     }
     }

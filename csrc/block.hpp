@@ -13,9 +13,10 @@ namespace tilesmith {
 // A tensor between kernels: its class and, where shapes are oriented, its dimensions.
 using Tensor = std::uint64_t;
 inline constexpr Tensor kNoTensor = ~Tensor{0};
-constexpr Tensor tensor(Class c, Dims dims) { return static_cast<Tensor>(dims) << 16 | c; }
+constexpr Tensor tensor(Class c, Dims dims) { return dims << 16 | c; }
 constexpr Class class_of(Tensor t) { return static_cast<Class>(t); }
-constexpr Dims dims_of(Tensor t) { return static_cast<Dims>(t >> 16); }
+constexpr Dims dims_of(Tensor t) { return t >> 16; }
+static_assert(8 * kRank + 16 <= 64);
 
 inline constexpr int kMaxValues = 32; // of one block graph: so many fit the bits of a word
 inline constexpr int kMaxStores = 2;
@@ -102,8 +103,11 @@ class BlockSearch {
     void attempt(const Partner &partner, int high, int low);
     bool make(const Partner &partner, int high, int low, Made &made);
     bool join_phases(std::uint8_t a, std::uint8_t b, std::uint8_t &joined);
-    bool same_extents(Free a, Free b, Free except) const;
+    bool in_tile(Free free, Bases over) const;
+    bool same_extents(Free a, Free b) const;
     bool broadcasts(Dims a, Dims b, Dims &joined) const;
+    bool remove_dims(Dims dims, Bases over, Dims &left) const;
+    Class sum_in_tile(Class c, Free free, Bases over) const;
     bool within_bounds() const;
     void finish();
     void keep(std::array<int, kMaxStores> stores, int count);

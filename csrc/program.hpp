@@ -12,14 +12,18 @@ namespace tilesmith {
 // A named dimension, from 1; 0 is a dimension of extent 1. Two dimensions share a name only where they run together.
 using Base = std::uint8_t;
 inline constexpr int kMaxBases = 20;
-inline constexpr int kRank = 4;
+inline constexpr int kRank = 6;
+
+// A set of bases, a bit for each.
+using Bases = std::uint32_t;
+constexpr Bases bit(Base base) { return Bases{1} << base; }
 
 // The parts of a dimension: in the block, over the loop, over the grid. A dimension that is summed may have all three.
 enum Part : std::uint8_t { kInBlock = 1, kInLoop = 2, kInGrid = 4 };
 inline constexpr int kParts = 3;
 
 // A tensor's dimensions, the last one in the lowest byte.
-using Dims = std::uint32_t;
+using Dims = std::uint64_t;
 
 constexpr Base dim(Dims dims, int from_end) { return static_cast<Base>(dims >> (8 * from_end)); }
 constexpr Dims with_dim(Dims dims, int from_end, Base base) {
@@ -56,13 +60,13 @@ struct Function {
 enum class Term : std::uint8_t {
     input,    // a: place among the inputs
     apply,    // function b of node a
-    add,      // a + b
+    add,      // of nodes a and b
     sub,
     mul,
     div,
-    matmul,   // contracts the last dimension of a with the last but one of b
-    sum,      // of node a over dimension b, counted from the end
-    permute,  // of node a: b holds two bits for every dimension's source, counted from the end
+    matmul,   // contracts the last dimension of a with the last but one of b; where dimensions are named, those in `over`
+    sum,      // of node a over dimension b, counted from the end; where dimensions are named, over those in `over`
+    permute,  // of node a: b holds three bits for every dimension's source, counted from the end
     rename,   // of node a: base b / 256 becomes b % 256
 };
 
@@ -70,6 +74,7 @@ struct Node {
     Term term{};
     int a = 0;
     int b = 0;
+    Bases over = 0;
 };
 
 struct Input {
@@ -78,6 +83,8 @@ struct Input {
 };
 
 struct Program {
+    // Whether dimensions are known by their names alone. Else their order counts, and operands broadcast from the right.
+    bool named = false;
     std::vector<std::uint8_t> parts; // of each base; parts[0] is unused
     std::vector<Input> inputs;
     std::vector<Function> functions;

@@ -1,13 +1,17 @@
 #include "space.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <stdexcept>
 
 namespace tilesmith {
 namespace {
 
+constexpr std::size_t kMaxSets = 29, kMaxFunctions = 64; // what codes have room for
+
 // The order of steps with equal operands. Any would do; this one is fixed.
 constexpr std::uint8_t code_of(StepKind kind, int arg, bool reversed) {
-    const int family[] = {0, 1, 3, 4, 6, 64, 128, 160, 161};
+    const int family[] = {0, 1, 3, 4, 6, 64, 128, 160, 160};
     const bool ordered = kind == StepKind::sub || kind == StepKind::div;
     return static_cast<std::uint8_t>(family[static_cast<int>(kind)] + arg + (ordered && reversed ? 1 : 0));
 }
@@ -19,6 +23,11 @@ Space::Space(const Program &program, const Table &table, const SpaceOptions &opt
     sums_.assign(table_.classes() * stride_ * 8, kNoClass);
     for (const Row &row : table_.rows)
         if (row.rule == Rule::sum) sums_[row.a * stride_ * 8 + row.b] = row.result;
+    for (int base = 0; base <= program_.bases(); ++base) sets_.push_back(base ? bit(static_cast<Base>(base)) : 0);
+    for (const Node &node : program_.nodes)
+        if (node.over && std::ranges::find(sets_, node.over) == sets_.end()) sets_.push_back(node.over);
+    if (sets_.size() > kMaxSets) throw std::invalid_argument("it sums over too many sets of dimensions");
+    if (program_.functions.size() > kMaxFunctions) throw std::invalid_argument("it has more than 64 functions");
     find_distances();
     list_partners();
 }
@@ -74,13 +83,16 @@ void Space::find_distances() {
             lower(row.a, row.result, 1, 0);
             lower(row.b, row.result, 1, 0);
             if (row.rule != Rule::mul) continue;
-            for (std::size_t place = 8; place < stride_ * 8; ++place) {
-                const Class sum = sums_[row.result * stride_ * 8 + place];
-                if (sum == kNoClass) continue;
-                lower(row.a, sum, 1, 0);
-                lower(row.b, sum, 1, 0);
-            }
+            for (const Bases over : sets_)
+                for (const Class sum : sums_over(row.result, over)) {
+                    lower(row.a, sum, 1, 0);
+                    lower(row.b, sum, 1, 0);
+                }
         }
+        for (std::size_t c = 0; c < count; ++c)
+            for (std::size_t set = static_cast<std::size_t>(program_.bases()) + 1; set < sets_.size(); ++set)
+                for (const Class sum : sums_over(static_cast<Class>(c), sets_[set]))
+                    lower(static_cast<Class>(c), sum, 1, 1);
     }
     live_.assign(count, 0);
     for (std::size_t c = 0; c < count; ++c) {
@@ -91,18 +103,31 @@ void Space::find_distances() {
     }
 }
 
-bool Space::sums_somehow(Class c, Base base) const {
-    for (unsigned parts = 1; parts < 8; ++parts)
-        if (sum(c, base, parts) != kNoClass) return true;
-    return false;
+// Every sum of a class over some parts of every base of a set.
+std::vector<Class> Space::sums_over(Class c, Bases over) const {
+    std::vector<Class> sums;
+    if (!over) return sums;
+    const Base base = static_cast<Base>(__builtin_ctz(over));
+    const Bases rest = over & (over - 1);
+    for (unsigned parts = 1; parts < 8; ++parts) {
+        const Class made = sum(c, base, parts);
+        if (made == kNoClass) continue;
+        if (!rest) sums.push_back(made);
+        else std::ranges::copy(sums_over(made, rest), std::back_inserter(sums));
+    }
+    return sums;
 }
 
-// Whether a product that is summed over a base is a matrix product: both operands have the base, and what they share
-// beside it is a batch, of which each side must not be all that there is.
-bool Space::multiplies(Class a, Class b, Base over) const {
+// Whether a product that is summed is a matrix product: both operands have what is summed, and what they share beside
+// it is a batch, of which it must not be all that there is.
+bool Space::multiplies(Class a, Class b, Bases over) const {
     const Free x = table_.free[a] & kEachInBlock, y = table_.free[b] & kEachInBlock;
-    const Free inner = free_parts(over, kInBlock);
-    if (!(table_.free[a] >> free_shift(over) & 7) || !(table_.free[b] >> free_shift(over) & 7)) return false;
+    Free inner = 0;
+    for (; over; over &= over - 1) {
+        const Base base = static_cast<Base>(__builtin_ctz(over));
+        if (!parts_of(table_.free[a], base) || !parts_of(table_.free[b], base)) return false;
+        inner |= free_parts(base, kInBlock);
+    }
     const bool batched = (x & y & ~inner) != 0;
     return !batched || (x & ~y) || (y & ~x);
 }
@@ -123,12 +148,14 @@ void Space::list_products(Class a, std::vector<Partner> &list) {
         join(Rule::div, StepKind::div, true);
         const Class product = table_.probe(Rule::mul, a, b);
         if (product == kNoClass) continue;
-        for (int base = 1; base < static_cast<int>(stride_); ++base) {
-            const Base over = static_cast<Base>(base);
-            if (!sums_somehow(product, over) || !multiplies(a, b, over)) continue;
-            list.push_back({b, product, StepKind::matmul, over, code_of(StepKind::matmul, 2 * base, false), false});
-            if (options_.shapes == Shapes::oriented)
-                list.push_back({b, product, StepKind::matmul, over, code_of(StepKind::matmul, 2 * base + 1, true), true});
+        for (std::size_t set = 1; set < sets_.size(); ++set) {
+            if (!multiplies(a, b, sets_[set]) || sums_over(product, sets_[set]).empty()) continue;
+            const auto add = [&](bool reversed) {
+                const auto code = code_of(StepKind::matmul, static_cast<int>(2 * set) + reversed, false);
+                list.push_back({b, product, StepKind::matmul, static_cast<std::uint8_t>(set), code, reversed});
+            };
+            add(false);
+            if (options_.shapes == Shapes::oriented) add(true);
         }
     }
 }
@@ -147,20 +174,18 @@ void Space::list_partners() {
                     list.push_back({kNoClass, result, StepKind::apply, arg, code_of(StepKind::apply, arg, false), false});
             }
             bool sums = false;
-            for (int base = 1; base < static_cast<int>(stride_); ++base) {
-                const auto arg = static_cast<std::uint8_t>(base);
-                if (!sums_somehow(c, arg)) continue;
+            const auto alone = [&](StepKind kind, std::size_t set) {
+                const auto arg = static_cast<std::uint8_t>(set);
+                list.push_back({kNoClass, kNoClass, kind, arg, code_of(kind, arg, false), false});
+            };
+            for (std::size_t set = 1; set < sets_.size(); ++set) {
+                if (sums_over(c, sets_[set]).empty()) continue;
                 sums = true;
-                list.push_back({kNoClass, kNoClass, StepKind::sum, arg, code_of(StepKind::sum, arg, false), false});
+                alone(StepKind::sum, set);
             }
-            if (sums) {
-                list.push_back({kNoClass, kNoClass, StepKind::accumulate, 0, code_of(StepKind::accumulate, 0, false), false});
-                for (int base = 1; options_.fused_accumulators && base < static_cast<int>(stride_); ++base) {
-                    const auto arg = static_cast<std::uint8_t>(base);
-                    list.push_back({kNoClass, kNoClass, StepKind::accumulate_sum, arg,
-                                    code_of(StepKind::accumulate_sum, arg, false), false});
-                }
-            }
+            if (sums) alone(StepKind::accumulate, 0);
+            for (std::size_t set = 1; sums && options_.fused_accumulators && set < sets_.size(); ++set)
+                alone(StepKind::accumulate_sum, set);
             list_products(c, list);
         }
         partners_.insert(partners_.end(), list.begin(), list.end());

@@ -21,7 +21,7 @@ enum class Shapes : std::uint8_t {
 
 enum class StepKind : std::uint8_t { add, sub, mul, div, matmul, apply, sum, accumulate, accumulate_sum };
 
-// One step of a block graph. `arg`: the function of apply; the base that matmul and sums remove.
+// One step of a block graph. `arg`: the function of apply; of matmul and sums the place of the set that they sum over.
 struct Step {
     StepKind kind{};
     std::uint8_t arg = 0;
@@ -71,18 +71,21 @@ class Space {
     int distance(Class c) const { return distance_[c]; }
     int single_steps(Class c) const { return single_steps_[c]; }
     std::size_t live_classes() const;
+    // Sets of bases that one step may sum over: each base alone, at its own place, then those of the program.
+    const std::vector<Bases> &sets() const { return sets_; }
 
   private:
     void find_distances();
     void list_partners();
     void list_products(Class a, std::vector<Partner> &list);
-    bool multiplies(Class a, Class b, Base over) const;
-    bool sums_somehow(Class c, Base base) const;
+    bool multiplies(Class a, Class b, Bases over) const;
+    std::vector<Class> sums_over(Class c, Bases over) const;
 
     const Program &program_;
     const Table &table_;
     SpaceOptions options_;
     std::size_t stride_;
+    std::vector<Bases> sets_;
     std::vector<Class> sums_;
     std::vector<std::uint8_t> live_, target_;
     std::vector<std::int16_t> distance_, single_steps_;

@@ -13,8 +13,16 @@ using Poly = Terms::Poly;
 
 struct Value {
     Poly poly = 0;
-    Dims dims = 0;
+    Dims dims = 0;   // in order, unless dimensions are named
+    Bases bases = 0; // without order
 };
+
+Bases bases_of(Dims dims) {
+    Bases bases = 0;
+    for (int i = 0; i < kRank; ++i)
+        if (dim(dims, i)) bases |= bit(dim(dims, i));
+    return bases;
+}
 
 [[noreturn]] void refuse(std::size_t node, const std::string &why) {
     throw std::invalid_argument("node " + std::to_string(node) + ": " + why);
@@ -42,7 +50,8 @@ class Evaluation {
 
     Value input(std::size_t place) {
         const Input &input = program_.inputs[place];
-        return {terms_.variable(static_cast<std::uint32_t>(input.tensor), labels_of(program_, input.dims)), input.dims};
+        const Poly made = terms_.variable(static_cast<std::uint32_t>(input.tensor), labels_of(program_, input.dims));
+        return {made, program_.named ? 0 : input.dims, bases_of(input.dims)};
     }
 
     std::optional<Poly> apply(const Function &function, Poly p) {
@@ -115,35 +124,32 @@ class Evaluation {
         switch (node.term) {
         case Term::apply: {
             if (node.b < 0 || static_cast<std::size_t>(node.b) >= program_.functions.size()) refuse(here, "no such function");
-            const Function &function = program_.functions[static_cast<std::size_t>(node.b)];
-            const auto made = apply(function, x.poly);
+            const auto made = apply(program_.functions[static_cast<std::size_t>(node.b)], x.poly);
             if (!made) refuse(here, "it normalises over a dimension that its operand does not have");
-            return {*made, x.dims};
+            return {*made, x.dims, x.bases};
         }
         case Term::sum: {
             const Base base = node.b >= 0 && node.b < kRank ? dim(x.dims, node.b) : Base{0};
-            const auto made = base ? sum_all(base, x.poly) : std::nullopt;
-            if (!made) refuse(here, "it sums a dimension that a term of its operand does not have");
-            return {*made, with_dim(x.dims, node.b, 0)};
+            const Bases over = program_.named ? node.over : bit(base) & ~Bases{1};
+            return {sum_over(over, x), with_dim(x.dims, node.b, 0), x.bases & ~over};
         }
         case Term::permute: {
             Dims dims = 0;
-            for (int i = 0; i < kRank; ++i) dims = with_dim(dims, i, dim(x.dims, node.b >> (2 * i) & 3));
-            return {x.poly, dims};
+            for (int i = 0; i < kRank; ++i) dims = with_dim(dims, i, dim(x.dims, std::min(node.b >> (3 * i) & 7, kRank - 1)));
+            return {x.poly, dims, x.bases};
         }
         case Term::rename: return rename(node, x);
-        case Term::matmul: return matmul(x, operand(node.b));
+        case Term::matmul: return matmul(x, operand(node.b), node.over);
         default: return elementwise(node.term, x, operand(node.b));
         }
     }
 
     Value elementwise(Term term, const Value &x, const Value &y) {
-        const Value made{term == Term::add   ? terms_.add(x.poly, y.poly)
-                         : term == Term::sub ? terms_.add(x.poly, terms_.negative(y.poly))
-                         : term == Term::mul ? terms_.mul(x.poly, y.poly)
-                                             : terms_.mul(x.poly, terms_.inverse(y.poly)),
-                         joined(x.dims, y.dims)};
-        return made;
+        const Poly made = term == Term::add   ? terms_.add(x.poly, y.poly)
+                          : term == Term::sub ? terms_.add(x.poly, terms_.negative(y.poly))
+                          : term == Term::mul ? terms_.mul(x.poly, y.poly)
+                                              : terms_.mul(x.poly, terms_.inverse(y.poly));
+        return {made, joined(x.dims, y.dims), x.bases | y.bases};
     }
 
     Dims joined(Dims x, Dims y) const {
@@ -157,24 +163,35 @@ class Evaluation {
         return dims;
     }
 
-    Value matmul(const Value &x, const Value &y) {
-        const Base inner = dim(x.dims, 0);
-        if (!inner || dim(y.dims, 1) != inner) refuse(values_.size(), "its operands have different inner dimensions");
-        const Dims left = with_dim(x.dims, 0, 0), right = with_dim(y.dims, 1, 0);
-        const auto made = sum_all(inner, terms_.mul(x.poly, y.poly));
-        if (!made) refuse(values_.size(), "a term of its operands lacks the inner dimension");
-        return {*made, joined(left, right)};
+    Value matmul(const Value &x, const Value &y, Bases over) {
+        if (!program_.named) {
+            if (!dim(x.dims, 0) || dim(y.dims, 1) != dim(x.dims, 0))
+                refuse(values_.size(), "its operands have different inner dimensions");
+            over = bit(dim(x.dims, 0));
+        }
+        const Value product{terms_.mul(x.poly, y.poly), 0, x.bases | y.bases};
+        const Dims dims = program_.named ? 0 : joined(with_dim(x.dims, 0, 0), with_dim(y.dims, 1, 0));
+        return {sum_over(over, product), dims, product.bases & ~over};
+    }
+
+    Poly sum_over(Bases over, const Value &x) {
+        std::optional<Poly> made = x.poly;
+        for (int b = 1; b <= program_.bases() && made; ++b)
+            if (over & bit(static_cast<Base>(b))) made = sum_all(static_cast<Base>(b), *made);
+        if (!over || (over & ~x.bases) || !made) refuse(values_.size(), "it sums a dimension that a term of its operand lacks");
+        return *made;
     }
 
     Value rename(const Node &node, const Value &x) {
         const Base from = static_cast<Base>(node.b >> 8), to = static_cast<Base>(node.b & 0xff);
-        const int at = from ? find_dim(x.dims, from) : -1;
-        if (at < 0 || !to || to > program_.bases() || find_dim(x.dims, to) >= 0 || program_.parts[from] != program_.parts[to])
+        const auto known = [&](Base base) { return base && base <= program_.bases(); };
+        if (!known(from) || !known(to) || !(x.bases & bit(from)) || (x.bases & bit(to)) || program_.parts[from] != program_.parts[to])
             refuse(values_.size(), "it renames a dimension that its operand lacks, or to one that it has");
         Terms::Renaming names;
         for (int part = 0; part < kParts; ++part)
             if (program_.parts[from] >> part & 1) names.emplace_back(label(from, part), label(to, part));
-        return {terms_.rename(x.poly, names), with_dim(x.dims, at, to)};
+        const Dims dims = program_.named ? 0 : with_dim(x.dims, find_dim(x.dims, from), to);
+        return {terms_.rename(x.poly, names), dims, (x.bases & ~bit(from)) | bit(to)};
     }
 
     const Program &program_;
@@ -211,8 +228,7 @@ class Builder {
                 throw std::invalid_argument("output " + std::to_string(output) + " is no node");
             targets.push_back(values[static_cast<std::size_t>(output)].poly);
         }
-        for (const Input &input : program_.inputs) table_.rank = std::max(table_.rank, rank(input.dims));
-        for (const Value &value : values) table_.rank = std::max(table_.rank, rank(value.dims));
+        for (const Value &value : values) table_.rank = std::max(table_.rank, __builtin_popcount(value.bases));
 
         // What a matmul multiplies before it sums has one dimension more than a tensor; nothing has two.
         for (const Poly p : sub_values(terms_, targets, limits_.classes, limits_.stopped))
@@ -237,12 +253,6 @@ class Builder {
             table_.output_dims.push_back(values[static_cast<std::size_t>(output)].dims);
             if (table_.outputs.back() == kNoClass) throw Overflow("an output has more dimensions than a tensor can have");
         }
-    }
-
-    static int rank(Dims dims) {
-        int count = 0;
-        for (int i = 0; i < kRank; ++i) count += dim(dims, i) != 0;
-        return count;
     }
 
     Free free_of(Poly p) const {

@@ -20,7 +20,7 @@ class Build {
 
     int input(const std::string &name, const std::string &dims) {
         Dims packed = 0;
-        for (const char c : dims) packed = packed << 8 | base(c);
+        for (const char c : dims) packed = packed << 8 | Dims{base(c)};
         const auto tensor = tensors_.try_emplace(name, static_cast<int>(tensors_.size())).first->second;
         program.inputs.push_back({tensor, packed});
         return node(Term::input, static_cast<int>(program.inputs.size()) - 1, 0);
@@ -30,7 +30,7 @@ class Build {
     int div(int a, int b) { return node(Term::div, a, b); }
     int matmul(int a, int b) { return node(Term::matmul, a, b); }
     int row_sum(int a) { return node(Term::sum, a, 0); }
-    int transposed(int a) { return node(Term::permute, a, 1 | 0 << 2 | 2 << 4 | 3 << 6); }
+    int transposed(int a) { return node(Term::permute, a, 1 | 0 << 3 | 2 << 6 | 3 << 9 | 4 << 12 | 5 << 15); }
     int apply(Function function, int a) {
         std::size_t place = 0;
         while (place < program.functions.size() && !(program.functions[place] == function)) ++place;
@@ -51,7 +51,7 @@ class Build {
 
   private:
     int node(Term term, int a, int b) {
-        program.nodes.push_back({term, a, b});
+        program.nodes.push_back({term, a, b, 0});
         return static_cast<int>(program.nodes.size()) - 1;
     }
 
