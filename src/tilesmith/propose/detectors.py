@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from math import prod
 
-from tilesmith.propose.knobs import knobs, mask_of
+from tilesmith.propose.knobs import mask_of
 from tilesmith.propose.program import MEMORY, Jit, Program, named, names
 
 Detector = Callable[[Program], bool]
@@ -151,10 +151,13 @@ def _dot_operands(program: Program) -> bool:
 
 
 def _register_block(program: Program) -> bool:
-    """A grid tile of at most 32 with a step of at least 1024."""
-    turned = knobs(program)
-    small = any("grid" in knob.roles and knob.value <= 32 for knob in turned)
-    return small and any("loop" in knob.roles and knob.value >= 1024 for knob in turned)
+    """A kernel with a loop has tiles of at most 32 along one dimension and of at least 1024 along another."""
+    for function in _tl(program):
+        stops = [call.args[1] for call in program.calls(function.node, "arange") if len(call.args) == 2]
+        sizes = [size for stop in stops if (size := program.value(stop, function)) is not None]
+        if function.loops and sizes and min(sizes) <= 32 and max(sizes) >= 1024:
+            return True
+    return False
 
 
 def _masked(program: Program) -> bool:

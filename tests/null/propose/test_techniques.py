@@ -266,6 +266,16 @@ def test_masks_sums_and_epilogues() -> None:
     assert not shows("fused_epilogue", "tl.store(x_ptr, tl.exp(tl.load(x_ptr)))"), "all of it is element-wise"
 
 
+def test_register_blocks() -> None:
+    tile = "for k in range(0, n, S):\n    tl.load(x_ptr + tl.arange(0, 8)[:, None] + tl.arange(0, S)[None, :])"
+    assert shows("register_block", tile, launched(arguments=(("S", 2048),)))
+    assert not shows("register_block", tile, launched(arguments=(("S", 512),)))
+    assert not shows("register_block", tile.replace("8", "64"), launched(arguments=(("S", 2048),)))
+    assert not shows(
+        "register_block", tile.replace("for k in range(0, n, S)", "if n"), launched(arguments=(("S", 2048),))
+    )
+
+
 def test_tuned_configurations() -> None:
     one = "@triton.autotune(configs=[triton.Config({'S': 1})], key=['n'])\n"
     assert not shows("tuned_configs", "pass", decorator=one)
