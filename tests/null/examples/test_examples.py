@@ -100,7 +100,7 @@ def child(code: str, value: object) -> str:
 
 def test_the_examples_are_the_published_programs() -> None:
     assert [folder.name for folder in FOLDERS] == sorted(OUTPUTS)
-    assert [folder.name for folder in STARTED] == ["gated_mlp", "matvec", "rmsnorm_linear"]
+    assert [folder.name for folder in STARTED] == ["fused_gate_up", "gated_mlp", "matvec", "rmsnorm_linear"]
     readme = (EXAMPLES / "README.md").read_text()
     assert all(f"`{name}`" in readme for name in OUTPUTS)
 
