@@ -80,9 +80,7 @@ CLUSTERING_KEYS = tuple(each.name for each in fields(TechniqueClustering))
 @cache
 def presets() -> tuple[str, ...]:
     """The names of the packaged presets, the narrowest first."""
-    folder = files("tilesmith.config").joinpath("presets")
-    names = [entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    return tuple(sorted(names, key=lambda name: (load_preset(name).directions, name)))
+    return tuple(sorted(_packaged(), key=lambda name: (load_preset(name).directions, name)))
 
 
 def load_preset(name_or_path: str) -> Preset:
