@@ -152,9 +152,9 @@ def diversity(searches: Sequence[Search]) -> float:
 
 def main() -> int:
     options = parser(__doc__)
-    options.add_argument("--problems", nargs="+", default=["matvec", "rmsnorm_linear", "gated_mlp"])
+    options.add_argument("--problems", nargs="+", default=["gated_mlp", "rmsnorm_linear"])
     options.add_argument("--seeds", type=int, default=12)
-    options.add_argument("--trials", type=int, default=36, help="of one search, its start kernel included")
+    options.add_argument("--trials", type=int, default=30, help="of one search, its start kernel included")
     options.add_argument("--proposals", type=int, default=6, help="of a round")
     options.add_argument("--candidate-pool-size", type=int, default=3)
     options.add_argument("--seconds", type=float, default=math.inf, help="start no seed after so many, for a problem")
