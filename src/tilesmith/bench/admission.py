@@ -195,6 +195,11 @@ def failure(reply: Message) -> Failed | Rejected | Unchecked:
     return Failed(stage if stage in STAGES else "crash", message)
 
 
+def words(verdict: Verdict) -> str:
+    """What a verdict says of why it is none of success."""
+    return str(getattr(verdict, "message", None) or getattr(verdict, "reason", "") or type(verdict).__name__)
+
+
 def breach(problem: Problem, admitted: Admitted, scene: Scene) -> Verdict | None:
     """The verdict on a call that breaks the contract whatever it computes."""
     library = [step.name.split()[0] for step in admitted.call if isinstance(step, Operator) and step.kind == "library"]

@@ -222,11 +222,12 @@ def _poisoned() -> Iterator[None]:
     """Memory that is allocated without being filled holds NaN, or the largest integer."""
     import torch
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The public function imports the framework's compiler first.
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(False)
+        torch._C._set_deterministic_algorithms(False)
 
 
 def _traced() -> KernelTrace | None:

@@ -24,7 +24,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from tilesmith.bench import counters
-from tilesmith.bench.admission import Admission, Admitted, Scene, ask, describe, failure, load, mismatch, protection
+from tilesmith.bench.admission import (
+    Admission,
+    Admitted,
+    Scene,
+    ask,
+    describe,
+    failure,
+    load,
+    mismatch,
+    protection,
+    words,
+)
 from tilesmith.bench.clocks import Clocks, read
 from tilesmith.bench.compiled import Choice, Compiled
 from tilesmith.bench.effort import Effort
@@ -561,14 +572,14 @@ class LocalBench:
             self._examiner.open(problem)
             self._examined = problem.id
         # What the interpreter gets wrong in the usual order, too, tells of the interpreter.
-        if not isinstance(self._examiner.check(admitted, backwards=False), Correct):
-            told = "that its programs may run in any order could not be tried: the interpreter does not follow it"
-            return Judged(Unchecked(told), evidence=(told,))
+        usual = self._examiner.check(admitted, backwards=False)
+        if not isinstance(usual, Correct):
+            told = f"that its programs may run in any order could not be tried: {words(usual)}"
+            return Judged(Unchecked(told), evidence=(told[:300],))
         verdict = self._examiner.check(admitted)
         if isinstance(verdict, Correct):
             return Judged(verdict, evidence=("its programs may run in any order (interpreter)",))
-        message = verdict.message if isinstance(verdict, Wrong | Failed) else str(verdict)
-        return Judged(Wrong(f"with its programs in another order: {message}"), walls=admitted.walls)
+        return Judged(Wrong(f"with its programs in another order: {words(verdict)}"), walls=admitted.walls)
 
     def _judge(self, station: Station, admitted: Admitted, rival: Candidate | None) -> Judged:
         # What tunes itself must do so undisturbed.

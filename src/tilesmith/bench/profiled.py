@@ -36,7 +36,12 @@ MOST_WARM_CALLS = 20
 
 def files_by_list(scratch: str) -> None:
     """Readable: the system, Python, CUDA, where ncu is installed; writable: devices and the scratch folder."""
-    tools = (*walls.toolkits(), "/opt/nvidia", *map(str, Path("/usr/local").glob("cuda*")))
+    tools = (
+        *walls.executables("device"),
+        *walls.toolkits(),
+        "/opt/nvidia",
+        *map(str, Path("/usr/local").glob("cuda*")),
+    )
     landlock.restrict(
         {
             **dict.fromkeys((*walls.SETTINGS, *walls.python(), "/proc", "/sys", "/dev"), walls.READ),

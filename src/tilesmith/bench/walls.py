@@ -121,7 +121,7 @@ def _common(mode: str) -> dict[str, Access]:
     for name in _DEVICES:
         add(f"/dev/{name}", Access.READ_FILE)
     add(os.devnull, Access.READ_FILE | Access.WRITE_FILE)
-    for path in _executables(mode):
+    for path in executables(mode):
         add(path, RUN)
     return rules
 
@@ -157,7 +157,7 @@ def _within(path: str, folder: str) -> bool:
     return f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
-def _executables(mode: str) -> Iterator[str]:
+def executables(mode: str) -> Iterator[str]:
     """What a mode needs to execute: Triton's assembler and its companions; on a device the host's C compiler, too."""
     if mode == "interpret":
         return
