@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import tempfile
 import threading
 import time
@@ -86,6 +87,7 @@ class Runner:
     child: Child
     slot: int
     life: ExitStack
+    scratch: str
     traced: bool = False
     """Whether the driver tells what it launches."""
 
@@ -122,6 +124,8 @@ class Judged:
     """The configurations that autotuning chose, by their places in the source."""
     walls: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
+    stays: bool = False
+    """Whether its process goes on as the rival of the next ones, and needs its scratch folder."""
 
 
 class Station:
@@ -179,11 +183,11 @@ class Station:
                 began = time.monotonic()
                 timing, measured_s = self._time(runner, admitted, scene, rival)
                 evidence = self._shares(runner) if self._library else ()
-                if timing.rival_us is None or timing.time_us < timing.rival_us:
+                if stays := timing.rival_us is None or timing.time_us < timing.rival_us:
                     self._retire()
                     self._rival, runner = runner, None
                 cost = Cost(gpu_s=time.monotonic() - began, measured_s=measured_s)
-            return Judged(Correct(timing, error, len(self.names) + 1), cost, tuned, walls, evidence)
+            return Judged(Correct(timing, error, len(self.names) + 1), cost, tuned, walls, evidence, stays)
         except Stopped as stopped:
             return Judged(stopped.verdict, Cost(), tuned, walls)
         finally:
@@ -229,7 +233,7 @@ class Station:
         try:
             child = life.enter_context(self.zygote.child(scratch))
             _, packet = ask(self.oracle, {"do": "lend", "size": "full", "slot": slot})
-            runner = Runner(candidate, child, slot, life)
+            runner = Runner(candidate, child, slot, life, scratch)
             message = {"do": "open", "source": candidate.source, "gpu_share": self._effort.candidate_share}
             reply = runner.ask(message, self._effort.open_s, "its import", self.zygote, packet)
             runner.traced = reply.get("traced") is True
@@ -378,6 +382,7 @@ class Station:
     def _retire(self) -> None:
         if self._rival is not None:
             self._rival.life.close()
+            shutil.rmtree(self._rival.scratch, ignore_errors=True)
             self._rival = None
 
     def close(self) -> None:
@@ -508,7 +513,8 @@ class LocalBench:
             cost = replace(judged.cost, wall_s=time.monotonic() - clock[admitted.candidate.id])
             admitted = self._admission.tuned(admitted, judged.tuned) if judged.tuned else admitted
             trial = self._trial(admitted, replace(judged, cost=cost), station.device)
-            self._admission.discard(admitted)
+            if not judged.stays:
+                self._admission.discard(admitted)
             if best([t for t in (champion[0], trial) if t]) is trial:
                 champion[0] = trial
             return trial
