@@ -116,7 +116,8 @@ def _translated(writer: _Writer, row: Mapping[str, Any], arguments: Arguments) -
     if rule is not None:
         try:
             made = rule(writer, _plain(arguments))
-        except (_Untranslatable, Misfit, OptionError):
+        except (_Untranslatable, Misfit, OptionError, KeyError):
+            # A missing key is an argument that another version of PyTorch names otherwise.
             made = []
         if (listed := _as_listed(writer, made, row["results"])) is not None:
             return listed
@@ -482,7 +483,7 @@ def _einsum(w: _Writer, a: Arguments) -> Made:
     if not arrow or len(parts) != 2 or "." in text or any(len(set(part)) != len(part) for part in (*parts, result)):
         raise _Untranslatable("another einsum than of two operands")
     left, right = parts
-    extent = dict(zip(left + right, (*w.dims(a["operands"][0]), *w.dims(a["operands"][1])), strict=True))
+    extent = dict(zip(left + right, (*w.dims(a["tensors"][0]), *w.dims(a["tensors"][1])), strict=True))
     batch = [c for c in left if c in right and c in result]
     inner = [c for c in left if c in right and c not in result]
     rows, columns = [c for c in left if c not in right], [c for c in right if c not in left]
@@ -495,9 +496,7 @@ def _einsum(w: _Writer, a: Arguments) -> Made:
         extents = [math.prod(extent[c] for c in group) for group in (first, second)]
         return w.reshape(value, (*(extent[c] for c in batch), *extents))
 
-    made = w.apply(
-        "matmul", matrix(a["operands"][0], left, rows, inner), matrix(a["operands"][1], right, inner, columns)
-    )
+    made = w.apply("matmul", matrix(a["tensors"][0], left, rows, inner), matrix(a["tensors"][1], right, inner, columns))
     letters = [*batch, *rows, *columns]
     made = w.reshape(made, [extent[c] for c in letters])
     order = [letters.index(c) for c in result]

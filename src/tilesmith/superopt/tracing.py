@@ -42,18 +42,21 @@ class Fault(Exception):
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    request = json.load(sys.stdin)
     warnings.simplefilter("ignore")
+    json.dump(answer(json.load(sys.stdin)), answers)
+    answers.close()
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request, whatever the problem does, as long as the process lives."""
     with tempfile.TemporaryDirectory(prefix="tilesmith-trace-") as folder:
         path = Path(folder, "problem.py")
         try:
-            answer = trace(request["source"], request["constants"], request["dtype"], path)
+            return trace(request["source"], request["constants"], request["dtype"], path)
         except Fault as fault:
-            answer = {"fault": str(fault)}
+            return {"fault": str(fault)}
         except Exception as error:  # the problem's code, and torch's opinion of it, may raise anything
-            answer = {"fault": _told(error, path)}
-    json.dump(answer, answers)
-    answers.close()
+            return {"fault": _told(error, path)}
 
 
 def trace(source: str, constants: Sequence[tuple[str, Any]], dtype: str | None, path: Path) -> dict[str, Any]:
