@@ -8,9 +8,9 @@ would be taken back under its hands. Nothing is compared here. What became of it
 
 Only a candidate that was judged correct is profiled, behind these walls: a clean environment; a scratch folder as home,
 temporary folder and cache; limits on memory, processes and files; no new privileges; and a warden that ends everything
-it started (see `tilesmith.bench.counters`). Namespaces and bubblewrap are left out, because ncu puts a library into this
-process that finds its other half by process number, and talks to it through sockets that they would hide. "files by list", "no capabilities" and "system calls by list" are raised just before the candidate loads, when ncu's
-library has connected; each was tried on an H200 with ncu 2025.3.
+it started (see `tilesmith.bench.counters`). When ncu's library has connected, just before the candidate loads, those of
+`UNDER_NCU` are raised too; each was tried on an H200. Namespaces and bubblewrap are left out: the library finds its
+other half by process number, and talks to it through sockets that they would hide.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from tilesmith.bench import counters
 from tilesmith.bench.counters import Unavailable, available, find, profile
 from tilesmith.bench.gpus import Device
 from tilesmith.bench.ncu import METRICS
+from tilesmith.bench.profiled import UNDER_NCU
 from tilesmith.core.errors import MachineError
 from tilesmith.core.gpu import target
 from tilesmith.core.problem import Problem, Settings
@@ -99,7 +100,7 @@ def test_what_ncu_and_the_profiled_program_are_given(stand_in: StandIn, monkeypa
     assert told["job"]["candidate"] == "candidate source"
     assert told["job"]["constants"] == {"N": 7, "shape": [1, 2]}
     assert told["job"]["dtype"] == "bf16"
-    assert told["job"]["walls"] == []
+    assert told["job"]["walls"] == list(UNDER_NCU)
     environment, folder = told["environment"], told["job"]["scratch"]
     assert "SOME_API_KEY" not in environment
     assert environment["HOME"] == environment["TMPDIR"] == folder
