@@ -99,6 +99,8 @@ def search(
                     trial = replace(judged, round=number)
                     journal.record(trial)
                     trials.append(trial)
+                    # In this order: who proposes it from now on is told at once, who did so before is told here.
+                    known[trial.candidate.id] = trial
                     proposals.tell(trial)
                     watch(trial)
                     if stop := reached(trials):
