@@ -285,6 +285,24 @@ bool BlockSearch::storable(const Value &value) const {
     return !walk_.split || (parts_of(space_.free(value.cls), walk_.split) & kInGrid);
 }
 
+// Whether the same kernel exists under other names and comes first there: it computes the same tensors.
+bool BlockSearch::renamable(const std::array<int, kMaxStores> &stores, int count) const {
+    for (std::size_t alias = 0; alias < space_.aliases(); ++alias) {
+        const auto missing = [&](Tensor input) { return space_.view(alias, class_of(input)) == kNoClass; };
+        if (std::ranges::any_of(found_->inputs, missing)) continue;
+        std::array<Class, kMaxStores> here{}, there{};
+        for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+            here[i] = values_[static_cast<std::size_t>(stores[i])].cls;
+            there[i] = space_.view(alias, here[i]);
+        }
+        if (std::ranges::find(there, kNoClass) != there.end()) continue;
+        if (count == 2 && here[0] > here[1]) std::swap(here[0], here[1]);
+        if (count == 2 && there[0] > there[1]) std::swap(there[0], there[1]);
+        if (there < here) return true;
+    }
+    return false;
+}
+
 void BlockSearch::finish() {
     std::array<int, kMaxStores> stores{};
     int count = 0;
@@ -303,7 +321,7 @@ void BlockSearch::finish() {
         }
         stores[static_cast<std::size_t>(count++)] = i;
     }
-    keep(stores, count);
+    if (last_ || !renamable(stores, count)) keep(stores, count);
 }
 
 void BlockSearch::keep(std::array<int, kMaxStores> stores, int count) {

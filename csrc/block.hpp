@@ -112,6 +112,7 @@ class BlockSearch {
     void finish();
     void keep(std::array<int, kMaxStores> stores, int count);
     bool storable(const Value &value) const;
+    bool renamable(const std::array<int, kMaxStores> &stores, int count) const;
 
     const Space &space_;
     BlockLimits limits_;

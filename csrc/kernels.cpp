@@ -1,6 +1,7 @@
 #include "kernels.hpp"
 
 #include <algorithm>
+#include <set>
 #include <stdexcept>
 
 namespace tilesmith {
@@ -17,6 +18,17 @@ const Kernels &Catalogue::kernels(std::span<const Tensor> inputs, std::uint64_t 
     return entries_.emplace_back(search_.run(inputs, last));
 }
 
+std::size_t Catalogue::tensors() const {
+    std::set<Tensor> seen;
+    for (const Kernels &kernels : entries_) {
+        seen.insert(kernels.inputs.begin(), kernels.inputs.end());
+        for (const Signature &signature : kernels.signatures)
+            for (const Tensor output : signature.outputs)
+                if (output != kNoTensor) seen.insert(output);
+    }
+    return seen.size();
+}
+
 std::vector<Tensor> program_inputs(const Space &space) {
     std::vector<Tensor> inputs;
     for (std::size_t i = 0; i < space.table().inputs.size(); ++i) {
@@ -29,13 +41,25 @@ std::vector<Tensor> program_inputs(const Space &space) {
     return inputs;
 }
 
-void Listing::Pool::add(Tensor t, bool needs) {
-    const auto place = static_cast<std::size_t>(count);
-    if (place == tensors.size()) throw std::invalid_argument("a program has more than 32 tensors at the kernel level");
-    tensors[place] = t;
-    hashes[place] = Catalogue::hash_of(t);
-    if (needs) needed |= 1u << count;
-    ++count;
+void Listing::add(Pool &pool, Tensor t, bool needs) const {
+    const auto owner = static_cast<std::uint8_t>(pool.count);
+    if (needs) pool.needed |= 1u << pool.count;
+    for (const Class name : space_.names_of(class_of(t))) {
+        const Tensor named = tensor(name, dims_of(t));
+        if (pool.has(named)) continue;
+        const auto place = static_cast<std::size_t>(pool.count);
+        if (place == pool.tensors.size()) throw std::invalid_argument("a program has more than 32 tensors at the kernel level");
+        pool.tensors[place] = named;
+        pool.hashes[place] = Catalogue::hash_of(named);
+        pool.owners[place] = owner;
+        ++pool.count;
+    }
+}
+
+std::uint32_t Listing::owned(const Pool &pool, std::uint32_t inputs) {
+    std::uint32_t owners = 0;
+    for (; inputs; inputs &= inputs - 1) owners |= 1u << pool.owners[static_cast<std::size_t>(__builtin_ctz(inputs))];
+    return owners;
 }
 
 bool Listing::Pool::has(Tensor t) const {
@@ -48,10 +72,12 @@ Listing::Listing(const Space &space, const KernelLimits &limits, Control &contro
 void Listing::run(const Visit &visit) {
     visit_ = &visit;
     Pool pool;
-    for (const Tensor input : program_inputs(space_)) pool.add(input, false);
+    for (const Tensor input : program_inputs(space_)) add(pool, input, false);
     pool.targets_left = static_cast<int>(space_.table().outputs.size());
 
-    const int most = std::min(32, pool.count + kMaxStores * (limits_.kernels - 1));
+    std::size_t names = 1;
+    for (std::size_t c = 0; c < space_.classes(); ++c) names = std::max(names, space_.names_of(static_cast<Class>(c)).size());
+    const int most = std::min(32, pool.count + kMaxStores * static_cast<int>(names) * (limits_.kernels - 1));
     const auto extend = [&](const auto &self, std::uint32_t set, int from, int size) -> void {
         if (set) subsets_.push_back(set);
         for (int i = from; i < most && size < limits_.inputs; ++i) self(self, set | 1u << i, i + 1, size + 1);
@@ -81,7 +107,8 @@ void Listing::expand(const Pool &pool) {
     const std::uint32_t end = pool.count == 32 ? ~0u : (1u << pool.count) - 1;
     for (auto at = std::ranges::lower_bound(subsets_, pool.last_inputs); at != subsets_.end() && *at <= end; ++at) {
         const std::uint32_t inputs = *at;
-        const bool uses_all = (inputs & pool.needed) == pool.needed;
+        const std::uint32_t owners = space_.aliases() ? owned(pool, inputs) : inputs;
+        const bool uses_all = (owners & pool.needed) == pool.needed;
         if (left == 1 && !uses_all) continue;
         if (control_.stopped()) return;
         if (uses_all) {
@@ -106,12 +133,12 @@ void Listing::expand(const Pool &pool) {
             const auto &outputs = found.signatures[s].outputs;
             if (pool.has(outputs[0]) || (outputs[1] != kNoTensor && pool.has(outputs[1]))) continue;
             Pool next = pool;
-            next.needed &= ~inputs;
+            next.needed &= ~owners;
             for (const Tensor output : outputs) {
                 if (output == kNoTensor) continue;
                 const bool target = space_.target(class_of(output));
                 next.targets_left -= target;
-                next.add(output, !target);
+                add(next, output, !target);
             }
             next.last_inputs = inputs;
             next.last_signature = s;

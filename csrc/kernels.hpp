@@ -28,6 +28,8 @@ class Catalogue {
     static std::uint64_t hash_of(Tensor t) { return mix(t); }
     std::size_t size() const { return entries_.size(); }
     const Counters &counters() const { return search_.counters; }
+    // How many distinct tensors kernels read or made.
+    std::size_t tensors() const;
 
   private:
     BlockSearch search_;
@@ -66,16 +68,18 @@ class Listing {
     struct Pool {
         std::array<Tensor, 32> tensors{};
         std::array<std::uint64_t, 32> hashes{};
+        std::array<std::uint8_t, 32> owners{}; // the first name of the same tensor
         int count = 0;
-        std::uint32_t needed = 0; // made and not yet used
+        std::uint32_t needed = 0; // made and not yet used, by owners
         std::uint32_t last_inputs = 0;
         std::uint32_t last_signature = 0;
         int targets_left = 0;
 
-        void add(Tensor t, bool needs);
         bool has(Tensor t) const;
     };
 
+    void add(Pool &pool, Tensor t, bool needs) const;
+    static std::uint32_t owned(const Pool &pool, std::uint32_t inputs);
     void expand(const Pool &pool);
     const Kernels &kernels(const Pool &pool, std::uint32_t inputs, bool last);
 

@@ -42,6 +42,7 @@ enum class Fn : std::uint8_t {
     square,
     sqrt,     // of products into products
     rsqrt,
+    reciprocal,
     scale,    // times the constant `id`
     shift,    // plus the constant `id`
     rms_norm, // x / sqrt(sum(x²)·constant[id] + constant[eps]) over `base`; -1 leaves a constant out

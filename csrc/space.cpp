@@ -36,15 +36,35 @@ std::size_t Space::live_classes() const {
     return static_cast<std::size_t>(std::ranges::count_if(live_, [](std::uint8_t live) { return live != 0; }));
 }
 
+std::vector<Class> Space::names_of(Class c) const {
+    std::vector<Class> names{c};
+    for (std::size_t i = 0; i < names.size(); ++i)
+        for (std::size_t alias = 0; alias < aliases(); ++alias)
+            if (const Class other = view(alias, names[i]); other != kNoClass && std::ranges::find(names, other) == names.end())
+                names.push_back(other);
+    return names;
+}
+
 void Space::find_distances() {
     const std::size_t count = table_.classes();
     std::vector<std::uint8_t> reached(count, 0);
     const auto joins = [](const Row &row) { return row.rule < Rule::apply; };
-    for (const Class c : table_.inputs)
-        if (c != kNoClass) reached[c] = 1;
+    for (const Class input : table_.inputs)
+        if (input != kNoClass) reached[input] = 1;
     const auto possible = [&](const Row &row) { return reached[row.a] && (!joins(row) || reached[row.b]); };
+    // A tensor that one kernel stores another may load under its other names.
+    const auto spread = [&](std::vector<std::uint8_t> &marks) {
+        bool more = false;
+        for (const std::vector<Class> &views : table_.views)
+            for (std::size_t c = 0; c < count; ++c)
+                if (marks[c] && views[c] != kNoClass && !marks[views[c]]) {
+                    marks[views[c]] = 1;
+                    more = true;
+                }
+        return more;
+    };
     for (bool changed = true; changed;) {
-        changed = false;
+        changed = spread(reached);
         for (const Row &row : table_.rows) {
             if (reached[row.result] || !possible(row)) continue;
             reached[row.result] = 1;
@@ -94,12 +114,23 @@ void Space::find_distances() {
                 for (const Class sum : sums_over(static_cast<Class>(c), sets_[set]))
                     lower(static_cast<Class>(c), sum, 1, 1);
     }
+    std::vector<std::uint8_t> useful(count, 0);
+    for (std::size_t c = 0; c < count; ++c) useful[c] = distance_[c] < kFar;
+    for (changed = true; changed;) {
+        changed = spread(useful);
+        for (const Row &row : table_.rows) {
+            if (!useful[row.result] || !possible(row)) continue;
+            changed |= !useful[row.a] || (joins(row) && !useful[row.b]);
+            useful[row.a] = 1;
+            if (joins(row)) useful[row.b] = 1;
+        }
+    }
     live_.assign(count, 0);
     for (std::size_t c = 0; c < count; ++c) {
         const int rank = __builtin_popcountll(table_.free[c] & kEachInBlock);
         // The published rules bound the rank by their shapes; products before a sum pass here, and fail there.
         const bool fits = options_.shapes == Shapes::oriented || rank <= table_.rank;
-        live_[c] = reached[c] && distance_[c] < kFar && fits;
+        live_[c] = reached[c] && useful[c] && fits;
     }
 }
 

@@ -60,6 +60,7 @@ class Evaluation {
         case Fn::square: return terms_.square(p);
         case Fn::sqrt: return terms_.sqrt(p);
         case Fn::rsqrt: return terms_.inverse(terms_.sqrt(p));
+        case Fn::reciprocal: return terms_.inverse(p);
         case Fn::scale: return terms_.mul(p, constant(function.id));
         case Fn::shift: return terms_.add(p, constant(function.id));
         case Fn::rms_norm: {
@@ -79,6 +80,13 @@ class Evaluation {
         for (int part = 0; part < kParts && sum; ++part)
             if (parts >> part & 1) sum = terms_.sum(label(base, part), *sum);
         return sum;
+    }
+
+    Terms::Renaming naming(Base from, Base to) const {
+        Terms::Renaming names;
+        for (int part = 0; part < kParts; ++part)
+            if (program_.parts[from] >> part & 1) names.emplace_back(label(from, part), label(to, part));
+        return names;
     }
 
   private:
@@ -187,11 +195,8 @@ class Evaluation {
         const auto known = [&](Base base) { return base && base <= program_.bases(); };
         if (!known(from) || !known(to) || !(x.bases & bit(from)) || (x.bases & bit(to)) || program_.parts[from] != program_.parts[to])
             refuse(values_.size(), "it renames a dimension that its operand lacks, or to one that it has");
-        Terms::Renaming names;
-        for (int part = 0; part < kParts; ++part)
-            if (program_.parts[from] >> part & 1) names.emplace_back(label(from, part), label(to, part));
         const Dims dims = program_.named ? 0 : with_dim(x.dims, find_dim(x.dims, from), to);
-        return {terms_.rename(x.poly, names), dims, (x.bases & ~bit(from)) | bit(to)};
+        return {terms_.rename(x.poly, naming(from, to)), dims, (x.bases & ~bit(from)) | bit(to)};
     }
 
     const Program &program_;
@@ -246,6 +251,14 @@ class Builder {
         unary();
         std::ranges::sort(table_.rows);
 
+        for (const auto &[from, to] : program_.aliases) {
+            std::vector<Class> &views = table_.views.emplace_back();
+            for (std::size_t i = 0; i < classes_.size(); ++i) {
+                const bool has = parts_of(table_.free[i], from) != 0, meets = parts_of(table_.free[i], to) != 0;
+                if (meets) views.push_back(kNoClass);
+                else views.push_back(has ? known(terms_.rename(classes_[i], evaluation_.naming(from, to))) : static_cast<Class>(i));
+            }
+        }
         for (std::size_t i = 0; i < program_.inputs.size(); ++i) table_.inputs.push_back(known(evaluation_.input(i).poly));
         for (const Value &value : values) table_.nodes.push_back(known(value.poly));
         for (const int output : program_.outputs) {

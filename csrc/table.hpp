@@ -40,6 +40,9 @@ struct Table {
     std::vector<Class> outputs;
     std::vector<Dims> output_dims;
     std::vector<Class> nodes; // of each node; kNoClass where its value is no sub-value
+    // Of each alias and class: the same tensor under the other name; the class itself where it lacks the first name, and
+    // kNoClass where it has the second too or is no part of the target under it.
+    std::vector<std::vector<Class>> views;
     int rank = 0; // the most dimensions that a tensor of the program has
     std::string incomplete; // why values are missing; empty where none are
     double seconds = 0;

@@ -1,0 +1,86 @@
+// One search from a program to ranked, scheduled µGraphs.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "kernels.hpp"
+#include "schedule.hpp"
+
+namespace tilesmith {
+
+struct Request {
+    Program program;
+    Sizes sizes;
+    Device device;
+    TableLimits table;
+    SpaceOptions space;
+    KernelLimits kernels;
+    double seconds = 0;           // 0: no limit
+    std::uint64_t max_graphs = 0; // 0: no limit
+    std::size_t keep = 32;        // how many graphs are ranked and returned
+    std::vector<std::int64_t> splits{2, 4, 8, 16, 32, 64};
+};
+
+// A kernel of a graph: an implementation with its schedule.
+struct Scheduled {
+    const Kernels *kernels = nullptr;
+    const Signature *signature = nullptr;
+    const Implementation *implementation = nullptr;
+    Cost cost;
+};
+
+struct Ranked {
+    std::vector<Scheduled> kernels;
+    double seconds = 0;
+};
+
+// What a worker did, and how long.
+struct Worker {
+    Counters counters;
+    double busy_s = 0, wait_s = 0, oracle_s = 0;
+};
+
+struct Result {
+    Stop stop = Stop::exhausted;
+    std::string incomplete;
+    double table_s = 0, search_s = 0, rank_s = 0;
+    std::uint64_t graphs = 0;          // found, each implementation counted
+    std::uint64_t plans = 0;           // found, apart from implementations
+    std::uint64_t implementations = 0; // that plans use
+    std::uint64_t unfit = 0;           // of those, for which no schedule fits
+    std::uint64_t schedules = 0;       // tried
+    std::vector<Ranked> ranked;        // the cheapest first
+    std::vector<Worker> workers;
+    std::size_t tensors = 0; // that stood between kernels
+};
+
+// Owns everything that a result points into.
+class Engine {
+  public:
+    explicit Engine(Request request);
+
+    // Once. Other threads may call `control().interrupt()` meanwhile.
+    const Result &run();
+
+    Control &control() { return control_; }
+    const Request &request() const { return request_; }
+    const Table &table() const { return table_; }
+    const Space &space() const { return *space_; }
+    const Result &result() const { return result_; }
+
+  private:
+    void list();
+    void rank();
+
+    bool ran_ = false;
+    Request request_;
+    Control control_;
+    Table table_;
+    std::unique_ptr<Space> space_;
+    std::unique_ptr<Listing> listing_;
+    std::vector<Plan> plans_;
+    Result result_;
+};
+
+} // namespace tilesmith

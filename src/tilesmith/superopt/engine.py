@@ -1,0 +1,80 @@
+"""The engine as Python calls it: on a thread of its own, so that Ctrl-C is heard while it runs."""
+
+from __future__ import annotations
+
+import threading
+
+from tilesmith import _core
+from tilesmith.core.gpu import Gpu
+from tilesmith.core.graph import Limits
+from tilesmith.superopt.limits import Plan
+from tilesmith.superopt.table import Named
+
+LAUNCH_S = 3.3e-6
+"""What an empty kernel takes."""
+PASS_S = 0.12e-6
+"""What one pass of a loop takes beside its work: the wait for its loads, a barrier, the jump."""
+L2_BYTES_PER_CLOCK = 43.0
+"""What one multiprocessor pulls through its port to the L2 cache."""
+MAX_CLASSES = 20_000
+
+
+def device(gpu: Gpu, limits: Limits) -> _core.Device:
+    """What the engine needs to know of a GPU."""
+    made = _core.Device()
+    made.multiprocessors = gpu.multiprocessors
+    made.dram_bytes_per_s = gpu.readable_bytes_per_s
+    made.l2_bytes_per_s = L2_BYTES_PER_CLOCK * gpu.clock_hz * gpu.multiprocessors
+    made.matrix_flops = gpu.matrix_flops("fp16")
+    made.vector_flops = gpu.fp32_flops / 2
+    made.launch_s, made.pass_s = LAUNCH_S, PASS_S
+    made.register_bytes = 4 * gpu.registers
+    made.shared_bytes = min(limits.shared_bytes, gpu.block_shared_bytes)
+    made.blocks = limits.blocks
+    return made
+
+
+def engine(program: Named, limits: Limits, plan: Plan, gpu: Gpu) -> _core.Engine:
+    """An engine for one search."""
+    return _core.Engine(
+        program.parts,
+        program.extents,
+        [(place, names, program.element_bytes) for place, names in enumerate(program.inputs)],
+        [(f.name, f.id, f.eps, f.base) for f in program.functions],
+        program.nodes,
+        program.outputs,
+        program.aliases,
+        device=device(gpu, limits),
+        element_bytes=program.element_bytes,
+        block_ops=limits.block_ops,
+        kernel_inputs=limits.inputs,
+        kernel_outputs=limits.outputs,
+        kernels=min(limits.kernel_ops, limits.graph_defined_kernels),
+        seconds=plan.seconds or 0.0,
+        max_graphs=plan.max_graphs or 0,
+        keep=plan.keep,
+        max_classes=MAX_CLASSES,
+    )
+
+
+def run(made: _core.Engine) -> _core.Result:
+    """The result of a search. Ctrl-C ends the search, not the program: what was found until then is the result."""
+    results: list[_core.Result] = []
+    faults: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(made.run())
+        except BaseException as fault:  # carried over to the thread that waits
+            faults.append(fault)
+
+    worker = threading.Thread(target=work, name="search", daemon=True)
+    worker.start()
+    while worker.is_alive():
+        try:
+            worker.join()
+        except KeyboardInterrupt:
+            made.interrupt()
+    if faults:
+        raise faults[0]
+    return results[0]
