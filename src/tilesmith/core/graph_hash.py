@@ -120,7 +120,7 @@ def _forward(graph: Graph, inputs: Sequence[Colour]) -> tuple[list[Colour], dict
 
 
 def _backward(graph: Graph, colours: Sequence[Colour]) -> list[list[Colour]]:
-    """For every value what it is used for, in terms that do not depend on any order."""
+    """For every value what it is used for, in terms without any order. What no output needs uses nothing."""
     uses: list[list[Colour]] = [[] for _ in colours]
     for place, value in enumerate(graph.outputs):
         uses[value].append(_colour("output", place))
@@ -128,22 +128,26 @@ def _backward(graph: Graph, colours: Sequence[Colour]) -> list[list[Colour]]:
     for node in reversed(graph.nodes):
         end -= 1 if isinstance(node, Op) else len(node.stores)
         if isinstance(node, Op):
-            _spread(node, _colour(colours[end], sorted(uses[end])), uses)
-            continue
-        inner: list[list[Colour]] = [[] for _ in range(len(node.loads) + len(node.body))]
-        for made, store in enumerate(node.stores, end):
-            inner[store.source].append(_colour(store.omap, colours[made], sorted(uses[made])))
-        for value in reversed(range(len(node.loads), len(inner))):
-            _spread(node.body[value - len(node.loads)], _colour(sorted(inner[value])), inner)
-        for load, used in zip(node.loads, inner, strict=False):
-            uses[load.source].append(_colour(node.grid, node.loop, load.imap, load.fmap, sorted(used)))
+            _spread(node, colours[end], uses[end], uses)
+        elif any(uses[end : end + len(node.stores)]):
+            inner: list[list[Colour]] = [[] for _ in range(len(node.loads) + len(node.body))]
+            for made, store in enumerate(node.stores, end):
+                inner[store.source].append(_colour(store.omap, colours[made], sorted(uses[made])))
+            for value in reversed(range(len(node.loads), len(inner))):
+                _spread(node.body[value - len(node.loads)], "", inner[value], inner)
+            for load, used in zip(node.loads, inner, strict=False):
+                if used:
+                    uses[load.source].append(_colour(node.grid, node.loop, load.imap, load.fmap, sorted(used)))
     return uses
 
 
-def _spread(step: Step, colour: Colour, uses: list[list[Colour]]) -> None:
+def _spread(step: Step, colour: Colour, used: Sequence[Colour], uses: list[list[Colour]]) -> None:
+    if not used:
+        return
     inner = tuple(_bare(op) for op in step.ops) if isinstance(step, Thread) else ()
+    made = _colour(_bare(step), inner, colour, sorted(used))
     for position, value in enumerate(step.operands):
-        uses[value].append(_colour(_bare(step), inner, -1 if _commutes(step) else position, colour))
+        uses[value].append(_colour(-1 if _commutes(step) else position, made))
 
 
 def _makers(graph: Graph) -> list[int]:

@@ -43,7 +43,8 @@ class Partition:
 
     parts: tuple[Part, ...]
     rest: tuple[int, ...]
-    """The traced nodes that are in no part: operators without a translation, and views alone."""
+    """The traced nodes that are in no part: operators without a translation, and views alone. What no output needs is
+    nowhere."""
 
     @property
     def distinct(self) -> dict[str, tuple[Part, ...]]:
@@ -57,23 +58,36 @@ class Partition:
 
 def partition(traced: Traced, largest: int | None = None) -> Partition:
     """The maximal LAX parts; with `largest`, of so many operators at most, views and constants not counted."""
-    members = [place for place, node in enumerate(traced.nodes) if isinstance(node, Op) and node.operator != "constant"]
     makers = _makers(traced)
+    live = _live(traced, makers)
+    members = [place for place in sorted(live) if isinstance(traced.nodes[place], Op) and not _constant(traced, place)]
     groups = _Groups(traced, makers, members, largest)
     edges = list(_edges(traced, makers))
     while sum(groups.join(first, second) for first, second in edges):
         pass
-    parts = [_part(traced, makers, nodes) for nodes in groups.sets()]
+    parts = [_part(traced, makers, live, nodes) for nodes in groups.sets()]
     # Views alone cost nothing; there is nothing to find.
     worthy = tuple(part for part in parts if kernel_ops(part.graph))
     inside = {place for part in worthy for place in part.nodes}
-    rest = [place for place in range(len(traced.nodes)) if place not in inside and not _constant(traced, place)]
+    rest = [place for place in sorted(live) if place not in inside and not _constant(traced, place)]
     return Partition(worthy, tuple(rest))
 
 
 def _constant(traced: Traced, place: int) -> bool:
     node = traced.nodes[place]
     return isinstance(node, Op) and node.operator == "constant"
+
+
+def _live(traced: Traced, makers: Sequence[int | None]) -> set[int]:
+    """The nodes that an output needs."""
+    live: set[int] = set()
+    wanted = [makers[value] for value in traced.outputs]
+    while wanted:
+        place = wanted.pop()
+        if place is not None and place not in live:
+            live.add(place)
+            wanted += [makers[value] for value in traced.nodes[place].operands]
+    return live
 
 
 def _makers(traced: Traced) -> list[int | None]:
@@ -157,7 +171,7 @@ class _Groups:
         return self.largest is None or kernel_ops(Graph((), tuple(ops), ())) <= self.largest
 
 
-def _part(traced: Traced, makers: Sequence[int | None], nodes: Sequence[int]) -> Part:
+def _part(traced: Traced, makers: Sequence[int | None], live: set[int], nodes: Sequence[int]) -> Part:
     """The graph of a set of nodes, whose inputs are the values that come from elsewhere."""
     inside = set(nodes)
     values = _values(traced)
@@ -179,9 +193,9 @@ def _part(traced: Traced, makers: Sequence[int | None], nodes: Sequence[int]) ->
         number[firsts[place]] = len(sources) + len(made)
         made.append(replace(op, operands=tuple(number[value] for value in op.operands)))
     outside = set(traced.outputs)
-    for place, node in enumerate(traced.nodes):
+    for place in live:
         if place not in inside:
-            outside |= set(node.operands)
+            outside |= set(traced.nodes[place].operands)
     results = [firsts[place] for place in nodes if firsts[place] in outside]
     names: set[str] = set()
     inputs = []
