@@ -63,9 +63,25 @@ class _Inside:
     values: tuple[Shape, ...]
 
 
+SMALL = 1 << 14
+"""Graphs with no more elements in all their values are small as they are."""
+
+
 def shrink(graphs: Sequence[Graph], rng: random.Random) -> tuple[Graph, ...]:
-    """Graphs of the same inputs, with macros spelled out, at small sizes. Raises `Unshrinkable` or `OptionError`."""
-    spelled = [expand(graph) for graph in graphs]
+    """Graphs of the same inputs, with macros spelled out, at small sizes; or as they are if they are small.
+
+    Raises `Unshrinkable` for others, and `OptionError` for malformed ones.
+    """
+    spelled = tuple(expand(graph) for graph in graphs)
+    try:
+        return _shrunk(spelled, rng)
+    except Unshrinkable:
+        if sum(math.prod(tensor.dims) for graph in spelled for tensor in tensors(graph)) > SMALL:
+            raise
+        return spelled
+
+
+def _shrunk(spelled: Sequence[Graph], rng: random.Random) -> tuple[Graph, ...]:
     inputs = tuple(_fresh(tensor.dims) for tensor in spelled[0].inputs)
     made = [_rows_of(graph, inputs) for graph in spelled]
     # Rows of device memory must differ from one another, and those of one block.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import data, disguised, programs
 from right_graphs import RIGHT
@@ -121,6 +121,7 @@ def test_macros_are_spelled_out_without_a_change(name: str) -> None:
     assert tensors(expand(graph_of))[expand(graph_of).outputs[0]] == tensors(graph_of)[graph_of.outputs[0]]
 
 
+@settings(deadline=None)
 @given(programs())
 def test_json_there_and_back(graph_of: Graph) -> None:
     assert from_json(to_json(graph_of)) == graph_of
@@ -132,6 +133,7 @@ def test_json_of_kernels_there_and_back(name: str) -> None:
         assert from_json(to_json(graph_of)) == graph_of
 
 
+@settings(deadline=None)
 @given(data)
 def test_any_data_is_checked_and_never_crashes(graph_of: Graph) -> None:
     faults = check(graph_of, Limits())
@@ -163,12 +165,14 @@ def read(text: str) -> str:
     return ""
 
 
+@settings(deadline=None)
 @given(json_values())
 def test_any_json_is_a_graph_or_a_clear_error(value: object) -> None:
     said = read(json.dumps(value))
     assert not said or said.startswith("In g.json")
 
 
+@settings(deadline=None)
 @given(programs(), st.data())
 def test_a_graph_file_with_one_change_is_a_graph_or_a_clear_error(graph_of: Graph, draws: st.DataObject) -> None:
     tree = json.loads(to_json(graph_of))
@@ -183,6 +187,7 @@ def test_a_graph_file_with_one_change_is_a_graph_or_a_clear_error(graph_of: Grap
     assert "\n" not in read(json.dumps(tree))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_a_clear_error(text: bytes) -> None:
     with pytest.raises(OptionError, match="In the graph, at"):
@@ -199,6 +204,7 @@ def test_the_published_schema_is_the_reader_s() -> None:
     assert (DOCS / "ugraph.schema.json").read_text(encoding="utf-8") == schema()
 
 
+@settings(deadline=None)
 @given(programs(), st.data())
 def test_one_hash_for_one_graph_in_any_order_and_under_any_names(graph_of: Graph, draws: st.DataObject) -> None:
     other = draws.draw(disguised(graph_of))
@@ -209,6 +215,7 @@ def test_one_hash_for_one_graph_in_any_order_and_under_any_names(graph_of: Graph
     assert [other.inputs[i].dims for i in form.order] == [tensor.dims for tensor in form.graph.inputs]
 
 
+@settings(deadline=None)
 @given(programs(), st.integers(0, 2**32 - 1))
 def test_the_canonical_form_computes_the_same(graph_of: Graph, seed: int) -> None:
     form = canonical(graph_of)

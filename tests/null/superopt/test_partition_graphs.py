@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -91,6 +91,7 @@ def directly(traced: Traced, drawn: list[Array]) -> list[Array]:
     return [known[value] for value in traced.outputs]
 
 
+@settings(deadline=None)
 @given(traces(), st.sampled_from((None, 1, 3)))
 def test_parts_compute_the_program(traced: Traced, largest: int | None) -> None:
     cut = partition(traced, largest)
@@ -127,6 +128,7 @@ def exponentials(nodes: tuple[object, ...], inputs: int) -> int:
     return max(counts)
 
 
+@settings(deadline=None)
 @given(traces())
 def test_no_two_parts_can_be_joined(traced: Traced) -> None:
     """Of parts that touch each pair has two exponentials on a way, or a way around."""

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_graphs import programs as programs_of
 from right_graphs import RIGHT
 from wrong_graphs import WRONG, all_mutants
 
 from tilesmith.core.errors import OptionError
+from tilesmith.core.graph import Graph, Op
+from tilesmith.core.graph_hash import canonical
 from tilesmith.superopt import programs
 from tilesmith.superopt.build import Program
 from tilesmith.superopt.evaluate import run
@@ -32,14 +38,14 @@ def test_right_graphs_verify_and_agree_in_floating_point(name: str) -> None:
 @pytest.mark.parametrize("name", WRONG)
 def test_mistakes_written_by_hand_are_refuted(name: str) -> None:
     candidate, reference = WRONG[name]()
-    for seed in range(3):
+    for seed in range(2):
         assert isinstance(verify(candidate, reference, seed), Refuted)
 
 
 def test_no_mutant_that_computes_something_else_verifies() -> None:
     wrong = right = 0
     for number, (name, mutant, reference) in enumerate(all_mutants()):
-        if number % 9:
+        if number % 17:
             continue
         verdict = verify(mutant, reference, number, rounds=12)
         order = verdict.order if isinstance(verdict, Verified) else ()
@@ -49,8 +55,8 @@ def test_no_mutant_that_computes_something_else_verifies() -> None:
             same = False
         assert isinstance(verdict, Verified) == same, (name, mutant)
         wrong, right = wrong + (not same), right + same
-    assert wrong > 50
-    assert right > 10
+    assert wrong > 25
+    assert right > 5
 
 
 @pytest.mark.parametrize("name", programs.PROGRAMS)
@@ -161,3 +167,43 @@ def test_a_running_maximum_gives_the_same_as_the_whole() -> None:
 def test_constants_of_means_stay_when_sizes_shrink() -> None:
     (small,) = shrink((programs.rmsnorm_linear(),), random.Random(1))
     assert any(op.values and op.values[0].denominator == 4096 for op in small.nodes)  # type: ignore[union-attr]
+
+
+@settings(deadline=None)
+@given(programs_of(), st.integers(0, 1000))
+def test_any_program_equals_itself_in_disguise(graph: Graph, seed: int) -> None:
+    verdict = verify(canonical(graph).graph, reordered(graph), seed, rounds=4)
+    assert isinstance(verdict, Verified), verdict
+
+
+def reordered(graph: Graph) -> Graph:
+    """The inputs in the order of the canonical form."""
+    order = canonical(graph).order
+    number = {old: new for new, old in enumerate(order)}
+
+    def moved(value: int) -> int:
+        return number.get(value, value)
+
+    nodes = [
+        replace(node, operands=tuple(map(moved, node.operands)))
+        if isinstance(node, Op)
+        else replace(node, loads=tuple(replace(load, source=moved(load.source)) for load in node.loads))
+        for node in graph.nodes
+    ]
+    inputs = tuple(graph.inputs[old] for old in order)
+    return Graph(inputs, tuple(nodes), tuple(map(moved, graph.outputs)))
+
+
+def test_what_cannot_shrink_is_compared_as_it_is_when_small() -> None:
+    candidate, reference = WRONG["heads_not_moved_back"]()
+    verdict = verify(candidate, reference, 1)
+    assert isinstance(verdict, Refuted)
+    assert verdict.witness is not None
+    b = Program()
+    b.output(b.reshape(b.input("x", (3000, 2000)), 2000, 3000))
+    large = b.graph()
+    c = Program()
+    c.output(c.transpose(c.input("x", (3000, 2000))))
+    verdict = verify(large, c.graph(), 1)
+    assert isinstance(verdict, Refuted)
+    assert "cannot be compared at small sizes" in verdict.message
