@@ -8,6 +8,7 @@ on. Exponentials and random functions count as variables.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -31,6 +32,8 @@ class Degrees:
         """For every root that will be taken, in order, the numbers of the radicands."""
         self.applied = 0
         """Elements that a random function, or a comparison, was applied to."""
+        self.compared = 0
+        """Those of them that were compared."""
         self.argument = 0.0
         """The largest degree of such an element, numerator and denominator together."""
         self.exponents = 0
@@ -67,7 +70,7 @@ class Degrees:
                 made = (*(plane * times for plane in base[:_ROOTS]), base[_ROOTS])
                 return self._inverse(made) if op.values[0] < 0 else made
             case "relu" | "clamp":
-                self._applied(x)
+                self._compared(x)
                 return x
             case _:
                 return self._applied(x)
@@ -76,8 +79,8 @@ class Degrees:
         if operator == "div":
             return self.binary("mul", x, self._inverse(y))
         if operator in ("max", "min"):
-            self._applied(x)
-            self._applied(y)
+            self._compared(x)
+            self._compared(y)
         made: list[Array] = []
         for num, den, name in _FIELDS:
             a, b, c, d = x[num], x[den], y[num], y[den]
@@ -98,7 +101,7 @@ class Degrees:
 
     def reduce(self, operator: str, x: Planes, axes: tuple[int, ...]) -> Planes:
         if operator != "sum":
-            self._applied(x)
+            self._compared(x)
         made: list[Array] = []
         for num, den, name in _FIELDS:
             first = np.min(x[name], axes, keepdims=True)
@@ -112,6 +115,10 @@ class Degrees:
         self.applied += x[0].size
         self.argument = max(self.argument, float(np.max(x[_NUM] + x[_DEN])))
         return (*_variables(x[0].shape, 1)[:_ROOTS], x[_ROOTS])
+
+    def _compared(self, x: Planes) -> None:
+        self._applied(x)
+        self.compared += x[0].size
 
     def _inverse(self, x: Planes) -> Planes:
         made: list[Array] = []
@@ -128,16 +135,26 @@ class Degrees:
         return (*made, x[_ROOTS] | bits)
 
 
-def miss(
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """How probable it is that one round takes two different graphs for equal, but for the signs of roots."""
+
+    probability: float
+    """At most."""
+    assumes: tuple[str, ...]
+    """What this presupposes, in clauses."""
+
+
+def chance(
     candidate: Graph, reference: Graph, order: Sequence[int], radicands: tuple[Sequence[Array], Sequence[Array]], q: int
-) -> float:
-    """The probability, at most, that a round takes two different graphs for equal, but for the signs of roots.
+) -> Chance:
+    """Of two graphs at the sizes at which they are compared.
 
     `order` says which output of the candidate answers each of the reference; `radicands` numbers what each takes roots
     of; q is the smaller prime.
     """
     if any(np.max(numbers, initial=0) >= _BITS for row in radicands for numbers in row):
-        return 1.0
+        return Chance(1.0, ())
     algebras = Degrees(radicands[0]), Degrees(radicands[1])
     found, expected = (
         run(graph, [algebra.variables(tensor.dims) for tensor in graph.inputs], algebra)
@@ -146,12 +163,19 @@ def miss(
     pairs = [(found[place], planes) for place, planes in zip(order, expected, strict=True)]
     degree = max(float(np.max(np.maximum(x[_NUM] + y[_DEN], y[_NUM] + x[_DEN]))) for x, y in pairs)
     roots = max(int(np.max(np.bitwise_count(x[_ROOTS] | y[_ROOTS]))) for x, y in pairs)
-    applied = sum(algebra.applied for algebra in algebras)
-    exponents = sum(algebra.exponents for algebra in algebras)
+    applied, compared, exponents = (
+        sum(getattr(algebra, name) for algebra in algebras) for name in ("applied", "compared", "exponents")
+    )
     # Two arguments that differ, but not here: their difference has twice the degree of either, of pairs half as many.
     met = applied**2 * max(algebra.argument for algebra in algebras)
     met += exponents**2 * max(algebra.exponent for algebra in algebras)
-    return min(1.0, 2.0**roots * (degree + met) / q)
+    assumed = {
+        "exponents that differ are independent": exponents,
+        "functions without algebra are random": applied - compared,
+        "the orders of compared elements that matter were drawn": compared,
+    }
+    assumes = tuple(clause for clause, count in assumed.items() if count)
+    return Chance(min(1.0, 2.0**roots * (degree + met) / q), assumes)
 
 
 def _variables(shape: tuple[int, ...], degree: int) -> Planes:

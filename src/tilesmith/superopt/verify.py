@@ -14,7 +14,7 @@ import numpy as np
 
 from tilesmith.core.errors import OptionError
 from tilesmith.core.graph import Graph
-from tilesmith.superopt.degree import miss
+from tilesmith.superopt.degree import chance
 from tilesmith.superopt.evaluate import Planes, run
 from tilesmith.superopt.field import draw_fields, number_radicands
 from tilesmith.superopt.shrink import Unshrinkable, shrink
@@ -36,6 +36,8 @@ class Verified:
     primes: tuple[int, int]
     inputs: tuple[tuple[int, ...], ...]
     """The extents at which they were compared."""
+    assumes: tuple[str, ...]
+    """What the bound presupposes, in clauses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,14 @@ def verify(candidate: Graph, reference: Graph, seed: int, rounds: int = ROUNDS) 
         equal = (i for i, other in enumerate(found) if i not in order and _same(value, other))
         match = next(equal, None)
         if match is None:
-            return _refuted(place, value, found, seed)
+            left = [other for i, other in enumerate(found) if i not in order]
+            return _refuted(place, value, left, seed)
         order.append(match)
     numbers, relations = number_radicands(fields)
-    algebraic = miss(small, wanted, order, (numbers[taken:], numbers[:taken]), fields.q)
-    bound = max(LEAST, (1 - (1 - algebraic) / 2**relations) ** rounds)
+    missed = chance(small, wanted, order, (numbers[taken:], numbers[:taken]), fields.q)
+    bound = max(LEAST, (1 - (1 - missed.probability) / 2**relations) ** rounds)
     dims = tuple(tensor.dims for tensor in wanted.inputs)
-    return Verified(bound, tuple(order), seed, rounds, (fields.p, fields.q), dims)
+    return Verified(bound, tuple(order), seed, rounds, (fields.p, fields.q), dims, missed.assumes)
 
 
 def _same(left: Planes, right: Planes) -> bool:
@@ -100,8 +103,8 @@ def _same(left: Planes, right: Planes) -> bool:
 
 
 def _refuted(place: int, value: Planes, found: Sequence[Planes], seed: int) -> Refuted:
-    """The first difference from the output in the same place, or from the first of the same shape."""
-    shaped = [planes for planes in (found[place], *found) if planes[0].shape[1:] == value[0].shape[1:]]
+    """The first difference from the first output of the same shape among those that answer no other."""
+    shaped = [planes for planes in found if planes[0].shape[1:] == value[0].shape[1:]]
     if not shaped:
         return Refuted(f"no output has the extents {list(value[0].shape[1:])} of output {place}", seed)
     left, right = np.broadcast_arrays(value[0], shaped[0][0])

@@ -207,3 +207,28 @@ def test_what_cannot_shrink_is_compared_as_it_is_when_small() -> None:
     verdict = verify(large, c.graph(), 1)
     assert isinstance(verdict, Refuted)
     assert "cannot be compared at small sizes" in verdict.message
+
+
+def test_what_the_bound_presupposes_is_said() -> None:
+    said = {}
+    for name in ("lora", "gqa", "gated_mlp"):
+        graph = programs.PROGRAMS[name]()
+        verdict = verify(graph, graph, 1)
+        assert isinstance(verdict, Verified)
+        said[name] = verdict.assumes
+    assert said["lora"] == ()
+    assert said["gqa"] == ("exponents that differ are independent",)
+    assert said["gated_mlp"] == ("functions without algebra are random",)
+
+
+def test_one_output_answers_one() -> None:
+    def pair(first: str, second: str) -> Graph:
+        b = Program()
+        x = b.input("x", (6, 10))
+        b.output(b.apply(first, x), b.apply(second, x))
+        return b.graph()
+
+    for twice, once in ((("exp", "exp"), ("silu", "exp")), (("silu", "exp"), ("exp", "exp"))):
+        verdict = verify(pair(*once), pair(*twice), 1)
+        assert isinstance(verdict, Refuted)
+        assert verdict.witness is not None
