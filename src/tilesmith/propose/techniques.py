@@ -130,8 +130,8 @@ def unclassified(
 
     `classifier` is the model's name. With `width`, the pool's, only those that can matter now: the pool of `width`
     clusters or more is made of the fastest of each, so that nothing behind the kernel that opens the last cluster
-    needs a vector. Ask, record and ask again until none is left: the pool is then what it were with all classified.
-    `both` as in `clusters`.
+    needs a vector. Ask about the first few, record, and come again until none is left: the pool is then what it were
+    with all classified. `both` as in `clusters`.
     """
     if classifier == COMPILED:
         return ()
