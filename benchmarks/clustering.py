@@ -145,9 +145,9 @@ def rows(name: str, pairs: Sequence[tuple[Search, Search]], budgets: Sequence[in
 
 
 def diversity(searches: Sequence[Search]) -> float:
-    """Different technique vectors in the pool, the mean over rounds after the first."""
+    """Different technique vectors in the pool, the mean over rounds after the first, whose pool is the start kernel."""
     later = [count for search in searches for count in search.clusters[1:]]
-    return sum(later) / len(later)
+    return sum(later) / len(later) if later else 1.0
 
 
 def main() -> int:
