@@ -133,7 +133,8 @@ def _gpus() -> Finding:
 def _counters() -> Finding:
     name = "hardware counters"
     if reason := counters.available():
-        return Finding(name, "limited", reason)
+        why, _, mend = reason.partition("; ")
+        return Finding(name, "limited", why, mend)
     return Finding(name, "ok", f"{counters.find()} may read them")
 
 

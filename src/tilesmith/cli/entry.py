@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from typer.exceptions import TyperException
@@ -21,9 +21,8 @@ from typer.exceptions import TyperException
 import tilesmith
 from tilesmith.core.errors import TilesmithError
 
-if TYPE_CHECKING:
-    from tilesmith.cli.options import Options
-
+T = TypeVar("T")
+U = TypeVar("U")
 Deed = Callable[[], int]
 """What a command line asks for; gives the exit status."""
 
@@ -49,6 +48,9 @@ Trials = Annotated[int | None, typer.Option(metavar="N", help="Stop after this m
 Seconds = Annotated[float | None, typer.Option(metavar="S", help="Stop after this many seconds.")]
 GpuSeconds = Annotated[float | None, typer.Option(metavar="S", help="Stop after this many seconds of GPU.")]
 Allow = Annotated[str, typer.Option(metavar="LIST", help="library: the framework's kernels may do a part of the work.")]
+Usd = Annotated[float | None, typer.Option(metavar="USD", help="Spend no more than this on models.")]
+Tokens = Annotated[int | None, typer.Option(metavar="N", help="Use no more than so many tokens of models.")]
+Patience = Annotated[int | None, typer.Option(metavar="N", help="Stop after this many rounds without gain.")]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="The winner's file.  [NAME_tilesmith.py]")]
 
 JOURNAL = Path("tilesmith.db")
@@ -69,42 +71,94 @@ def root(
 @app.command()
 def optimize(
     problem: ProblemPath,
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The shape of a search with models, or a YAML file with one.")
+    ] = None,
+    models: Annotated[str, typer.Option(metavar="LIST", help="Models that propose: provider:name, ...")] = "",
+    proposers: Annotated[
+        str | None, typer.Option(metavar="LIST", help="rewrite, llm.  [rewrite; llm with models]")
+    ] = None,
+    candidate_pool_size: Annotated[int | None, typer.Option(metavar="N", help="Parents a round expands.  [4]")] = None,
+    num_bottlenecks: Annotated[int | None, typer.Option(metavar="N", help="Bottlenecks of each parent.  [2]")] = None,
+    samples_per_prompt: Annotated[int | None, typer.Option(metavar="N", help="Draws from the same prompt.")] = None,
+    repairs: Annotated[int | None, typer.Option(metavar="N", help="Times a bad candidate goes back.")] = None,
     rounds: Rounds = None,
-    candidate_pool_size: Annotated[int, typer.Option(metavar="N", help="Parents that a round expands.")] = 4,
-    num_bottlenecks: Annotated[int, typer.Option(metavar="N", help="Bottlenecks tried for each parent.")] = 2,
+    patience: Patience = None,
+    technique_clustering: Annotated[
+        bool | None, typer.Option("--technique-clustering/--no-technique-clustering", help="Keep the pool diverse.")
+    ] = None,
+    classifier: Annotated[str | None, typer.Option(help="Of techniques: compiled, llm or both.")] = None,
+    classifier_model: Annotated[str | None, typer.Option(metavar="MODEL")] = None,
+    max_concurrency: Annotated[int | None, typer.Option(metavar="N", help="Classifications in flight.")] = None,
+    techniques_yaml: Annotated[str | None, typer.Option(metavar="FILE", help="A taxonomy of your own.")] = None,
+    analyst: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Who ranks bottlenecks: rules, or a model.")
+    ] = None,
+    call_seconds: Annotated[float | None, typer.Option(metavar="S", help="Deadline of one answer in all.")] = None,
+    round_seconds: Annotated[float | None, typer.Option(metavar="S", help="Deadline of a round.")] = None,
+    max_output_tokens: Annotated[int | None, typer.Option(metavar="N", help="Tokens of one answer at most.")] = None,
+    models_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Providers, limits and prices of your own.")
+    ] = None,
     bench: Bench = "auto",
     target: Target = None,
     gpus: Gpus = None,
-    workers_per_gpu: Workers = 3,
+    workers_per_gpu: Annotated[int | None, typer.Option(metavar="N", help="Candidates at once on a GPU.  [3]")] = None,
     budget_trials: Trials = None,
     budget_seconds: Seconds = None,
     budget_gpu_seconds: GpuSeconds = None,
-    proposers: Annotated[str, typer.Option(metavar="LIST", help="Who proposes.")] = "rewrite",
+    budget_usd: Usd = None,
+    budget_tokens: Tokens = None,
     allow: Allow = "",
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed proposes the same.")] = 0,
     journal: Journal = JOURNAL,
     out: Out = None,
     json: Json = False,
 ) -> Deed:
-    """Search for a faster kernel, starting from the problem's own."""
+    """Search for a faster kernel: with models, or with none by rewriting the problem's own kernel."""
 
     def deed() -> int:
         from tilesmith.cli.optimize import start
-        from tilesmith.cli.options import BenchOptions, Options, gpu_list, name_list
+        from tilesmith.cli.options import MODELS, REWRITE, BenchOptions, Options, Shape, gpu_list, name_list
 
+        named = None if proposers is None else name_list(proposers)
+        shape = Shape(
+            preset=preset,
+            models=name_list(models),
+            candidate_pool_size=candidate_pool_size,
+            num_bottlenecks=num_bottlenecks,
+            samples_per_prompt=samples_per_prompt,
+            repairs=repairs,
+            analyst=analyst,
+            call_seconds=call_seconds,
+            round_seconds=round_seconds,
+            max_output_tokens=max_output_tokens,
+            technique_clustering=technique_clustering,
+            techniques_yaml=techniques_yaml,
+            classifier=classifier,
+            classifier_model=classifier_model,
+            max_concurrency=max_concurrency,
+        ).chosen(named)
         options = Options(
             problem_path=str(problem),
             out="" if out is None else str(out),
-            bench=BenchOptions(bench, target, gpu_list(gpus), workers_per_gpu),
-            candidate_pool_size=candidate_pool_size,
-            num_bottlenecks=num_bottlenecks,
-            proposers=name_list(proposers),
-            allow=name_list(allow),
+            bench=BenchOptions(
+                bench, target, gpu_list(gpus), _or(workers_per_gpu, shape.workers_per_gpu if shape else 3)
+            ),
+            candidate_pool_size=shape.candidate_pool_size if shape else _or(candidate_pool_size, 4),
+            num_bottlenecks=shape.num_bottlenecks if shape else _or(num_bottlenecks, 2),
+            proposers=_or(named, (MODELS, *shape.proposers) if shape else (REWRITE,)),
             seed=seed,
-            rounds=rounds,
+            rounds=_or(rounds, shape.rounds if shape else None),
+            patience=_or(patience, shape.patience if shape else None),
             budget_trials=budget_trials,
             budget_seconds=budget_seconds,
             budget_gpu_seconds=budget_gpu_seconds,
+            budget_usd=budget_usd,
+            budget_tokens=budget_tokens,
+            allow=name_list(allow),
+            preset=shape,
+            models_file=None if models_file is None else str(models_file),
         )
         return start(options, journal, json)
 
@@ -139,9 +193,12 @@ def evaluate(
 def resume(
     run: RunId,
     rounds: Rounds = None,
+    patience: Patience = None,
     budget_trials: Trials = None,
     budget_seconds: Seconds = None,
     budget_gpu_seconds: GpuSeconds = None,
+    budget_usd: Usd = None,
+    budget_tokens: Tokens = None,
     journal: Journal = JOURNAL,
     out: Out = None,
     json: Json = False,
@@ -153,12 +210,19 @@ def resume(
 
     def deed() -> int:
         from tilesmith.cli.optimize import resume as go_on
+        from tilesmith.cli.options import Given
 
-        def extend(options: Options) -> Options:
-            words = None if out is None else str(out)
-            return options.extended(rounds, budget_trials, budget_seconds, budget_gpu_seconds, words)
-
-        return go_on(run, extend, journal, json)
+        given = Given(
+            rounds,
+            budget_trials,
+            budget_seconds,
+            budget_gpu_seconds,
+            budget_usd,
+            budget_tokens,
+            patience,
+            None if out is None else str(out),
+        )
+        return go_on(run, given, journal, json)
 
     return deed
 
@@ -282,6 +346,11 @@ def _open_streams() -> None:
         if reconfigure := getattr(getattr(sys, name), "reconfigure", None):
             # File names need not be text; a page with one must print all the same.
             reconfigure(errors="backslashreplace")
+
+
+def _or(given: T | None, otherwise: U) -> T | U:
+    """What was given, 0 too; else the other."""
+    return otherwise if given is None else given
 
 
 def _say(words: str) -> int:

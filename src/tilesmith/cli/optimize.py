@@ -6,16 +6,17 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import tilesmith
 from tilesmith import config
 from tilesmith.cli import rooms, winner
-from tilesmith.cli.options import Options, allowing
+from tilesmith.cli.options import Given, Options, allowing
 from tilesmith.cli.screen import answer, say, watching
 from tilesmith.core.budget import Stop
 from tilesmith.core.errors import ProblemError
@@ -27,32 +28,36 @@ from tilesmith.report.live import Progress, best_words
 from tilesmith.report.winner import Provenance, winner_file
 from tilesmith.report.words import counts, seconds, verdict_message, verdict_name
 
+if TYPE_CHECKING:
+    from tilesmith.propose.chat import Models
+
 
 def start(options: Options, journal: Path, as_json: bool) -> int:
     """A new run. 0 where something correct was found, 1 where nothing was."""
     problem = allowing(config.load_problem(Path(options.problem_path)), options.allow)
-    if problem.start is None:
+    if problem.start is None and options.preset is None:
         raise ProblemError(
-            f"{options.problem_path} has no start kernel, and there is no model to write one: "
-            "put a kernel.py beside problem.py in a folder of the problem, and name that folder"
+            f"{options.problem_path} has no start kernel, and there is no model to write one: name models with "
+            "--models, or put a kernel.py beside problem.py in a folder of the problem, and name that folder"
         )
+    opened = rooms.models(options)
     out = winner.place(options.out, problem.name, options.problem_path)
     settled = replace(options, out=str(out), bench=rooms.chosen(options.bench, problem))
     with open_store(journal) as store:
-        return _carry_on(store.create(problem, RunOptions(settled.to_json())), settled, journal, as_json)
+        return _carry_on(store.create(problem, RunOptions(settled.to_json())), settled, opened, journal, as_json)
 
 
-def resume(prefix: str, extend: Callable[[Options], Options], journal: Path, as_json: bool) -> int:
+def resume(prefix: str, given: Given, journal: Path, as_json: bool) -> int:
     """An old run, from where it stopped."""
     with open_store(journal, must_exist=True) as store:
         run = store.run(prefix)
         run.claim()
-        options = extend(Options.from_json(run.options.text))
+        options = Options.from_json(run.options.text).extended(given)
         out = winner.place(options.out, run.problem.name, options.problem_path)
-        return _carry_on(run, replace(options, out=str(out)), journal, as_json)
+        return _carry_on(run, replace(options, out=str(out)), rooms.models(options), journal, as_json)
 
 
-def _carry_on(run: Run, options: Options, journal: Path, as_json: bool) -> int:
+def _carry_on(run: Run, options: Options, opened: Models | None, journal: Path, as_json: bool) -> int:
     began = time.monotonic()
 
     def progress() -> Progress:
@@ -63,7 +68,8 @@ def _carry_on(run: Run, options: Options, journal: Path, as_json: bool) -> int:
     with _interruptible():
         try:
             with rooms.bench(options.bench, journal) as bench, watching(progress) as watch:
-                stop = search(run.problem, rooms.proposer(options), bench, run, options.limits, watch)
+                with rooms.proposer(options, opened, bench, run) as proposer:
+                    stop = search(run.problem, proposer, bench, run, options.limits, watch)
                 say("checking the fastest again, many times")
                 confirm(run.problem, bench, run)
         except KeyboardInterrupt:

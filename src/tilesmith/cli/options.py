@@ -10,11 +10,14 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from tilesmith.config import Preset, load_preset, read_preset, unknown
 from tilesmith.core.budget import Limits
 from tilesmith.core.errors import JournalError, OptionError
 from tilesmith.core.problem import Problem
 
-PROPOSERS = ("rewrite",)
+REWRITE, MODELS = "rewrite", "llm"
+PROPOSERS = (REWRITE, MODELS)
+DEFAULT_PRESET = "beam"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +48,20 @@ class Options:
     bench: BenchOptions = field(default_factory=BenchOptions)
     candidate_pool_size: int = 4
     num_bottlenecks: int = 2
-    proposers: tuple[str, ...] = PROPOSERS
+    proposers: tuple[str, ...] = (REWRITE,)
     seed: int = 0
     rounds: int | None = None
     budget_trials: int | None = None
     budget_seconds: float | None = None
     budget_gpu_seconds: float | None = None
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+    patience: int | None = None
     allow: tuple[str, ...] = ()
     """What candidates may do beside the contract: "library"."""
+    preset: Preset | None = None
+    """The shape of a run with models; None asks no model."""
+    models_file: str | None = None
 
     def __post_init__(self) -> None:
         _positive("--candidate-pool-size", self.candidate_pool_size)
@@ -61,34 +70,33 @@ class Options:
         _positive("--budget-trials", self.budget_trials)
         _positive("--budget-seconds", self.budget_seconds)
         _positive("--budget-gpu-seconds", self.budget_gpu_seconds)
+        _positive("--budget-usd", self.budget_usd)
+        _positive("--budget-tokens", self.budget_tokens)
+        _positive("--patience", self.patience)
         for name in self.proposers:
             if name not in PROPOSERS:
-                raise OptionError(f"--proposers names {name!r}; known are: {', '.join(PROPOSERS)}")
+                raise OptionError(f"--proposers: {unknown('proposer', name, PROPOSERS)}")
         if not self.proposers:
             raise OptionError(f"--proposers is empty; known are: {', '.join(PROPOSERS)}")
+        if (MODELS in self.proposers) != (self.preset is not None):
+            raise OptionError("--proposers names llm, which needs models: name some with --models, or a --preset")
 
     @property
     def limits(self) -> Limits:
         """The budgets, as the search takes them."""
-        return Limits(self.rounds, self.budget_trials, self.budget_seconds, self.budget_gpu_seconds)
-
-    def extended(
-        self,
-        rounds: int | None,
-        budget_trials: int | None,
-        budget_seconds: float | None,
-        budget_gpu_seconds: float | None,
-        out: str | None,
-    ) -> Options:
-        """The same options with the budgets that are given now in place of the old ones."""
-        return replace(
-            self,
-            rounds=rounds if rounds is not None else self.rounds,
-            budget_trials=budget_trials if budget_trials is not None else self.budget_trials,
-            budget_seconds=budget_seconds if budget_seconds is not None else self.budget_seconds,
-            budget_gpu_seconds=budget_gpu_seconds if budget_gpu_seconds is not None else self.budget_gpu_seconds,
-            out=out if out is not None else self.out,
+        return Limits(
+            self.rounds,
+            self.budget_trials,
+            self.budget_seconds,
+            self.budget_gpu_seconds,
+            self.budget_usd,
+            self.budget_tokens,
+            self.patience,
         )
+
+    def extended(self, given: Given) -> Options:
+        """The same options with what is given now in place of the old."""
+        return replace(self, **{name: value for name, value in asdict(given).items() if value is not None})
 
     def to_json(self) -> str:
         """The text that a journal keeps."""
@@ -99,15 +107,68 @@ class Options:
         """Read back what `to_json` wrote. Raises `JournalError` for anything else."""
         try:
             rows: dict[str, Any] = json.loads(text)
-            bench = rows.pop("bench")
+            bench, preset = rows.pop("bench"), rows.pop("preset", None)
             gpus = bench.pop("gpus")
             chosen = BenchOptions(gpus=None if gpus is None else tuple(gpus), **bench)
             proposers, allow = (tuple(rows.pop(name, ())) for name in ("proposers", "allow"))
-            return Options(bench=chosen, proposers=proposers, allow=allow, **rows)
+            shape = None if preset is None else read_preset(json.dumps(preset))
+            return Options(bench=chosen, proposers=proposers, allow=allow, preset=shape, **rows)
         except (ValueError, TypeError, KeyError, AttributeError, OptionError) as error:
             raise JournalError(
                 f"the options that this run was started with cannot be read ({error}); start a new run"
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What `resume` may change: budgets, and where the winner goes. None leaves what was."""
+
+    rounds: int | None = None
+    budget_trials: int | None = None
+    budget_seconds: float | None = None
+    budget_gpu_seconds: float | None = None
+    budget_usd: float | None = None
+    budget_tokens: int | None = None
+    patience: int | None = None
+    out: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the command line says of a run with models. None, or nothing, leaves the preset's word."""
+
+    preset: str | None = None
+    models: tuple[str, ...] = ()
+    candidate_pool_size: int | None = None
+    num_bottlenecks: int | None = None
+    samples_per_prompt: int | None = None
+    repairs: int | None = None
+    analyst: str | None = None
+    call_seconds: float | None = None
+    round_seconds: float | None = None
+    max_output_tokens: int | None = None
+    technique_clustering: bool | None = None
+    techniques_yaml: str | None = None
+    classifier: str | None = None
+    classifier_model: str | None = None
+    max_concurrency: int | None = None
+
+    def chosen(self, proposers: tuple[str, ...] | None) -> Preset | None:
+        """The preset with the flags over it; None where no model is to be asked. Raises `OptionError`."""
+        if self.preset is None and not self.models:
+            return None
+        if proposers is not None and MODELS not in proposers:
+            raise OptionError(f"--proposers leaves out {MODELS}, but --models or --preset names models")
+        clustering = {
+            "enabled": self.technique_clustering,
+            "techniques_yaml": self.techniques_yaml,
+            "classifier": self.classifier,
+            "classifier_model": self.classifier_model,
+            "max_concurrency": self.max_concurrency,
+        }
+        own = {name: value for name, value in asdict(self).items() if name not in {*clustering, "preset"}}
+        own.pop("technique_clustering")
+        return load_preset(self.preset or DEFAULT_PRESET).changed(own, clustering)
 
 
 def gpu_list(words: str | None) -> tuple[int, ...] | None:

@@ -6,18 +6,27 @@ Each is imported when it is chosen, so that nobody waits for a bench that is not
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tilesmith.bench import gpus
 from tilesmith.bench.effort import Effort
-from tilesmith.cli.options import BenchOptions, Options
+from tilesmith.cli.options import REWRITE, BenchOptions, Options
 from tilesmith.cli.screen import say
+from tilesmith.config import Preset
+from tilesmith.core.budget import Limits
 from tilesmith.core.errors import MachineError, OptionError
-from tilesmith.core.gpu import target
+from tilesmith.core.gpu import Gpu, target
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Bench, Proposer
+from tilesmith.journal import Run
+
+if TYPE_CHECKING:
+    from tilesmith.propose.chat import Models
+    from tilesmith.propose.model import Manner
 
 
 def chosen(options: BenchOptions, problem: Problem) -> BenchOptions:
@@ -61,13 +70,77 @@ def bench(options: BenchOptions, journal: Path, effort: Effort | None = None) ->
     return OfflineBench(target(options.target), len(os.sched_getaffinity(0)), effort)
 
 
-def proposer(options: Options) -> Proposer:
-    """Who suggests candidates."""
-    from tilesmith.propose import RewriteProposer
+@contextmanager
+def proposer(options: Options, opened: Models | None, bench: Bench, run: Run) -> Iterator[Proposer]:
+    """Who suggests candidates; tasks and connections end with the block."""
+    from tilesmith.propose import JoinedProposer, RewriteProposer
 
-    return RewriteProposer(
-        candidate_pool_size=options.candidate_pool_size, num_bottlenecks=options.num_bottlenecks, seed=options.seed
+    chosen: list[Proposer] = []
+    with ExitStack() as life:
+        if REWRITE in options.proposers:
+            shape = options.preset
+            chosen.append(
+                RewriteProposer(
+                    candidate_pool_size=options.candidate_pool_size,
+                    num_bottlenecks=options.num_bottlenecks,
+                    clustered=shape is not None and shape.technique_clustering.enabled,
+                    seed=options.seed,
+                )
+            )
+        if opened is not None and options.preset is not None:
+            from tilesmith.propose.model import ModelProposer, Place
+
+            gpu, measured = _gpu(options.bench)
+            place = Place(gpu, bench.profile, measured)
+            by_models = ModelProposer(manner(options.preset, options.limits), opened, run, place, say)
+            life.enter_context(by_models)
+            by_models.check()
+            chosen.append(by_models)
+        yield chosen[0] if len(chosen) == 1 else JoinedProposer(chosen)
+
+
+def models(options: Options) -> Models | None:
+    """The models of a run, before anything else begins. Raises `OptionError` for one that cannot be asked."""
+    if options.preset is None:
+        return None
+    from tilesmith.propose.chat import default_path, open_models, read_book
+
+    path = Path(options.models_file) if options.models_file else default_path(os.environ)
+    opened = open_models(manner(options.preset, options.limits).models, read_book(path), os.environ, say)
+    if options.budget_usd is not None:
+        opened.require_prices()
+    return opened
+
+
+def manner(preset: Preset, limits: Limits) -> Manner:
+    """A preset as the proposer takes it. Raises `OptionError` for a taxonomy that is none."""
+    from tilesmith.propose.directions import Width
+    from tilesmith.propose.model import Diversity, Manner
+    from tilesmith.propose.taxonomy import load_taxonomy
+
+    diversity, asked = None, preset.technique_clustering
+    taxonomy = load_taxonomy(asked.techniques_yaml, asked.classifier)
+    if asked.enabled:
+        model = None if asked.classifier == "compiled" else asked.classifier_model or preset.models[0]
+        diversity = Diversity(taxonomy, model, asked.classifier == "both", asked.max_concurrency)
+    return Manner(
+        Width(preset.candidate_pool_size, preset.num_bottlenecks, preset.models, preset.samples_per_prompt),
+        preset.repairs,
+        preset.analyst,
+        diversity,
+        preset.call_seconds,
+        preset.round_seconds,
+        preset.max_output_tokens,
+        limits,
     )
+
+
+def _gpu(options: BenchOptions) -> tuple[Gpu, bool]:
+    """What candidates are written for, and whether it is here."""
+    if options.bench == "local":
+        used = [device for device in gpus.find() if options.gpus is None or device.index in options.gpus]
+        return used[0].gpu, True
+    return target(options.target), False
 
 
 def _check_local(options: BenchOptions, found: tuple[gpus.Device, ...]) -> None:

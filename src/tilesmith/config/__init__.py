@@ -2,6 +2,16 @@
 
 from tilesmith.config.candidate import read_candidate
 from tilesmith.config.names import nearest, unknown
+from tilesmith.config.presets import Preset, load_preset, presets, read_preset
 from tilesmith.config.problem import load_problem
 
-__all__ = ["load_problem", "nearest", "read_candidate", "unknown"]
+__all__ = [
+    "Preset",
+    "load_preset",
+    "load_problem",
+    "nearest",
+    "presets",
+    "read_candidate",
+    "read_preset",
+    "unknown",
+]

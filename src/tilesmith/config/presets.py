@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -71,6 +71,22 @@ class Preset:
     def directions(self) -> int:
         """Of one round."""
         return self.candidate_pool_size * self.num_bottlenecks * len(self.models) * self.samples_per_prompt
+
+    def changed(self, own: Mapping[str, object], clustering: Mapping[str, object]) -> Preset:
+        """The same with these values in place of its own; None and empty ones change nothing.
+
+        Raises `OptionError` for a value that cannot be used, as a flag of the key's name.
+        """
+        table = asdict(self)
+        table["technique_clustering"] |= {key: value for key, value in clustering.items() if value is not None}
+        table |= {key: value for key, value in own.items() if value not in (None, ())}
+        del table["name"]
+        return _checked(f"preset {self.name} with these flags", self.name, table)
+
+
+def read_preset(text: str) -> Preset:
+    """A preset from its JSON, as a journal keeps it. Raises ValueError for anything else."""
+    return TypeAdapter(Preset).validate_json(text)
 
 
 KEYS = tuple(each.name for each in fields(Preset) if each.name != "name")

@@ -22,7 +22,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> WordBench:
         return nullcontext(fake)
 
     monkeypatch.setattr(rooms, "bench", enter)
-    monkeypatch.setattr(rooms, "proposer", lambda _: Halving())
+    monkeypatch.setattr(rooms, "proposer", lambda *_: nullcontext(Halving()))
     return fake
 
 

@@ -93,7 +93,7 @@ def searching(here: Path, put_away_s: float) -> subprocess.Popen[str]:
     """A search that waits for ever for its fourth candidate, and takes `put_away_s` to put its bench away."""
     script = f"""
         import sys, time
-        from contextlib import contextmanager
+        from contextlib import contextmanager, nullcontext
         sys.path.insert(0, {str(FAKES)!r})
         from cli_fakes import Halving, WordBench
         from tilesmith.cli import main, rooms
@@ -112,7 +112,7 @@ def searching(here: Path, put_away_s: float) -> subprocess.Popen[str]:
                 time.sleep({put_away_s})
 
         fake = WordBench(before=wait)
-        rooms.bench, rooms.proposer = enter, lambda _: Halving()
+        rooms.bench, rooms.proposer = enter, lambda *_: nullcontext(Halving())
         sys.exit(main(["optimize", "toy", "--bench", "offline", "--json"]))
     """
     process = subprocess.Popen(
@@ -168,7 +168,7 @@ def test_a_killed_run_resumes_and_ends_as_an_unbroken_one(here: Path) -> None:
         from cli_fakes import Halving, WordBench
         from tilesmith.cli import main, rooms
 
-        rooms.bench, rooms.proposer = lambda *_: nullcontext(WordBench()), lambda _: Halving()
+        rooms.bench, rooms.proposer = lambda *_: nullcontext(WordBench()), lambda *_: nullcontext(Halving())
         main(["resume", {row["run"]!r}])
         main(["optimize", "toy", "--bench", "offline"])
     """
@@ -186,7 +186,7 @@ def test_a_terminal_sees_a_panel_and_a_dumb_one_lines(here: Path) -> None:
         from cli_fakes import Halving, WordBench
         from tilesmith.cli import main, rooms
 
-        rooms.bench, rooms.proposer = lambda *_: nullcontext(WordBench()), lambda _: Halving()
+        rooms.bench, rooms.proposer = lambda *_: nullcontext(WordBench()), lambda *_: nullcontext(Halving())
         sys.exit(main(["optimize", "toy", "--bench", "offline", "--json"]))
     """
     for kind, panel in (("xterm", True), ("dumb", False)):
