@@ -1,9 +1,12 @@
-// Small hashing tools: a mixer, a flat map that is never shrunk, and arithmetic modulo the prime 2^61 - 1.
+// Small hashing tools: a mixer, a flat map that is never shrunk, and rows of numbers that are kept once.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace tilesmith {
@@ -14,19 +17,6 @@ constexpr std::uint64_t mix(std::uint64_t x) {
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
     return x ^ (x >> 31);
-}
-
-inline constexpr std::uint64_t kPrime61 = (std::uint64_t{1} << 61) - 1;
-
-constexpr std::uint64_t add61(std::uint64_t a, std::uint64_t b) {
-    const std::uint64_t sum = a + b;
-    return sum >= kPrime61 ? sum - kPrime61 : sum;
-}
-
-inline std::uint64_t mul61(std::uint64_t a, std::uint64_t b) {
-    __extension__ using Wide = unsigned __int128;
-    const Wide product = static_cast<Wide>(a) * b;
-    return add61(static_cast<std::uint64_t>(product) & kPrime61, static_cast<std::uint64_t>(product >> 61));
 }
 
 // Keys of 64 bits to values, open addressing; the key ~0 is not allowed.
@@ -97,19 +87,19 @@ class Rows {
   public:
     using Id = std::uint32_t;
 
-    Rows() : slots_(64, kNone) {}
+    Rows() : slots_(64) {}
 
     Id intern(std::span<const std::uint32_t> row) {
         if ((starts_.size() + 1) * 2 > slots_.size()) grow();
-        const std::uint64_t hash = hash_of(row);
+        const std::uint32_t hash = hash_of(row);
         for (std::size_t i = hash & (slots_.size() - 1);; i = (i + 1) & (slots_.size() - 1)) {
-            const Id id = slots_[i];
-            if (id == kNone) {
-                slots_[i] = static_cast<Id>(starts_.size());
+            Slot &slot = slots_[i];
+            if (slot.id == kNone) {
+                slot = {static_cast<Id>(starts_.size()), hash};
                 starts_.push_back({store(row), static_cast<std::uint32_t>(row.size())});
-                return slots_[i];
+                return slot.id;
             }
-            if (same((*this)[id], row)) return id;
+            if (slot.hash == hash && std::ranges::equal((*this)[slot.id], row)) return slot.id;
         }
     }
 
@@ -124,17 +114,15 @@ class Rows {
         std::uint32_t size;
     };
 
-    static std::uint64_t hash_of(std::span<const std::uint32_t> row) {
-        std::uint64_t hash = row.size();
-        for (const std::uint32_t x : row) hash = mix(hash ^ x);
-        return hash;
-    }
+    struct Slot {
+        Id id = kNone;
+        std::uint32_t hash = 0;
+    };
 
-    static bool same(std::span<const std::uint32_t> a, std::span<const std::uint32_t> b) {
-        if (a.size() != b.size()) return false;
-        for (std::size_t i = 0; i < a.size(); ++i)
-            if (a[i] != b[i]) return false;
-        return true;
+    static std::uint32_t hash_of(std::span<const std::uint32_t> row) {
+        std::uint64_t hash = row.size();
+        for (const std::uint32_t x : row) hash = std::rotl((hash ^ x) * 0x9e3779b97f4a7c15u, 29);
+        return static_cast<std::uint32_t>(mix(hash));
     }
 
     const std::uint32_t *store(std::span<const std::uint32_t> row) {
@@ -148,17 +136,19 @@ class Rows {
     }
 
     void grow() {
-        slots_.assign(slots_.size() * 2, kNone);
-        for (Id id = 0; id < starts_.size(); ++id) {
-            std::size_t i = hash_of((*this)[id]) & (slots_.size() - 1);
-            while (slots_[i] != kNone) i = (i + 1) & (slots_.size() - 1);
-            slots_[i] = id;
+        std::vector<Slot> old(slots_.size() * 2);
+        old.swap(slots_);
+        for (const Slot &slot : old) {
+            if (slot.id == kNone) continue;
+            std::size_t i = slot.hash & (slots_.size() - 1);
+            while (slots_[i].id != kNone) i = (i + 1) & (slots_.size() - 1);
+            slots_[i] = slot;
         }
     }
 
     std::vector<std::vector<std::uint32_t>> chunks_;
     std::vector<Row> starts_;
-    std::vector<Id> slots_;
+    std::vector<Slot> slots_;
 };
 
 } // namespace tilesmith

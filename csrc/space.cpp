@@ -10,10 +10,9 @@ namespace {
 constexpr std::size_t kMaxSets = 29, kMaxFunctions = 64; // what codes have room for
 
 // The order of steps with equal operands. Any would do; this one is fixed.
-constexpr std::uint8_t code_of(StepKind kind, int arg, bool reversed) {
-    const int family[] = {0, 1, 3, 4, 6, 64, 128, 160, 160};
-    const bool ordered = kind == StepKind::sub || kind == StepKind::div;
-    return static_cast<std::uint8_t>(family[static_cast<int>(kind)] + arg + (ordered && reversed ? 1 : 0));
+constexpr std::uint8_t code_of(StepKind kind, int arg) {
+    constexpr int family[] = {0, 1, 3, 4, 6, 64, 128, 160, 160};
+    return static_cast<std::uint8_t>(family[static_cast<int>(kind)] + arg);
 }
 
 } // namespace
@@ -163,62 +162,64 @@ bool Space::multiplies(Class a, Class b, Bases over) const {
     return !batched || (x & ~y) || (y & ~x);
 }
 
-void Space::list_products(Class a, std::vector<Partner> &list) {
-    for (std::size_t other = 0; other < live_.size(); ++other) {
-        const Class b = static_cast<Class>(other);
-        if (!live_[b]) continue;
-        const auto join = [&](Rule rule, StepKind kind, bool reversed) {
-            const Class result = reversed ? table_.probe(rule, b, a) : table_.probe(rule, a, b);
-            if (result != kNoClass && live_[result]) list.push_back({b, result, kind, 0, code_of(kind, 0, reversed), reversed});
-        };
-        join(Rule::add, StepKind::add, false);
-        join(Rule::sub, StepKind::sub, false);
-        join(Rule::sub, StepKind::sub, true);
-        join(Rule::mul, StepKind::mul, false);
-        join(Rule::div, StepKind::div, false);
-        join(Rule::div, StepKind::div, true);
-        const Class product = table_.probe(Rule::mul, a, b);
-        if (product == kNoClass) continue;
+void Space::list_products(std::vector<std::vector<Partner>> &lists) const {
+    // Each row serves both operands: the newer one may be either.
+    const auto both = [&](const Row &row, Partner partner, bool ordered) {
+        const Class b = row.b;
+        partner.other = b;
+        lists[row.a].push_back(partner);
+        if (row.a == b && !ordered) return;
+        partner.other = row.a;
+        partner.reversed |= ordered;
+        partner.code = static_cast<std::uint8_t>(partner.code + (ordered ? 1 : 0));
+        lists[b].push_back(partner);
+    };
+    for (const Row &row : table_.rows) {
+        if (row.rule >= Rule::apply || !live_[row.a] || !live_[row.b]) continue;
+        const auto kind = static_cast<StepKind>(row.rule);
+        static_assert(static_cast<int>(Rule::div) == static_cast<int>(StepKind::div));
+        const bool ordered = row.rule == Rule::sub || row.rule == Rule::div;
+        if (live_[row.result]) both(row, {kNoClass, row.result, kind, 0, code_of(kind, 0), false}, ordered);
+        if (row.rule != Rule::mul) continue;
         for (std::size_t set = 1; set < sets_.size(); ++set) {
-            if (!multiplies(a, b, sets_[set]) || sums_over(product, sets_[set]).empty()) continue;
-            const auto add = [&](bool reversed) {
-                const auto code = code_of(StepKind::matmul, static_cast<int>(2 * set) + reversed, false);
-                list.push_back({b, product, StepKind::matmul, static_cast<std::uint8_t>(set), code, reversed});
-            };
-            add(false);
-            if (options_.shapes == Shapes::oriented) add(true);
+            if (!multiplies(row.a, row.b, sets_[set]) || sums_over(row.result, sets_[set]).empty()) continue;
+            const auto code = code_of(StepKind::matmul, static_cast<int>(2 * set));
+            const auto arg = static_cast<std::uint8_t>(set);
+            both(row, {kNoClass, row.result, StepKind::matmul, arg, code, false}, false);
+            if (options_.shapes == Shapes::free) continue;
+            // There the order of operands counts: the newer one may be left or right.
+            const Partner right{kNoClass, row.result, StepKind::matmul, arg, static_cast<std::uint8_t>(code + 1), true};
+            both(row, right, false);
         }
     }
 }
 
 void Space::list_partners() {
-    starts_.push_back(0);
-    std::vector<Partner> list;
-    for (std::size_t place = 0; place < live_.size(); ++place) {
-        const Class c = static_cast<Class>(place);
-        list.clear();
-        if (live_[c]) {
-            for (std::size_t f = 0; f < program_.functions.size(); ++f) {
-                const Class result = table_.probe(Rule::apply, c, static_cast<std::uint16_t>(f));
-                const auto arg = static_cast<std::uint8_t>(f);
-                if (result != kNoClass && live_[result])
-                    list.push_back({kNoClass, result, StepKind::apply, arg, code_of(StepKind::apply, arg, false), false});
-            }
-            bool sums = false;
-            const auto alone = [&](StepKind kind, std::size_t set) {
-                const auto arg = static_cast<std::uint8_t>(set);
-                list.push_back({kNoClass, kNoClass, kind, arg, code_of(kind, arg, false), false});
-            };
-            for (std::size_t set = 1; set < sets_.size(); ++set) {
-                if (sums_over(c, sets_[set]).empty()) continue;
-                sums = true;
-                alone(StepKind::sum, set);
-            }
-            if (sums) alone(StepKind::accumulate, 0);
-            for (std::size_t set = 1; sums && options_.fused_accumulators && set < sets_.size(); ++set)
-                alone(StepKind::accumulate_sum, set);
-            list_products(c, list);
+    std::vector<std::vector<Partner>> lists(live_.size());
+    for (const Row &row : table_.rows)
+        if (row.rule == Rule::apply && live_[row.a] && live_[row.result]) {
+            const auto arg = static_cast<std::uint8_t>(row.b);
+            lists[row.a].push_back({kNoClass, row.result, StepKind::apply, arg, code_of(StepKind::apply, arg), false});
         }
+    for (std::size_t c = 0; c < lists.size(); ++c) {
+        if (!live_[c]) continue;
+        bool sums = false;
+        const auto alone = [&](StepKind kind, std::size_t set) {
+            const auto arg = static_cast<std::uint8_t>(set);
+            lists[c].push_back({kNoClass, kNoClass, kind, arg, code_of(kind, arg), false});
+        };
+        for (std::size_t set = 1; set < sets_.size(); ++set) {
+            if (sums_over(static_cast<Class>(c), sets_[set]).empty()) continue;
+            sums = true;
+            alone(StepKind::sum, set);
+        }
+        if (sums) alone(StepKind::accumulate, 0);
+        for (std::size_t set = 1; sums && options_.fused_accumulators && set < sets_.size(); ++set)
+            alone(StepKind::accumulate_sum, set);
+    }
+    list_products(lists);
+    starts_.push_back(0);
+    for (const std::vector<Partner> &list : lists) {
         partners_.insert(partners_.end(), list.begin(), list.end());
         starts_.push_back(static_cast<std::uint32_t>(partners_.size()));
     }

@@ -83,7 +83,7 @@ class Space {
   private:
     void find_distances();
     void list_partners();
-    void list_products(Class a, std::vector<Partner> &list);
+    void list_products(std::vector<std::vector<Partner>> &lists) const;
     bool multiplies(Class a, Class b, Bases over) const;
     std::vector<Class> sums_over(Class c, Bases over) const;
 

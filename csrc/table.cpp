@@ -238,15 +238,14 @@ class Builder {
         // What a matmul multiplies before it sums has one dimension more than a tensor; nothing has two.
         for (const Poly p : sub_values(terms_, targets, limits_.classes, limits_.stopped))
             if (in_block(free_of(p)) <= table_.rank + 1) classes_.push_back(p);
-        FlatMap<Class> by_value(classes_.size());
         for (std::size_t i = 0; i < classes_.size(); ++i) {
             bool fresh = false;
-            by_value.at(terms_.value(classes_[i]), fresh) = static_cast<Class>(i);
+            by_value_.at(terms_.value(classes_[i]), fresh) = static_cast<Class>(i);
             if (!fresh) throw Overflow("two values of the table have one fingerprint");
+            sieve_[terms_.value(classes_[i]) >> kSieveShift] = true;
             table_.free.push_back(free_of(classes_[i]));
             if (limits_.show) table_.shown.push_back(terms_.show(classes_[i]));
         }
-        by_value_ = &by_value;
         binary();
         unary();
         std::ranges::sort(table_.rows);
@@ -278,16 +277,19 @@ class Builder {
     static int in_block(Free free) { return __builtin_popcountll(free & kEachInBlock); }
 
     Class known(Poly p) const {
-        const Class *found = by_value_->find(terms_.value(p));
+        const Class *found = by_value_.find(terms_.value(p));
         return found && classes_[*found] == p ? *found : kNoClass;
     }
+
+    // Whether a class may have this value: asked millions of times, so that it stays within the nearest cache.
+    bool maybe(std::uint64_t value) const { return sieve_[value >> kSieveShift] && by_value_.find(value); }
 
     void put(Rule rule, std::size_t a, std::size_t b, Poly result) {
         if (const Class c = known(result); c != kNoClass)
             table_.rows.push_back({rule, static_cast<Class>(a), static_cast<std::uint16_t>(b), c});
     }
 
-    // Terms are only made where the values of their operands, joined in the field, are the value of a class.
+    // Terms are only made where the values of their operands, joined, are the value of a class.
     void binary() {
         const bool subtracts =
             std::ranges::any_of(program_.nodes, [](const Node &node) { return node.term == Term::sub; });
@@ -302,30 +304,52 @@ class Builder {
         for (std::size_t i = 0; i < classes_.size(); ++i) {
             if (limits_.stopped()) throw Overflow("the time for its table ran out");
             for (std::size_t j = i; j < classes_.size(); ++j) {
-                if (by_value_->find(add61(values[i], values[j]))) put(Rule::add, i, j, terms_.add(classes_[i], classes_[j]));
-                if (by_value_->find(mul61(values[i], values[j]))) put(Rule::mul, i, j, terms_.mul(classes_[i], classes_[j]));
+                if (maybe(values[i] + values[j])) put(Rule::add, i, j, terms_.add(classes_[i], classes_[j]));
+                if (maybe(values[i] * values[j])) put(Rule::mul, i, j, terms_.mul(classes_[i], classes_[j]));
             }
             for (std::size_t j = 0; j < classes_.size(); ++j) {
-                if (by_value_->find(mul61(values[i], inverse_values[j])))
+                if (maybe(values[i] * inverse_values[j]))
                     put(Rule::div, i, j, terms_.mul(classes_[i], inverses[j]));
-                if (subtracts && by_value_->find(add61(values[i], negative_values[j])))
+                if (subtracts && maybe(values[i] + negative_values[j]))
                     put(Rule::sub, i, j, terms_.add(classes_[i], terms_.negative(classes_[j])));
             }
         }
     }
 
     void unary() {
+        terms_.settle();
         for (std::size_t i = 0; i < classes_.size(); ++i) {
+            if (limits_.stopped()) throw Overflow("the time for its table ran out");
             for (std::size_t f = 0; f < program_.functions.size(); ++f)
-                if (const auto made = evaluation_.apply(program_.functions[f], classes_[i])) put(Rule::apply, i, f, *made);
+                put_made(Rule::apply, i, f, [&] {
+                    const bool hopeless = squares(program_.functions[f].fn) && !squared(classes_[i]);
+                    return hopeless ? std::nullopt : evaluation_.apply(program_.functions[f], classes_[i]);
+                });
             for (int b = 1; b <= program_.bases(); ++b) {
                 const Base base = static_cast<Base>(b);
                 const unsigned all = parts_of(table_.free[i], base);
                 for (unsigned parts = all; parts; parts = (parts - 1) & all)
-                    if (const auto made = evaluation_.sum(base, parts, classes_[i]))
-                        put(Rule::sum, i, static_cast<std::size_t>(8 * b) + parts, *made);
+                    put_made(Rule::sum, i, static_cast<std::size_t>(8 * b) + parts,
+                             [&] { return evaluation_.sum(base, parts, classes_[i]); });
             }
         }
+    }
+
+    // A norm can only be on the way to the target if the square that it sums is.
+    static bool squares(Fn fn) { return fn == Fn::square || fn == Fn::rms_norm; }
+    bool squared(Poly p) const {
+        return terms_.monos(p).size() > 1 || maybe(terms_.value(p) * terms_.value(p));
+    }
+
+    // What is a class was made before: its sums bound no more copies than any then, so that an overflow is no loss.
+    template <typename Make> void put_made(Rule rule, std::size_t a, std::size_t b, const Make &make) {
+        std::optional<Poly> made;
+        try {
+            made = make();
+        } catch (const Overflow &) {
+            if (terms_.size() > limits_.terms) throw;
+        }
+        if (made) put(rule, a, b, *made);
     }
 
     const Program &program_;
@@ -333,7 +357,9 @@ class Builder {
     Terms terms_;
     Evaluation evaluation_;
     std::vector<Poly> classes_;
-    const FlatMap<Class> *by_value_ = nullptr;
+    FlatMap<Class> by_value_;
+    static constexpr int kSieveShift = 47;
+    std::vector<bool> sieve_ = std::vector<bool>(std::size_t{1} << (64 - kSieveShift));
     Table table_;
 };
 

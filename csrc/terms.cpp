@@ -55,7 +55,7 @@ Terms::Poly Terms::poly(std::vector<Mono> monos) {
         std::uint64_t value = 0;
         for (const Mono m : monos) {
             free = unite(free, mono_free_[m]);
-            value = add61(value, mono_value_[m]);
+            value += mono_value_[m];
         }
         poly_free_.push_back(std::move(free));
         poly_value_.push_back(value);
@@ -75,7 +75,7 @@ Terms::Mono Terms::mono(std::vector<Comp> comps) {
         std::uint64_t value = 1;
         for (const Comp c : comps) {
             free = unite(free, comp_free_[c]);
-            value = mul61(value, mix(c) % kPrime61);
+            value *= mix(c);
         }
         mono_free_.push_back(std::move(free));
         mono_value_.push_back(value);
@@ -102,7 +102,8 @@ Terms::Comp Terms::comp(const Labels &bound, std::vector<Atom> atoms) {
         for (std::size_t i = 2; i <= group.names.size(); ++i) orders *= static_cast<double>(i);
         names.insert(names.end(), group.names.begin(), group.names.end());
     }
-    if (orders > 1e5) throw Overflow("a sum binds too many copies of one dimension");
+    if (orders > most_orders_) throw Overflow("a sum binds too many copies of one dimension");
+    seen_orders_ = std::max(seen_orders_, orders);
     std::ranges::sort(names);
 
     std::vector<Atom> best;
@@ -204,7 +205,7 @@ std::optional<Terms::Poly> Terms::sum(Label l, Poly p) {
         std::vector<Comp> factors;
         Labels bound_labels{l};
         std::vector<Atom> inside;
-        const Label mark = temporaries_;
+        const Scope scope(temporaries_);
         for (const Comp c : comps(m)) {
             if (contains(comp_free_[c], l)) apart(c, bound_labels, inside);
             else factors.push_back(c);
@@ -212,7 +213,6 @@ std::optional<Terms::Poly> Terms::sum(Label l, Poly p) {
         if (inside.empty()) return std::nullopt;
         std::ranges::sort(bound_labels);
         factors.push_back(comp(bound_labels, std::move(inside)));
-        temporaries_ = mark;
         sums.push_back(mono(std::move(factors)));
     }
     return poly(std::move(sums));
@@ -252,14 +252,13 @@ Terms::Comp Terms::rename_comp(Comp c, const Renaming &names) {
     if (here.empty()) return c;
     const Rows::Id place = renamings_.intern(key);
     if (place < renamed_.size() && renamed_[place] != ~Comp{0}) return renamed_[place];
-    const Label mark = temporaries_;
+    const Scope scope(temporaries_);
     Labels bound_labels;
     std::vector<Atom> factors;
     apart(c, bound_labels, factors);
     for (Atom &a : factors) a = rename_atom(a, here);
     std::ranges::sort(bound_labels);
     const Comp made = comp(bound_labels, std::move(factors));
-    temporaries_ = mark;
     if (renamed_.size() < renamings_.size()) renamed_.resize(renamings_.size(), ~Comp{0});
     return renamed_[place] = made;
 }

@@ -82,7 +82,7 @@ class Terms {
     const Labels &free_of_mono(Mono m) const { return mono_free_[m]; }
     const Labels &free_of(Poly p) const { return poly_free_[p]; }
 
-    // A homomorphism of the semiring into the integers modulo 2^61 - 1: equal terms have equal values.
+    // A homomorphism of the semiring into the integers modulo 2^64: equal terms have equal values, others hardly ever.
     std::uint64_t value(Poly p) const { return poly_value_[p]; }
 
     Poly poly(std::vector<Mono> monos);
@@ -90,6 +90,9 @@ class Terms {
     Comp comp(const Labels &bound, std::vector<Atom> atoms);
     Atom rename_atom(Atom a, const Renaming &names);
     Comp rename_comp(Comp c, const Renaming &names);
+
+    // From now on, no sum may bind more copies than any did until now: nothing new can then be a value known before.
+    void settle() { most_orders_ = seen_orders_; }
 
     std::size_t size() const { return atoms_.size() + comps_.size() + monos_.size() + polys_.size(); }
 
@@ -103,6 +106,16 @@ class Terms {
     Label temporary(Label l) { return copy_of(l, kFirstTemporary + temporaries_++); }
     void check() const;
 
+    // Temporary names are given back at the end of a scope, thrown out of or not.
+    struct Scope {
+        Label &count;
+        Label mark = count;
+        explicit Scope(Label &temporaries) : count(temporaries) {}
+        Scope(const Scope &) = delete;
+        Scope &operator=(const Scope &) = delete;
+        ~Scope() { count = mark; }
+    };
+
     static constexpr Label kFirstTemporary = 1 << 12;
 
     Rows atoms_, comps_, monos_, polys_;
@@ -112,6 +125,7 @@ class Terms {
     std::vector<Comp> renamed_;
     Poly minus_one_ = 0;
     Label temporaries_ = 0;
+    double seen_orders_ = 1, most_orders_ = 1e5;
     std::size_t limit_;
 };
 

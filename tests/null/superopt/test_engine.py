@@ -144,5 +144,5 @@ def test_what_the_space_does_not_know_is_named(write, says) -> None:  # type: ig
 
 @pytest.mark.parametrize("limits", [Limits(block_ops=0), Limits(inputs=0), Limits(graph_defined_kernels=0)])
 def test_limits_of_nothing_are_refused(limits: Limits) -> None:
-    with pytest.raises(OptionError, match="takes 1|takes 2"):
+    with pytest.raises(OptionError, match=r"takes 1|takes 2"):
         search(PROGRAMS["lora"](), limits, Plan())
