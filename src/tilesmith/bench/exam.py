@@ -24,6 +24,10 @@ from tilesmith.core.trial import Correct, Estimate, Failed, Rejected, Unchecked,
 
 FINAL = frozenset(("timeout", "crash", "memory"))
 """Stages of failure at the small shapes that other shapes could only make worse."""
+LATER_CALLS = 7
+"""Calls after which an output must still be right."""
+FIRST_SETS = 2
+"""At full shapes, where a call may take seconds, so many sets come first: what is wrong is mostly wrong there."""
 ELEMENT_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 4, "int64": 8, "int32": 4, "int16": 2, "bool": 1}
 
 
@@ -110,7 +114,7 @@ class Examiner:
         if isinstance(verdict, Rejected) or (isinstance(verdict, Failed) and verdict.stage in FINAL):
             return verdict
         full = self._exam("full")
-        checked = self._run(admitted, full, self._effort.full_s, backwards) if full else None
+        checked = self._at_full(admitted, full, backwards) if full else None
         if isinstance(checked, Unchecked):
             return replace(checked, time=estimate)
         if checked is not None and not (isinstance(checked, Failed) and checked.stage == "timeout"):
@@ -122,7 +126,17 @@ class Examiner:
         why = f"takes the interpreter more than {self._effort.full_s:.0f} s" if checked else "needs a GPU"
         return Unchecked(f"its numbers can only be checked at the full shapes, which {why}", estimate)
 
-    def _run(self, admitted: Admitted, exam: Exam, limit_s: float, backwards: bool) -> Verdict:
+    def _at_full(self, admitted: Admitted, exam: Exam, backwards: bool) -> Verdict:
+        deadline = time.monotonic() + self._effort.full_s
+        first = replace(exam, paths=exam.paths[:FIRST_SETS], names=exam.names[:FIRST_SETS])
+        verdict = self._run(admitted, first, self._effort.full_s, backwards, later=0)
+        if not isinstance(verdict, Correct):
+            return verdict
+        return self._run(admitted, exam, deadline - time.monotonic(), backwards)
+
+    def _run(
+        self, admitted: Admitted, exam: Exam, limit_s: float, backwards: bool, later: int = LATER_CALLS
+    ) -> Verdict:
         """Run every input set in a child and have the oracle compare."""
         folder = Path(tempfile.mkdtemp(dir=admitted.scratch))
         deadline = time.monotonic() + limit_s
@@ -132,6 +146,7 @@ class Examiner:
             "widen": self.scene.widen,
             "library": self._problem.settings.library,
             "backwards": backwards,
+            "later": later,
         }
         with self._interpret.child(str(folder), self._effort.memory_bytes, exam.paths) as child:
             child.send({**request, "picks": list(admitted.picks), "sets": list(exam.paths)})

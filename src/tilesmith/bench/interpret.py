@@ -18,14 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tilesmith.bench import libdevice, stub
+from tilesmith.bench import folds, libdevice, stub
 from tilesmith.bench.candidate import Bound, Fault, bind, explain, guarded, load, stage_of
 from tilesmith.bench.capture import describe, foreign, kind_of
 from tilesmith.bench.wire import Message, Wire
 
 _TRITON = f"{find_spec('triton').submodule_search_locations[0]}/"  # type: ignore[union-attr, index]
-LATER_CALLS = 7
-"""Calls after which an output must still be right."""
 
 
 def warm() -> None:
@@ -37,6 +35,7 @@ def warm() -> None:
     from torch.utils._python_dispatch import TorchDispatchMode
 
     libdevice.install()
+    folds.install()
     del torch, triton, TorchFunctionMode, TorchDispatchMode
 
 
@@ -68,7 +67,7 @@ def _run(wire: Wire, message: Message, scratch: str, *, watched: bool) -> Messag
         bound = bind(load(source, scratch), live)
         seen.setting_up = False
         answers = [_call(bound, live, content, seen) for content in contents]
-        for number in range(LATER_CALLS):
+        for number in range(message["later"]):
             _call(bound, live, contents[number % len(contents)], seen)
         look()
         rows = [describe(answer, (live["inputs"], live["state"])) for answer in answers]

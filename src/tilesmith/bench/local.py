@@ -67,6 +67,8 @@ from tilesmith.core.trial import (
 
 CONFIRMATIONS = 20
 """Times that a finalist's numbers are checked on every input set, and again on inputs that change."""
+SLOW_SHARE = 0.25
+"""Of a check's deadline: what takes longer with its programs in the usual order may miss it in another by chance."""
 FLOOR_SHARE = 0.9
 """Of the time that the least traffic takes at the datasheet's bandwidth: what claims to be faster is not believed."""
 
@@ -142,7 +144,8 @@ class Station:
         self.zygote = Zygote("device", {**environment, **visible}, (folder,), walled=walled)
         self.names: list[str] = []
         self.least_bytes = 0
-        self._slots = set(range(slots + 2))
+        # Beside those that are judged, the fastest so far and two of a finalist's.
+        self._slots = set(range(slots + 3))
         self._lock = threading.Lock()
         self._rival: Runner | None = None
         self._dirty = False
@@ -198,8 +201,11 @@ class Station:
         """Check again and again: two processes at once, so that launches meet a busy GPU; then alone; then time."""
         with ExitStack() as life:
             try:
+                # Each in a folder of its own: what one writes while it starts the other would read half done.
+                second = tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True)
+                folders = (str(admitted.scratch), life.enter_context(second))
                 with lease(self.device.uuid, "shared"), ThreadPoolExecutor(2) as pool:
-                    opening = [pool.submit(self._open, admitted.candidate, str(admitted.scratch)) for _ in range(2)]
+                    opening = [pool.submit(self._open, admitted.candidate, folder) for folder in folders]
                     runners = []
                     for opened in opening:
                         runners.append(opened.result())
@@ -419,6 +425,11 @@ def launched(reply: Message, admitted: Admitted, *, library: bool) -> Verdict | 
     return None
 
 
+def _untried(why: str) -> Judged:
+    told = f"that its programs may run in any order could not be tried: {why}"
+    return Judged(Unchecked(told), evidence=(told[:300],))
+
+
 def _garbled(fault: Exception) -> Stopped:
     return Stopped(Rejected(f"its process sent what is no answer: {str(fault)[:300]}"))
 
@@ -578,13 +589,17 @@ class LocalBench:
             self._examiner.open(problem)
             self._examined = problem.id
         # What the interpreter gets wrong in the usual order, too, tells of the interpreter.
+        began = time.monotonic()
         usual = self._examiner.check(admitted, backwards=False)
+        usual_s = time.monotonic() - began
         if not isinstance(usual, Correct):
-            told = f"that its programs may run in any order could not be tried: {words(usual)}"
-            return Judged(Unchecked(told), evidence=(told[:300],))
+            return _untried(words(usual))
         verdict = self._examiner.check(admitted)
         if isinstance(verdict, Correct):
             return Judged(verdict, evidence=("its programs may run in any order (interpreter)",))
+        # One that is as slow in any order tells nothing; one that waits for an earlier program never ends.
+        if isinstance(verdict, Failed) and verdict.stage == "timeout" and usual_s > SLOW_SHARE * self.effort.check_s:
+            return _untried(words(verdict))
         return Judged(Wrong(f"with its programs in another order: {words(verdict)}"), walls=admitted.walls)
 
     def _judge(self, station: Station, admitted: Admitted, rival: Candidate | None) -> Judged:
