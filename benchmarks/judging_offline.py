@@ -23,8 +23,8 @@ from lib.answer import answer, parser, say
 from lib.variants import Variant, problem, variants
 from tilesmith.bench import pipeline
 from tilesmith.bench.admission import Admission
-from tilesmith.core.gpu import target
 from tilesmith.bench.offline import OfflineBench
+from tilesmith.core.gpu import target
 from tilesmith.core.trial import Candidate, Correct, Duplicate
 
 COMPILE = """

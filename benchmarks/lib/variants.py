@@ -28,12 +28,12 @@ def problem() -> Problem:
     return load_problem(ROOT / "examples" / "gated_mlp")
 
 
-def variants(count: int) -> list[Variant]:
+def variants(count: int, warps: tuple[int, ...] = (4, 8), stages: tuple[int, ...] = (2, 3, 4, 5)) -> list[Variant]:
     """The same ones every time, in an order without a trend."""
     start = problem().start or ""
     shapes = [
         shape
-        for shape in product((32, 64, 128, 256), (32, 64, 128, 256), (4, 8), (2, 3, 4, 5))
+        for shape in product((32, 64, 128, 256), (32, 64, 128, 256), warps, stages)
         if _shared_bytes(*shape) <= SHARED_BYTES
     ]
     random.Random(0).shuffle(shapes)

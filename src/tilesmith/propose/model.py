@@ -326,7 +326,8 @@ class _Round:
 
             both = diversity.both
             while left := unclassified(self._trials, taxonomy, model, journal, width, both=both):
-                await asyncio.gather(*(classify(trial) for trial in left))
+                # A few at a time: what they turn out to be may make the rest needless.
+                await asyncio.gather(*(classify(trial) for trial in left[: diversity.max_concurrency]))
         return clusters(self._trials, taxonomy, journal, model, both=diversity.both)
 
     async def _diagnosed(self, trial: Trial) -> tuple[Profile | None, tuple[Bottleneck, ...]]:

@@ -1,0 +1,118 @@
+"""A winner and torch timed in turns, in a fresh process: what a search left behind must not count.
+
+Run as `python -m lib.contest PROBLEM WINNER` it prints one JSON list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lib.answer import median, say
+from tilesmith.config import load_problem
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, for one in another folder: relative entries of PYTHONPATH would be lost there."""
+    entries = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*entries, str(Path(__file__).parents[1])]), **more}
+
+
+def contest(
+    problem: Path, winner: Path, folder: Path, *, compiled: bool = True, rounds: int = 3, limit_s: float = 200.0
+) -> list[dict[str, object]]:
+    """A row a contender: eager, compiled, compiled with max-autotune, and the winner; do_bench's cold-cache medians.
+
+    `over_tilesmith` is the median over rounds of the contender's time over the winner's in the same round, with the
+    least and the greatest beside it. Raises `subprocess.SubprocessError` where the process fails or takes too long.
+    """
+    command = [sys.executable, "-m", "lib.contest", str(problem), str(winner), "--rounds", str(rounds)]
+    command += [] if compiled else ["--no-compile"]
+    caches = environment(TRITON_CACHE_DIR=str(folder / "triton"), TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor"))
+    done = subprocess.run(
+        command, cwd=folder, env=caches, stdout=subprocess.PIPE, text=True, check=True, timeout=limit_s
+    )
+    rows: list[dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
+    return rows
+
+
+def contend(problem: Path, winner: Path, compiled: bool, rounds: int) -> list[dict[str, object]]:
+    import torch
+    import triton.testing
+
+    asked = load_problem(problem)
+    reference: dict[str, Any] = {"__name__": "problem"}
+    exec(compile(asked.source, str(problem), "exec"), reference)
+    names = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+    dtype = getattr(torch, names[asked.settings.dtype]) if asked.settings.dtype else None
+
+    def placed(tensor: Any) -> Any:
+        return tensor.to("cuda", dtype if dtype and tensor.is_floating_point() else tensor.dtype)
+
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = reference["Model"](*reference["get_init_inputs"]()).eval()
+        inputs = [placed(value) if isinstance(value, torch.Tensor) else value for value in reference["get_inputs"]()]
+    model = model.to("cuda", dtype) if dtype else model.to("cuda")
+    spec = importlib.util.spec_from_file_location("winner", winner)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["winner"] = module
+    spec.loader.exec_module(module)
+    if hasattr(module, "ModelNew"):
+        own = module.ModelNew(*reference["get_init_inputs"]()).to("cuda")
+    else:
+        own = module.kernel_function
+    contenders: dict[str, Callable[..., Any]] = {"torch eager": model}
+    if compiled:
+        contenders["torch.compile"] = torch.compile(model)
+        # With CUDA graphs each call would first copy its inputs to where the graph reads them.
+        contenders["torch.compile max-autotune"] = torch.compile(model, mode="max-autotune-no-cudagraphs")
+    contenders["tilesmith"] = own
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    with torch.no_grad():
+        expected = model(*inputs).float()
+        scale = float(expected.abs().max())
+        for name, call in contenders.items():
+            began = time.perf_counter()
+            worst = float((call(*inputs).float() - expected).abs().max()) / scale
+            torch.cuda.synchronize()
+            say(f"  {name}: first call {time.perf_counter() - began:.1f} s, off by {worst:.2%} of the range")
+        for _ in range(rounds):
+            for name, call in contenders.items():
+                ms = triton.testing.do_bench(lambda c=call: c(*inputs), warmup=25, rep=100, return_mode="median")
+                times[name].append(1000 * ms)
+    rows = []
+    for name, each in times.items():
+        ratios = [theirs / ours for theirs, ours in zip(each, times["tilesmith"], strict=True)]
+        rows.append(
+            {
+                "contender": name,
+                "median_us": median(each),
+                "fastest_us": min(each),
+                "slowest_us": max(each),
+                "over_tilesmith": median(ratios),
+                "least": min(ratios),
+                "most": max(ratios),
+            }
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser()
+    options.add_argument("problem", type=Path)
+    options.add_argument("winner", type=Path)
+    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--no-compile", action="store_true")
+    given = options.parse_args()
+    print(json.dumps(contend(given.problem, given.winner, not given.no_compile, given.rounds)))
