@@ -36,11 +36,12 @@ BlockSearch::BlockSearch(const Space &space, const BlockLimits &limits, Control 
     squares_ = std::ranges::any_of(space.program().functions, [](const Function &f) { return f.fn == Fn::square; });
 }
 
-Kernels BlockSearch::run(std::span<const Tensor> inputs, bool last) {
+Kernels BlockSearch::run(std::span<const Tensor> inputs, Goal goal) {
     Kernels found;
     found.inputs.assign(inputs.begin(), inputs.end());
     found_ = &found;
-    last_ = last;
+    goal_ = goal;
+    const bool last = goal == Goal::last;
     const int stores = std::min(limits_.stores, kMaxStores);
     most_stores_ = last ? std::min(stores, static_cast<int>(space_.table().outputs.size())) : stores;
     if (static_cast<int>(inputs.size()) >= limits_.operators) return found;
@@ -72,7 +73,7 @@ void BlockSearch::walk(const Walk &walk) {
     for (const Tensor input : found_->inputs) {
         const Class c = class_of(input);
         const bool varies = (space_.free(c) & looped_) != 0;
-        values_[static_cast<std::size_t>(count_)] = {c, varies ? kVarying : kInvariant, 0, dims_of(input)};
+        values_[static_cast<std::size_t>(count_)] = {c, varies ? kVarying : kInvariant, 0, 1u << count_, dims_of(input)};
         of_class_[c] |= 1u << count_;
         ++count_;
     }
@@ -133,7 +134,7 @@ void BlockSearch::attempt(const Partner &partner, int high, int low) {
     if (low >= 0 && low != high) use(y, low);
 
     const auto place = static_cast<std::size_t>(count_);
-    values_[place] = {made.cls, made.phase, 0, made.dims};
+    values_[place] = {made.cls, made.phase, 0, x.loads | y.loads, made.dims};
     const auto operand = [](int value) { return value < 0 ? Step::kNoOperand : static_cast<std::uint8_t>(value); };
     steps_[place] = {partner.kind, partner.arg, operand(partner.reversed ? low : high), operand(partner.reversed ? high : low)};
     of_class_[made.cls] |= 1u << count_;
@@ -268,7 +269,7 @@ bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
 bool BlockSearch::within_bounds() const {
     const int left = limits_.operators - count_;
     if (unused_ - most_stores_ > left) return false;
-    if (!last_) return true;
+    if (goal_ != Goal::last) return true;
     int singles = 0;
     for (int i = 0; i < count_; ++i) {
         const Value &value = values_[static_cast<std::size_t>(i)];
@@ -310,18 +311,22 @@ void BlockSearch::finish() {
         const Value &value = values_[static_cast<std::size_t>(i)];
         if (value.uses) continue;
         if (!storable(value)) return;
-        if (last_) {
+        if (goal_ == Goal::last) {
             const auto &outputs = space_.table().outputs;
             const auto found = std::ranges::find(outputs, value.cls);
             if (found == outputs.end()) return;
             const auto place = static_cast<std::size_t>(found - outputs.begin());
             if (oriented_ && space_.table().output_dims[place] != value.dims) return;
-        } else if (space_.target(value.cls) && !several_targets_) {
+        } else if (space_.target(value.cls) && !several_targets_ && (goal_ == Goal::between || unused_ > 1)) {
+            // Nothing uses a single target, nor what is stored beside it.
             return;
         }
         stores[static_cast<std::size_t>(count++)] = i;
     }
-    if (last_ || !renamable(stores, count)) keep(stores, count);
+    if (limits_.connected && count == 2 &&
+        !(values_[static_cast<std::size_t>(stores[0])].loads & values_[static_cast<std::size_t>(stores[1])].loads))
+        return;
+    if (goal_ == Goal::last || !renamable(stores, count)) keep(stores, count);
 }
 
 void BlockSearch::keep(std::array<int, kMaxStores> stores, int count) {

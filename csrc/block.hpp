@@ -69,16 +69,21 @@ struct Counters {
 struct BlockLimits {
     int operators = 11; // loads, steps and accumulators
     int stores = 2;
+    // Whether two stores must have a load in common: without one they are two kernels side by side.
+    bool connected = false;
 };
+
+// What a block search looks for: whatever leads to a target but no target (unless there are several), targets alone, or
+// both.
+enum class Goal : std::uint8_t { between, last, any };
 
 class BlockSearch {
   public:
     BlockSearch(const Space &space, const BlockLimits &limits, Control &control);
 
-    // Everything that one kernel computes of these tensors, using each. `last`: only targets, and all bounds that the
-    // distance to a target gives; without it whatever leads to a target, but no target unless there are several.
-    // Incomplete where the control stopped.
-    Kernels run(std::span<const Tensor> inputs, bool last);
+    // Everything that one kernel computes of these tensors, using each. Only where targets alone are looked for the
+    // distance to one bounds the search. Incomplete where the control stopped.
+    Kernels run(std::span<const Tensor> inputs, Goal goal);
 
     Counters counters;
 
@@ -87,6 +92,7 @@ class BlockSearch {
         Class cls = 0;
         std::uint8_t phase = 0;
         std::uint8_t uses = 0;
+        std::uint32_t loads = 0; // that it is computed from
         Dims dims = 0;
     };
     // Phases: two differ by 2 only where one is of an iteration and the other after the loop.
@@ -128,7 +134,7 @@ class BlockSearch {
     Walk walk_;
     Free outside_ = 0; // parts that are not in one block's tile
     Free looped_ = 0;
-    bool last_ = false;
+    Goal goal_ = Goal::between;
     int most_stores_ = 2;
     Kernels *found_ = nullptr;
 };

@@ -15,7 +15,7 @@ const Kernels &Catalogue::kernels(std::span<const Tensor> inputs, std::uint64_t 
         return known;
     }
     place = static_cast<std::uint32_t>(entries_.size());
-    return entries_.emplace_back(search_.run(inputs, last));
+    return entries_.emplace_back(search_.run(inputs, last ? Goal::last : Goal::between));
 }
 
 std::size_t Catalogue::tensors() const {

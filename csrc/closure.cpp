@@ -1,0 +1,252 @@
+#include "closure.hpp"
+
+#include <algorithm>
+#include <array>
+#include <stdexcept>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "kernels.hpp"
+
+namespace tilesmith {
+namespace {
+
+constexpr int kMostInputs = 8;
+using Members = std::array<std::uint32_t, kMostInputs>;
+
+double now_s() { return std::chrono::duration<double>(Control::Clock::now().time_since_epoch()).count(); }
+
+int this_worker() {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+} // namespace
+
+// Joins ------------------------------------------------------------------------------------------------------------
+
+Joins::Joins(const Space &space, int most)
+    : words_((space.classes() + 63) / 64), most_(most), partners_(space.classes(), Set(words_)), alone_(space.classes()),
+      joins_(space.classes()) {
+    if (most > kMostInputs) throw std::invalid_argument("a kernel of the closure has at most 8 inputs");
+    for (const Row &row : space.table().rows) {
+        if (row.rule >= Rule::apply) {
+            alone_[row.a].push_back(row.result);
+            continue;
+        }
+        joins_[row.a].push_back({row.b, row.result});
+        if (row.a != row.b) joins_[row.b].push_back({row.a, row.result});
+        partners_[row.a][row.b / 64] |= Word{1} << (row.b % 64);
+        partners_[row.b][row.a / 64] |= Word{1} << (row.a % 64);
+    }
+}
+
+std::uint64_t Joins::key(std::span<const std::uint32_t> set) {
+    std::uint64_t key = set.size();
+    for (const std::uint32_t member : set) key = key << 15 | member;
+    return key;
+}
+
+const Joins::Reached *Joins::reached(std::span<const std::uint32_t> set) const {
+    const std::uint32_t *place = places_.find(key(set));
+    return place ? &known_[*place] : nullptr;
+}
+
+bool Joins::meet(const Reached &x, const Reached &y) const {
+    for (std::size_t w = 0; w < words_; ++w)
+        if (x.partners[w] & y.classes[w]) return true;
+    return false;
+}
+
+void Joins::mark(Reached &made, std::vector<Class> &work, Class c) const {
+    Word &word = made.classes[c / 64];
+    if (word >> (c % 64) & 1) return;
+    word |= Word{1} << (c % 64);
+    for (std::size_t w = 0; w < words_; ++w) made.partners[w] |= partners_[c][w];
+    work.push_back(c);
+}
+
+// Everything that follows from what was marked, alone or with what parts of the set can make.
+void Joins::settle(Reached &made, std::vector<Class> &work, const std::vector<const Reached *> &others) {
+    while (!work.empty()) {
+        const Class c = work.back();
+        work.pop_back();
+        for (const Class next : alone_[c]) mark(made, work, next);
+        for (const Join &join : joins_[c]) {
+            const auto has = [&](const Reached &set) { return set.classes[join.other / 64] >> (join.other % 64) & 1; };
+            if (has(made) || std::ranges::any_of(others, [&](const Reached *other) { return has(*other); }))
+                mark(made, work, join.result);
+        }
+    }
+}
+
+void Joins::add(Class c) {
+    const std::uint32_t single[] = {static_cast<std::uint32_t>(count_++)};
+    if (count_ > 1 << 15) throw std::invalid_argument("more than 32768 tensors stand between kernels");
+    Reached made{Set(words_), Set(words_)};
+    std::vector<Class> work;
+    mark(made, work, c);
+    settle(made, work, {});
+    bool fresh = false;
+    places_.at(key(single), fresh) = static_cast<std::uint32_t>(known_.size());
+    known_.push_back(std::move(made));
+}
+
+// Some value is made from all of a set where two that are made from parts of it meet, and the parts cover it.
+bool Joins::reach(std::span<const std::uint32_t> set) {
+    const std::size_t size = set.size();
+    const std::uint32_t all = (1u << size) - 1;
+    std::array<const Reached *, 1 << kMostInputs> parts{};
+    for (std::uint32_t part = 1; part < all; ++part) {
+        Members members{};
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < size; ++i)
+            if (part >> i & 1) members[count++] = set[i];
+        parts[part] = reached({members.data(), count});
+    }
+    const bool keeps = static_cast<int>(size) < most_;
+    Reached made;
+    std::vector<Class> work;
+    bool any = false;
+    for (std::uint32_t x = 1; x < all; ++x) {
+        if (!parts[x]) continue;
+        // The other part has what this one lacks, and any more.
+        for (std::uint32_t more = x;; more = (more - 1) & x) {
+            const std::uint32_t y = (all & ~x) | more;
+            if (y <= x && y < all && parts[y] && meet(*parts[x], *parts[y])) {
+                if (!keeps) return true;
+                if (!any) made = {Set(words_), Set(words_)};
+                any = true;
+                for (std::size_t c = 0; c < joins_.size(); ++c) {
+                    if (!(parts[x]->classes[c / 64] >> (c % 64) & 1)) continue;
+                    for (const Join &join : joins_[c])
+                        if (parts[y]->classes[join.other / 64] >> (join.other % 64) & 1) mark(made, work, join.result);
+                }
+            }
+            if (!more) break;
+        }
+    }
+    if (!any) return false;
+    std::vector<const Reached *> others;
+    for (std::uint32_t part = 1; part < all; ++part)
+        if (parts[part]) others.push_back(parts[part]);
+    settle(made, work, others);
+    bool fresh = false;
+    places_.at(key(set), fresh) = static_cast<std::uint32_t>(known_.size());
+    known_.push_back(std::move(made));
+    return true;
+}
+
+bool Joins::joins(std::span<const std::uint32_t> set) {
+    if (set.size() == 1 || reach(set)) return true;
+    // Two stores, of parts that overlap and cover the set.
+    const std::uint32_t all = (1u << set.size()) - 1;
+    const auto some = [&](std::uint32_t part) {
+        Members members{};
+        std::size_t count = 0;
+        for (std::size_t i = 0; i < set.size(); ++i)
+            if (part >> i & 1) members[count++] = set[i];
+        return reached({members.data(), count}) != nullptr;
+    };
+    for (std::uint32_t x = 1; x < all; ++x) {
+        if (!some(x)) continue;
+        for (std::uint32_t more = x; more; more = (more - 1) & x) {
+            const std::uint32_t y = (all & ~x) | more;
+            if (y <= x && y < all && some(y)) return true;
+        }
+    }
+    return false;
+}
+
+// The closure ------------------------------------------------------------------------------------------------------
+
+Closure::Closure(const Space &space, const ClosureLimits &limits, Control &control, int threads)
+    : space_(space), limits_(limits), control_(control), threads_(threads) {
+    limits_.block.connected |= limits.filtered;
+    workers_.resize(static_cast<std::size_t>(threads));
+}
+
+void Closure::add(Tensor t) {
+    // The only target is the end; of several one may lead to another.
+    if (space_.target(class_of(t)) && space_.table().outputs.size() == 1) {
+        reached_ = true;
+        return;
+    }
+    for (const Class name : space_.names_of(class_of(t))) {
+        const Tensor named = tensor(name, dims_of(t));
+        if (std::ranges::find(tensors_, named) == tensors_.end()) tensors_.push_back(named);
+    }
+}
+
+void Closure::run() {
+    for (const Tensor input : program_inputs(space_)) add(input);
+    Joins joins(space_, limits_.inputs);
+    std::size_t known = 0;
+    while (known < tensors_.size() && !control_.stopped()) {
+        ++counted_.rounds;
+        const std::size_t before = known;
+        for (; known < tensors_.size(); ++known) joins.add(class_of(tensors_[known]));
+        // Sets with at least one tensor of this round, the smaller ones first: joins of sets stand on those of parts.
+        for (std::size_t size = 1; size <= static_cast<std::size_t>(limits_.inputs); ++size) {
+            std::vector<std::uint32_t> sets;
+            std::vector<std::uint32_t> set(size);
+            const auto extend = [&](const auto &self, std::size_t place, std::size_t from) -> void {
+                if (place == size) {
+                    if (set.back() < before) return;
+                    ++counted_.subsets;
+                    if ((counted_.subsets & 4095) == 0) control_.poll();
+                    if (!limits_.filtered || joins.joins(set)) sets.insert(sets.end(), set.begin(), set.end());
+                    return;
+                }
+                for (std::size_t t = from; t < known && !control_.stopped(); ++t) {
+                    set[place] = static_cast<std::uint32_t>(t);
+                    self(self, place + 1, t + 1);
+                }
+            };
+            extend(extend, 0, 0);
+            search(sets, size);
+        }
+    }
+}
+
+void Closure::search(const std::vector<std::uint32_t> &sets, std::size_t size) {
+    const auto count = static_cast<std::int64_t>(sets.size() / size);
+    counted_.searched += static_cast<std::uint64_t>(count);
+    std::vector<Kernels> found(static_cast<std::size_t>(count));
+    constexpr int kAtOnce = 64;
+#pragma omp parallel num_threads(threads_)
+    {
+        const double start = now_s();
+        BlockSearch block(space_, limits_.block, control_);
+        std::vector<Tensor> inputs(size);
+#pragma omp for schedule(dynamic, kAtOnce) nowait
+        for (std::int64_t i = 0; i < count; ++i) {
+            if (control_.stopped()) continue;
+            const auto set = static_cast<std::size_t>(i);
+            for (std::size_t m = 0; m < size; ++m) inputs[m] = tensors_[sets[set * size + m]];
+            std::ranges::sort(inputs);
+            Kernels kernels = block.run(inputs, Goal::any);
+            if (!kernels.signatures.empty()) found[set] = std::move(kernels);
+        }
+        Work &worker = workers_[static_cast<std::size_t>(this_worker())];
+        worker.counters += block.counters;
+        const double done = now_s();
+        worker.busy_s += done - start;
+#pragma omp barrier
+        worker.wait_s += now_s() - done;
+    }
+    for (Kernels &kernels : found) {
+        if (kernels.signatures.empty()) continue;
+        for (const Signature &signature : kernels.signatures)
+            for (const Tensor output : signature.outputs)
+                if (output != kNoTensor) add(output);
+        kernels_.push_back(std::move(kernels));
+    }
+}
+
+} // namespace tilesmith

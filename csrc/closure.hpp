@@ -1,0 +1,99 @@
+// Every tensor that any number of kernels can compute, and every kernel that leads from some of them to others.
+#pragma once
+
+#include <deque>
+#include <vector>
+
+#include "block.hpp"
+
+namespace tilesmith {
+
+struct ClosureLimits {
+    BlockLimits block;
+    int inputs = 3;       // of one kernel
+    bool filtered = true; // leave out sets of tensors that no kernel can join
+};
+
+struct ClosureCounters {
+    std::uint64_t subsets = 0;  // of tensors
+    std::uint64_t searched = 0; // of those; the others can't be joined
+    std::uint64_t rounds = 0;
+};
+
+// Which sets of tensors some chain of operators joins. Shapes, loops and the number of operators are left out of it, so
+// that nothing is lost.
+class Joins {
+  public:
+    Joins(const Space &space, int most);
+
+    // Tensors are numbered in the order in which they are added. Sets are sorted, and asked for smaller ones first.
+    void add(Class c);
+    // Whether one kernel could use all of these for what it stores.
+    bool joins(std::span<const std::uint32_t> set);
+
+  private:
+    using Word = std::uint64_t;
+    using Set = std::vector<Word>; // of classes
+
+    struct Reached {
+        Set classes;  // that can be made from all of a set of tensors
+        Set partners; // of those
+    };
+
+    const Reached *reached(std::span<const std::uint32_t> set) const;
+    bool meet(const Reached &x, const Reached &y) const;
+    void settle(Reached &made, std::vector<Class> &work, const std::vector<const Reached *> &others);
+    void mark(Reached &made, std::vector<Class> &work, Class c) const;
+    bool reach(std::span<const std::uint32_t> set);
+    static std::uint64_t key(std::span<const std::uint32_t> set);
+
+    struct Join {
+        Class other, result;
+    };
+
+    std::size_t words_;
+    int most_;
+    std::vector<Set> partners_;             // of each class
+    std::vector<std::vector<Class>> alone_; // what a class leads to without another
+    std::vector<std::vector<Join>> joins_;
+    FlatMap<std::uint32_t> places_; // of sets that some chain joins
+    std::deque<Reached> known_;
+    std::size_t count_ = 0;
+};
+
+// The kernels between the tensors that can be reached. Sets of tensors are searched once; tensors that a round finds are
+// added after it, in order, so that the result does not depend on workers.
+class Closure {
+  public:
+    Closure(const Space &space, const ClosureLimits &limits, Control &control, int threads);
+
+    void run();
+
+    // What kernels can start from: all that was reached, but for a single target.
+    const std::vector<Tensor> &tensors() const { return tensors_; }
+    // In the order of rounds, then of their inputs; only sets from which something can be computed.
+    const std::deque<Kernels> &kernels() const { return kernels_; }
+    const ClosureCounters &counted() const { return counted_; }
+
+    struct Work {
+        Counters counters;
+        double busy_s = 0, wait_s = 0;
+    };
+    const std::vector<Work> &workers() const { return workers_; }
+
+  private:
+    void add(Tensor t);
+    void search(const std::vector<std::uint32_t> &sets, std::size_t size);
+
+    const Space &space_;
+    ClosureLimits limits_;
+    Control &control_;
+    int threads_;
+    bool reached_ = false;
+    std::vector<Tensor> tensors_;
+    std::deque<Kernels> kernels_;
+    ClosureCounters counted_;
+    std::vector<Work> workers_;
+};
+
+} // namespace tilesmith
