@@ -6,10 +6,13 @@ from pathlib import Path
 
 from tilesmith.cli.screen import answer, show
 from tilesmith.core.errors import OptionError
+from tilesmith.core.facts import Ending
+from tilesmith.core.reply import Reply
 from tilesmith.core.search import best, standing
-from tilesmith.journal import open_store
+from tilesmith.journal import Run, RunSummary, Store, open_store
 from tilesmith.report import document, tables
 from tilesmith.report.record import RunLine, RunRecord
+from tilesmith.report.spending import tokens_of, usd_of
 
 
 def runs(journal: Path, as_json: bool) -> int:
@@ -17,7 +20,7 @@ def runs(journal: Path, as_json: bool) -> int:
     found: list[RunLine] = []
     if journal.exists():
         with open_store(journal, must_exist=True) as store:
-            found = [RunLine(run.id, run.problem, run.trials, run.best, run.stop, run.live) for run in store.runs()]
+            found = [_line(store, run) for run in store.runs()]
     if as_json:
         answer(document.runs(found))
     elif found:
@@ -57,7 +60,18 @@ def show_trial(prefix: str, number: int | None, source: bool, journal: Path, as_
     return 0
 
 
+def _line(store: Store, run: RunSummary) -> RunLine:
+    replies = store.run(run.id).facts(Reply)
+    bill = (usd_of(replies), tokens_of(replies))
+    return RunLine(run.id, run.problem, run.trials, run.best, run.stop, run.live, *bill)
+
+
 def _read(prefix: str, journal: Path) -> RunRecord:
     with open_store(journal, must_exist=True) as store:
-        run = store.run(prefix)
-        return RunRecord(run.id, run.problem.name, standing(run.trials(), run.confirmations()), run.stops)
+        return record_of(store.run(prefix))
+
+
+def record_of(run: Run) -> RunRecord:
+    """All that the journal holds of a run, with the last word on each trial."""
+    trials = standing(run.trials(), run.confirmations())
+    return RunRecord(run.id, run.problem.name, trials, run.stops, run.facts(Reply), run.facts(Ending))

@@ -16,17 +16,22 @@ from typing import TYPE_CHECKING
 import tilesmith
 from tilesmith import config
 from tilesmith.cli import rooms, winner
+from tilesmith.cli.history import record_of
 from tilesmith.cli.options import Given, Options, allowing
-from tilesmith.cli.screen import answer, say, watching
+from tilesmith.cli.screen import answer, say, show, watching
 from tilesmith.core.budget import Stop
 from tilesmith.core.errors import ProblemError
-from tilesmith.core.search import best, confirm, search, standing
+from tilesmith.core.facts import Ending
+from tilesmith.core.reply import Reply
+from tilesmith.core.search import best, confirm, search
 from tilesmith.core.trial import Trial
 from tilesmith.journal import Run, RunOptions, open_store
-from tilesmith.report import document
+from tilesmith.report import document, tables
 from tilesmith.report.live import Progress, best_words
+from tilesmith.report.record import Agreed, RunRecord
+from tilesmith.report.spending import model_words, spending_words
 from tilesmith.report.winner import Provenance, winner_file
-from tilesmith.report.words import counts, seconds, verdict_message, verdict_name
+from tilesmith.report.words import counts, one_line, seconds, verdict_message, verdict_name
 
 if TYPE_CHECKING:
     from tilesmith.propose.chat import Models
@@ -62,7 +67,17 @@ def _carry_on(run: Run, options: Options, opened: Models | None, journal: Path, 
 
     def progress() -> Progress:
         spent_s = time.monotonic() - began
-        return Progress(run.problem.name, run.id, options.bench.bench, options.limits, run.trials(), spent_s)
+        return Progress(
+            run.problem.name,
+            run.id,
+            options.bench.bench,
+            options.limits,
+            run.trials(),
+            spent_s,
+            run.facts(Reply),
+            run.facts(Ending),
+            options.preset.directions if options.preset else 0,
+        )
 
     say(f"run {run.id} in {journal}: `tilesmith resume {run.id}` goes on with it if it is stopped")
     with _interruptible():
@@ -75,23 +90,44 @@ def _carry_on(run: Run, options: Options, opened: Models | None, journal: Path, 
         except KeyboardInterrupt:
             stop = Stop.INTERRUPTED
     run.stop(stop)
-    trials = standing(run.trials(), run.confirmations())
-    fastest = best(trials)
+    agreed = _agreed(run, options)
+    record = record_of(run)
+    fastest = best(record.trials)
     out = Path(options.out)
     if fastest is not None:
         provenance = Provenance(run.id, tilesmith.__version__, _again(options, out))
-        winner.write(out, winner_file(run.problem, fastest, trials, provenance))
+        winner.write(out, winner_file(run.problem, fastest, record.trials, provenance, record.replies))
     if as_json:
-        answer(document.optimization(run.id, stop, trials, None if fastest is None else str(out)))
+        answer(document.optimization(record, None if fastest is None else str(out), agreed))
     else:
-        _tell(replace(progress(), trials=trials), stop, fastest, out)
+        _tell(record, time.monotonic() - began, stop, fastest, out)
+        if agreed is not None:
+            show(tables.agreement(agreed))
     return 0 if fastest is not None else 1
 
 
-def _tell(progress: Progress, stop: Stop, fastest: Trial | None, out: Path) -> None:
-    trials = progress.trials
+def _agreed(run: Run, options: Options) -> tuple[Agreed, ...] | None:
+    """How often the two classifiers said the same, where both were asked; None where they were not."""
+    if options.preset is None or not options.preset.technique_clustering.enabled:
+        return None
+    diversity = rooms.manner(options.preset, options.limits).diversity
+    if diversity is None or diversity.model is None or not diversity.both:
+        return None
+    from tilesmith.propose.techniques import agreement
+
+    found = agreement(run.trials(), diversity.taxonomy, diversity.model, run)
+    return tuple(Agreed(each.technique, each.both, each.neither, each.only_compiled, each.only_model) for each in found)
+
+
+def _tell(record: RunRecord, spent_s: float, stop: Stop, fastest: Trial | None, out: Path) -> None:
+    trials, spent = record.trials, record.spending
     told = f" ({counts(trials)})" if trials else ""
-    answer(f"{len(trials)} trials{told} in {seconds(progress.spent_s)}; stopped: {stop.value}")
+    answer(f"{len(trials)} trials{told} in {seconds(spent_s)}; stopped: {stop.value}")
+    if spent.models:
+        answer(f"models: {spending_words(spent)}")
+    if len(spent.models) > 1:
+        for each in spent.models:
+            answer(f"  {one_line(each.model)}: {model_words(each)}")
     if fastest is None:
         first = trials[0].verdict if trials else None
         why = f": the start kernel is {verdict_name(first)}: {verdict_message(first)}" if first else ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console, RenderableType
 
+from tilesmith.core.errors import TilesmithError
 from tilesmith.core.search import best
 from tilesmith.core.trial import Trial
 from tilesmith.report import live
@@ -16,6 +18,8 @@ from tilesmith.report.live import Progress
 
 CALM_S = 10.0
 """Between two lines of a log, unless there is something new to say."""
+PULSE_S = 30.0
+"""Between two lines of a log that say how models are getting on: they may think for minutes, and nothing is judged."""
 
 
 def say(words: str) -> None:
@@ -42,7 +46,8 @@ def watching(progress: Callable[[], Progress]) -> Iterator[Callable[[Trial], Non
     """Show a search on stderr while it runs; yields what to call for each new trial."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     if not console.is_terminal or console.is_dumb_terminal:
-        yield _log(progress)
+        with _pulse(progress):
+            yield _log(progress)
         return
     from rich.live import Live
 
@@ -70,3 +75,26 @@ def _log(progress: Callable[[], Progress]) -> Callable[[Trial], None]:
             said_s, said_round = time.monotonic(), trial.round
 
     return line
+
+
+@contextmanager
+def _pulse(progress: Callable[[], Progress]) -> Iterator[None]:
+    """Where models are asked, a line now and then from a thread of its own; it ends with the block."""
+    if not progress().directions:
+        yield
+        return
+    over = threading.Event()
+
+    def beat() -> None:
+        # What goes wrong here goes wrong in the search too, which tells of it.
+        with suppress(OSError, TilesmithError):
+            while not over.wait(PULSE_S):
+                say(live.status(progress()))
+
+    thread = threading.Thread(target=beat, name="pulse", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

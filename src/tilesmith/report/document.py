@@ -12,7 +12,8 @@ from tilesmith.core.profile import Launch
 from tilesmith.core.search import best, lineage
 from tilesmith.core.trial import Cost, Estimate, Failed, Timing, Trial, Wrong
 from tilesmith.report.audit import Audit, Finding
-from tilesmith.report.record import RunLine, RunRecord
+from tilesmith.report.record import Agreed, RunLine, RunRecord
+from tilesmith.report.spending import ModelSpending, RoundSpending, Spending
 from tilesmith.report.words import baseline, error_of, gain, time_of, verdict_message, verdict_name
 
 
@@ -45,9 +46,13 @@ def _evaluation(trial: Trial) -> dict[str, object]:
     }
 
 
-def optimization(run: str, stop: Stop, trials: Sequence[Trial], path: str | None) -> str:
-    """`tilesmith optimize` and `resume`: the winner, what it is compared with, and what it took."""
-    return text(_summary(run, stop, trials, path))
+def optimization(record: RunRecord, path: str | None, agreed: Sequence[Agreed] | None = None) -> str:
+    """`tilesmith optimize` and `resume`: the winner, what it is compared with, and what it took.
+
+    `agreed`: the two classifiers compared, where both were asked.
+    """
+    rows = None if agreed is None else [_agreed(each) for each in agreed]
+    return text({**_summary(record, path), "agreement": rows})
 
 
 def run(record: RunRecord) -> str:
@@ -102,16 +107,19 @@ def _line(line: RunLine) -> dict[str, object]:
         "trials": line.trials,
         "best": line.best and {"origin": line.best.candidate.origin, **_time(line.best)},
         "stop": line.stop and line.stop.name.lower(),
+        "usd": line.usd,
+        "tokens": line.tokens,
         "live": line.live,
     }
 
 
 def _record(record: RunRecord) -> dict[str, object]:
-    summary = _summary(record.run, record.stops[-1] if record.stops else None, record.trials, None)
+    summary = _summary(record, None)
     return {**summary, "problem": record.problem, "outcome": summary["verdict"]}
 
 
-def _summary(run: str, stop: Stop | None, trials: Sequence[Trial], path: str | None) -> dict[str, object]:
+def _summary(record: RunRecord, path: str | None) -> dict[str, object]:
+    trials, stop = record.trials, record.stop
     fastest, first = best(trials), baseline(trials)
     verdict, message = _outcome(trials, stop)
     winner = fastest and {
@@ -126,11 +134,11 @@ def _summary(run: str, stop: Stop | None, trials: Sequence[Trial], path: str | N
     return {
         "verdict": verdict,
         "message": message,
-        "run": run,
+        "run": record.run,
         "stop": stop and stop.name.lower(),
         "trials": len(trials),
         "best": winner,
-        "costs": _costs(trials),
+        "costs": {**_costs(trials), **_spending(record.spending)},
     }
 
 
@@ -161,6 +169,49 @@ def _launch(launch: Launch) -> dict[str, object]:
 
 def _costs(trials: Sequence[Trial]) -> dict[str, float]:
     return {name: sum(getattr(trial.cost, name) for trial in trials) for name in asdict(Cost())}
+
+
+def _spending(spent: Spending) -> dict[str, object]:
+    return {
+        "usd": spent.usd,
+        "tokens": spent.tokens,
+        "models": [_model(each) for each in spent.models],
+        "rounds": [_round(each) for each in spent.rounds],
+    }
+
+
+def _model(spent: ModelSpending) -> dict[str, object]:
+    return {
+        "model": spent.model,
+        "calls": spent.calls,
+        "faults": spent.faults,
+        "tokens": {
+            "input": spent.usage.input_tokens,
+            "output": spent.usage.output_tokens,
+            "cache_read": spent.usage.cache_read_tokens,
+            "cache_write": spent.usage.cache_write_tokens,
+        },
+        "usd": spent.usd,
+        "seconds": spent.seconds,
+        "proposals": spent.proposals,
+        "correct": spent.correct,
+        "improved": spent.improved,
+        "best_us": spent.best and spent.best.time_us,
+    }
+
+
+def _round(spent: RoundSpending) -> dict[str, object]:
+    return {
+        "round": spent.number,
+        "trials": spent.trials,
+        "usd": spent.usd,
+        "tokens": spent.tokens,
+        "directions": dict(spent.outcomes),
+    }
+
+
+def _agreed(found: Agreed) -> dict[str, object]:
+    return {**asdict(found), "share": found.share}
 
 
 def _outcome(trials: Sequence[Trial], stop: Stop | None) -> tuple[str, str | None]:

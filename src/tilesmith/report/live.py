@@ -9,14 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from tilesmith.core.budget import Limits
+from tilesmith.core.facts import Ending
+from tilesmith.core.reply import Reply
 from tilesmith.core.search import best, lineage
 from tilesmith.core.trial import Correct, Trial
+from tilesmith.report.spending import Spending, money, outcome_words, spending, tokens_of, told_tokens, usd_of
 from tilesmith.report.words import baseline, clipped, counts, figure, gain, seconds, verdict_message, verdict_name
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A run so far. `spent_s` counts from the start of this process's part of it."""
+    """A run so far. `spent_s` counts from the start of this process's part of it, `directions` are those of a round."""
 
     problem: str
     run: str
@@ -24,6 +27,14 @@ class Progress:
     limits: Limits
     trials: Sequence[Trial]
     spent_s: float
+    replies: Sequence[Reply] = ()
+    endings: Sequence[Ending] = ()
+    directions: int = 0
+
+    @property
+    def spending(self) -> Spending:
+        """What models cost so far."""
+        return spending(self.trials, self.replies, self.endings)
 
 
 def panel(progress: Progress) -> Table:
@@ -38,15 +49,16 @@ def panel(progress: Progress) -> Table:
 
 def rows(progress: Progress) -> list[tuple[str, str]]:
     """The panel's rows: name and words."""
-    trials = progress.trials
+    trials, spent = progress.trials, progress.spending
     latest = f"{verdict_name(trials[-1].verdict)}: {trials[-1].candidate.origin}" if trials else "waiting for the first"
     return [
         ("problem", f"{progress.problem} (run {progress.run}, {progress.bench} bench)"),
         ("round", _round(progress)),
+        *([("directions", _directions(progress, spent))] if progress.directions else []),
         ("trials", f"{len(trials)}" + (f" ({counts(trials)})" if trials else "")),
         ("latest", clipped(latest, 100)),
         ("best", best_words(trials)),
-        ("spent", seconds(progress.spent_s)),
+        ("spent", ", ".join([seconds(progress.spent_s), *_bill(progress, spent)])),
         ("left", left(progress)),
     ]
 
@@ -58,6 +70,13 @@ def line(progress: Progress) -> str:
     told = figure(verdict.time) if isinstance(verdict, Correct) else verdict_message(verdict)
     where = f"round {trial.round}, trial {len(progress.trials)}, {seconds(progress.spent_s)}"
     return clipped(f"{where}: {verdict_name(verdict)}, {trial.candidate.origin}: {told}", 160)
+
+
+def status(progress: Progress) -> str:
+    """How the models' round goes, in one line for a log: directions, what was spent, what is left."""
+    spent = progress.spending
+    told = [f"round {_round(progress)}, directions: {_directions(progress, spent)}", *_bill(progress, spent)]
+    return clipped(f"{', '.join(told)}; left: {left(progress)}", 240)
 
 
 def best_words(trials: Sequence[Trial]) -> str:
@@ -86,9 +105,35 @@ def left(progress: Progress) -> str:
         parts.append(seconds(max(0.0, limits.seconds - progress.spent_s)))
     if limits.gpu_seconds is not None:
         parts.append(f"{max(0.0, limits.gpu_seconds - sum(t.cost.gpu_s for t in trials)):.1f} GPU seconds")
+    if limits.usd is not None:
+        parts.append(money(max(0.0, limits.usd - usd_of(progress.replies))))
+    if limits.tokens is not None:
+        parts.append(told_tokens(max(0, limits.tokens - tokens_of(progress.replies))))
     return ", ".join(parts) or "no limit"
 
 
 def _round(progress: Progress) -> str:
-    number = max((trial.round for trial in progress.trials), default=0)
+    number = _number(progress.spending)
     return f"{number}" if progress.limits.rounds is None else f"{number} of {progress.limits.rounds}"
+
+
+def _number(spent: Spending) -> int:
+    """The latest round of which anything is known."""
+    return max((each.number for each in spent.rounds), default=0)
+
+
+def _directions(progress: Progress, spent: Spending) -> str:
+    """ "12 of 90 ended (10 judged, 2 no code), 78 under way"."""
+    latest = spent.rounds[-1] if spent.rounds else None
+    if latest is None or latest.number == 0:
+        return f"{progress.directions} a round"
+    told = f"{latest.ended} of {progress.directions} ended" + (f" ({outcome_words(latest)})" if latest.ended else "")
+    way = max(0, progress.directions - latest.ended)
+    return f"{told}, {way} under way" if way else told
+
+
+def _bill(progress: Progress, spent: Spending) -> list[str]:
+    """Money and tokens; nothing where no model is asked."""
+    if not progress.directions and not progress.replies:
+        return []
+    return [("at least " if spent.unpriced else "") + money(spent.usd), told_tokens(spent.tokens)]

@@ -15,7 +15,8 @@ from tilesmith.core.search import best
 from tilesmith.core.trial import Correct, Trial
 from tilesmith.report.audit import Audit
 from tilesmith.report.live import best_words
-from tilesmith.report.record import RunLine, RunRecord
+from tilesmith.report.record import Agreed, RunLine, RunRecord
+from tilesmith.report.spending import Spending, money, outcome_words, spending_words
 from tilesmith.report.words import clipped, counts, error_of, figure, one_line, time_of, verdict_message, verdict_name
 
 STYLES = {"correct": "green", "wrong": "red", "rejected": "red", "failed": "yellow", "unchecked": "yellow"}
@@ -83,12 +84,68 @@ def run(record: RunRecord) -> RenderableType:
     _row(grid, "trials", f"{len(record.trials)}" + (f" ({counts(record.trials)})" if record.trials else ""))
     _row(grid, "best", best_words(record.trials))
     _row(grid, "stopped", stop_words(record.stops))
+    spent = record.spending
+    if spent.models:
+        _row(grid, "models", spending_words(spent))
     environment = next((trial.environment for trial in reversed(record.trials) if trial.environment), None)
     if environment is not None:
         device = environment.gpu or f"no GPU, compiled for {environment.target}"
         software = f"torch {environment.torch}, triton {environment.triton}, python {environment.python}"
         _row(grid, "where", f"{environment.bench} bench, {device}, {software}")
-    return Group(grid, Text(), trials(record.trials)) if record.trials else grid
+    pages: list[RenderableType] = [grid]
+    if spent.models:
+        pages += [Text(), models(spent), Text(), rounds(spent)]
+    if record.trials:
+        pages += [Text(), trials(record.trials)]
+    return Group(*pages)
+
+
+def models(spent: Spending) -> Table:
+    """What each model was asked, what it cost, and what its kernels came to."""
+    table = _table()
+    table.add_column("model", overflow="fold")
+    for name in ("calls", "faults", "tokens", "cost", "kernels", "correct", "faster", "best"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in spent.models:
+        time = time_of(each.best.verdict) if each.best else None
+        table.add_row(
+            Text(one_line(each.model)),
+            f"{each.calls:,}",
+            f"{each.faults:,}",
+            f"{each.usage.tokens:,}",
+            "not known" if each.usd is None else money(each.usd),
+            str(each.proposals),
+            str(each.correct),
+            str(each.improved),
+            figure(time) if time else "",
+        )
+    return table
+
+
+def rounds(spent: Spending) -> Table:
+    """What each round cost, and how its directions ended."""
+    table = _table()
+    for name in ("round", "trials", "tokens", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("directions", overflow="fold")
+    for each in spent.rounds:
+        bill = (f"{each.tokens:,}", money(each.usd))
+        table.add_row(str(each.number), str(each.trials), *bill, outcome_words(each))
+    return table
+
+
+def agreement(found: Sequence[Agreed]) -> Table:
+    """The two classifiers compared, one row a technique."""
+    table = _table()
+    table.add_column("technique", overflow="fold")
+    for name in ("agree", "kernels", "only the code shows it", "only the model sees it"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in found:
+        share = "" if each.share is None else f"{each.share:.0%}".replace("%", " %")
+        table.add_row(
+            Text(one_line(each.technique)), share, str(each.kernels), str(each.only_compiled), str(each.only_model)
+        )
+    return table
 
 
 def trials(rows: Sequence[Trial]) -> Table:
@@ -124,11 +181,13 @@ def runs(lines: Iterable[RunLine]) -> Table:
     table.add_column("problem", overflow="fold")
     table.add_column("trials", justify="right")
     table.add_column("best", justify="right", no_wrap=True)
+    table.add_column("cost", justify="right", no_wrap=True)
     table.add_column("stopped", overflow="fold")
     for line in lines:
         time = figure(line.best.verdict.time) if line.best and isinstance(line.best.verdict, Correct) else "none"
         stopped = "running now" if line.live else stop_words([line.stop] if line.stop else [])
-        table.add_row(line.run, Text(one_line(line.problem)), str(line.trials), time, stopped)
+        cost = money(line.usd) if line.usd or line.tokens else ""
+        table.add_row(line.run, Text(one_line(line.problem)), str(line.trials), time, cost, stopped)
     return table
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilesmith.core.problem import Problem
+from tilesmith.core.reply import Reply
 from tilesmith.core.search import lineage
 from tilesmith.core.trial import Correct, Timing, Trial
-from tilesmith.report.words import baseline, figure, gain, micros, one_line
+from tilesmith.report.spending import line_replies, money, spending, spending_words, told_calls, usd_of
+from tilesmith.report.words import baseline, figure, gain, micros, one_line, time_of
 
 MARK = "# Found by Tilesmith. What is known about this kernel:"
 # The first two lines are fixed, so that nothing in the others can be read as a declaration of the file's encoding.
@@ -25,11 +27,19 @@ class Provenance:
     """The command that judges the written file again."""
 
 
-def winner_file(problem: Problem, trial: Trial, trials: Sequence[Trial], provenance: Provenance) -> str:
-    """The text of the file. `trial` must be correct; the file is a candidate that is judged as its source was."""
-    rows = "\n".join(
-        f"# {name:<10} {one_line(words)}".rstrip() for name, words in _rows(problem, trial, trials, provenance)
-    )
+def winner_file(
+    problem: Problem,
+    trial: Trial,
+    trials: Sequence[Trial],
+    provenance: Provenance,
+    replies: Sequence[Reply] = (),
+) -> str:
+    """The text of the file. `trial` must be correct; the file is a candidate that is judged as its source was.
+
+    `replies`: every model's of the run, for what it cost.
+    """
+    stated = _rows(problem, trial, trials, provenance, replies)
+    rows = "\n".join(f"# {name:<10} {one_line(words)}".rstrip() for name, words in stated)
     return f"{MARK}\n{RULE}\n{rows}\n{RULE}\n\n{without_header(trial.candidate.source)}"
 
 
@@ -41,7 +51,9 @@ def without_header(source: str) -> str:
     return rest if end else source
 
 
-def _rows(problem: Problem, trial: Trial, trials: Sequence[Trial], provenance: Provenance) -> list[tuple[str, str]]:
+def _rows(
+    problem: Problem, trial: Trial, trials: Sequence[Trial], provenance: Provenance, replies: Sequence[Reply]
+) -> list[tuple[str, str]]:
     verdict, where, first = trial.verdict, trial.environment, baseline(trials)
     if not isinstance(verdict, Correct):
         raise ValueError(f"candidate {trial.candidate.id} is not correct, so it has no evidence to state")
@@ -67,10 +79,43 @@ def _rows(problem: Problem, trial: Trial, trials: Sequence[Trial], provenance: P
         ]
     return [
         *rows,
+        *_author(trial),
+        *_parent(trial, trials),
         ("lineage", " > ".join(ancestor.candidate.origin for ancestor in lineage(trial, trials))),
+        *_bill(trial, trials, replies),
         ("run", f"{provenance.run}, candidate {trial.candidate.id}, Tilesmith {provenance.version}"),
         ("again", provenance.reproduce),
     ]
+
+
+def _author(trial: Trial) -> list[tuple[str, str]]:
+    """The model that wrote it, and on which of its ways."""
+    way = trial.candidate.direction
+    if way is None:
+        return []
+    mended = f", repair {trial.candidate.attempt}" if trial.candidate.attempt else ""
+    told = f"round {way.round}, parent {way.place}, bottleneck {way.rank}, sample {way.sample}{mended}"
+    return [("model", f"{way.model} ({told})")]
+
+
+def _parent(trial: Trial, trials: Sequence[Trial]) -> list[tuple[str, str]]:
+    """What it was made from."""
+    line = lineage(trial, trials)
+    if len(line) < 2:
+        return []
+    parent, time = line[-2].candidate, time_of(line[-2].verdict)
+    told = f", {figure(time)}" if time else ""
+    return [("parent", f"candidate {parent.id} by {parent.origin}{told}")]
+
+
+def _bill(trial: Trial, trials: Sequence[Trial], replies: Sequence[Reply]) -> list[tuple[str, str]]:
+    """What models cost: those that wrote it and its ancestors, and all of the run."""
+    if not replies:
+        return []
+    own = line_replies(trial, trials, replies)
+    whole = spending_words(spending((), replies, ()))
+    line = f"its own line {money(usd_of(own))} in {told_calls(sum(reply.attempts > 0 for reply in own), 0)}; "
+    return [("cost", f"{line if own else ''}the whole run {whole}")]
 
 
 def _between(verdict: Correct) -> str:

@@ -16,12 +16,15 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from tilesmith.core.budget import Limits, Stop
+from tilesmith.core.facts import Ending
 from tilesmith.core.problem import Problem, Settings
 from tilesmith.core.profile import Launch
+from tilesmith.core.reply import Reply, Usage
 from tilesmith.core.trial import (
     Candidate,
     Correct,
     Cost,
+    Direction,
     Duplicate,
     Environment,
     Estimate,
@@ -34,7 +37,7 @@ from tilesmith.core.trial import (
 )
 from tilesmith.report import document, live, tables, words
 from tilesmith.report.live import Progress
-from tilesmith.report.record import RunLine, RunRecord
+from tilesmith.report.record import Agreed, RunLine, RunRecord
 from tilesmith.report.winner import Provenance, winner_file, without_header
 
 Golden = Callable[[str, str], None]
@@ -67,6 +70,39 @@ MEASURED = replace(
 )
 START_TRIAL = TRIALS[0]
 MEASURED_START = replace(START_TRIAL, verdict=Correct(Timing(93.2, 92.9, 93.6, 60), 0.31), environment=LOCAL)
+
+
+def way(number: int, rank: int, model: str) -> Direction:
+    return Direction(number, 1, rank, model, 1)
+
+
+def reply(way: Direction | str, model: str, usd: float | None, tokens: int, fault: str | None = None) -> Reply:
+    key = way if isinstance(way, str) else f"{way.key}/0/p"
+    return Reply(
+        key, model, "text", Usage(tokens, tokens // 10, tokens // 2), usd, 12.5, 0 if fault == "aside" else 1, fault
+    )
+
+
+ONE, TWO, THREE = way(1, 1, "openai:a"), way(1, 2, "gate:b/c"), way(2, 1, "openai:a")
+WRITTEN = Candidate("def kernel_function(x, w):\n    return x - 0\n", "openai:a", START.id, ONE, 0)
+MENDED = Candidate("def kernel_function(x, w):\n    return x - 0 - 0\n", "openai:a", WRITTEN.id, THREE, 1)
+BY_MODELS = (
+    START_TRIAL,
+    replace(TRIALS[1], candidate=WRITTEN),
+    replace(TRIALS[2], candidate=Candidate("f", "gate:b/c", START.id, TWO, 0)),
+    replace(TRIALS[6], candidate=MENDED),
+)
+REPLIES = (
+    reply("analysis/f0/p", "openai:analyst", 0.25, 900),
+    reply(ONE, "openai:a", 0.5, 4000),
+    reply(TWO, "gate:b/c", None, 3000),
+    reply(f"{TWO.key}/1/q", "gate:b/c", None, 3000, "no answer"),
+    reply(THREE, "openai:a", 0.75, 4000),
+    reply(f"{THREE.key}/1/q", "openai:a", 0.0009, 10),
+)
+ENDINGS = (Ending(ONE.key, "judged"), Ending(TWO.key, "no reply", "no answer"), Ending(THREE.key, "judged"))
+MODELS_RECORD = RunRecord("01jd3k7a", "rmsnorm_linear", BY_MODELS, (Stop.INTERRUPTED, Stop.USD), REPLIES, ENDINGS)
+AGREED = (Agreed("matrix_units", 3, 1, 0, 0), Agreed("wide_sums", 1, 0, 2, 1), Agreed("async_copy", 0, 0, 0, 0))
 PROVENANCE = Provenance("01jd3k7a", "0.1.0", "tilesmith evaluate examples/rmsnorm_linear rmsnorm_linear_tilesmith.py")
 
 
@@ -92,11 +128,21 @@ def test_run_without_trials(golden: Golden) -> None:
     golden("report/run-empty.txt", drawn(tables.run(RunRecord("01jd3k7a", "rmsnorm_linear", (), ()))))
 
 
+def test_run_with_models(golden: Golden) -> None:
+    golden("report/run-models.txt", drawn(tables.run(MODELS_RECORD)))
+
+
+def test_agreement(golden: Golden) -> None:
+    golden("report/agreement.txt", drawn(tables.agreement(AGREED)))
+
+
 def test_runs(golden: Golden) -> None:
     lines = (
         RunLine("01jd3k7a", "rmsnorm_linear", 8, TRIALS[6], Stop.ROUNDS, False),
         RunLine("01jd3k7b", "matvec", 3, MEASURED, None, True),
         RunLine("01jd3k7c", "matvec", 0, None, None, False),
+        RunLine("01jd3k7d", "matvec", 90, MEASURED, Stop.USD, False, 12.345, 1_234_567),
+        RunLine("01jd3k7e", "matvec", 90, MEASURED, Stop.ROUNDS, False, 0.0, 4_567),
     )
     golden("report/runs.txt", drawn(tables.runs(lines)))
 
@@ -114,6 +160,21 @@ def test_log(golden: Golden) -> None:
     golden("report/log.txt", "".join(f"{line}\n" for line in [*lines, live.left(progress)]))
 
 
+@pytest.mark.parametrize(("seen", "replied", "ended"), [(0, 0, 0), (1, 0, 0), (2, 3, 1), (4, 6, 3)])
+def test_progress_with_models(golden: Golden, seen: int, replied: int, ended: int) -> None:
+    limits = Limits(rounds=2, seconds=3600.0, gpu_seconds=600.0, usd=2.5, tokens=1_000_000)
+    now = Progress(
+        "rmsnorm_linear", "01jd3k7a", "local", limits, BY_MODELS[:seen], 75.4, REPLIES[:replied], ENDINGS[:ended], 2
+    )
+    golden(f"report/progress-models-{seen}.txt", drawn(live.panel(now)) + live.status(now) + "\n")
+
+
+def test_winner_by_a_model(golden: Golden) -> None:
+    text = winner_file(PROBLEM, BY_MODELS[-1], BY_MODELS, PROVENANCE, REPLIES)
+    golden("report/winner-model.txt", text)
+    assert without_header(text) == MENDED.source
+
+
 @pytest.mark.parametrize(("name", "best"), [("estimated", TRIALS[6]), ("measured", MEASURED)])
 def test_winner(golden: Golden, name: str, best: Trial) -> None:
     first = MEASURED_START if best is MEASURED else START_TRIAL
@@ -124,8 +185,10 @@ def test_winner(golden: Golden, name: str, best: Trial) -> None:
     ("name", "text"),
     [
         ("evaluation", document.evaluation(TRIALS[1])),
-        ("optimization", document.optimization("01jd3k7a", Stop.ROUNDS, TRIALS, "there.py")),
-        ("nothing-found", document.optimization("01jd3k7a", Stop.START, TRIALS[3:4], None)),
+        ("optimization", document.optimization(RunRecord("01jd3k7a", "p", TRIALS, (Stop.ROUNDS,)), "there.py")),
+        ("nothing-found", document.optimization(RunRecord("01jd3k7a", "p", TRIALS[3:4], (Stop.START,)), None)),
+        ("with-models", document.optimization(MODELS_RECORD, "there.py", AGREED)),
+        ("show-models", document.run(MODELS_RECORD)),
         ("fault", document.fault("the disk is full")),
     ],
 )
