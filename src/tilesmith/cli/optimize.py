@@ -125,6 +125,8 @@ def _tell(record: RunRecord, spent_s: float, stop: Stop, fastest: Trial | None, 
     answer(f"{len(trials)} trials{told} in {seconds(spent_s)}; stopped: {stop.value}")
     if spent.models:
         answer(f"models: {spending_words(spent)}")
+    if unpaid := sum(count for each in spent.rounds for outcome, count in each.outcomes if outcome == "unpaid"):
+        answer(f"{unpaid} directions were not followed to their end: a budget had no room for the next call")
     if len(spent.models) > 1:
         for each in spent.models:
             answer(f"  {one_line(each.model)}: {model_words(each)}")
