@@ -50,7 +50,8 @@ def contend(problem: Path, winner: Path, compiled: bool, rounds: int) -> list[di
 
     asked = load_problem(problem)
     reference: dict[str, Any] = {"__name__": "problem"}
-    exec(compile(asked.source, str(problem), "exec"), reference)
+    # The compiler looks for the file of what it compiles.
+    exec(compile(asked.source, str(problem / "problem.py"), "exec"), reference)
     names = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
     dtype = getattr(torch, names[asked.settings.dtype]) if asked.settings.dtype else None
 

@@ -11,8 +11,10 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from tilesmith.bench.admission import Admitted
-from tilesmith.core.trial import Candidate, Duplicate, Trial, Verdict
+from tilesmith.core.trial import Candidate, Correct, Duplicate, Trial, Unchecked, Verdict
 
+WAITERS = 64
+"""Candidates at most that wait for the verdict on what they compile to."""
 PATIENCE_S = 10.0
 """So long the first in line may keep others waiting that are done."""
 
@@ -75,13 +77,18 @@ def judge_in_order(
 ) -> Iterator[Trial]:
     """One trial a candidate: `cores` admissions and `slots` checks at a time, whoever is ready first.
 
+    What compiles to the same as a candidate that stands is its duplicate, and is not judged. What compiles to the same
+    as one that fell is judged, too: the code of its kernels may be right, and what its host does with them wrong.
+
     Which of two equal candidates counts as the duplicate depends on their order, not on which was faster to compile,
     and trials come in that order too: a resumed run answers as one that was never cut. But nobody waits longer than
     `patience_s` for one that hangs.
 
     A thread of its own takes the candidates, who may come late, and takes no more ahead than there are places.
     """
-    judged = {trial.fingerprint: _original(trial) for trial in reversed(trials) if trial.fingerprint}
+    known = {trial.fingerprint: _original(trial) for trial in reversed(trials) if stands(trial)}
+    first: dict[str, Future[Trial]] = {}
+    """By fingerprint, the judging of the first that has it; the next ones wait for its verdict."""
     news: SimpleQueue[Candidate | BaseException | None] = SimpleQueue()
     """A candidate, or what went wrong with finding one; None wakes who waits."""
     places = threading.Semaphore(cores + 2 * slots)
@@ -105,7 +112,28 @@ def judge_in_order(
     checks: Line[Trial] = Line(patience_s)
     threading.Thread(target=feed, name="candidates", daemon=True).start()
     more = True
-    with ThreadPoolExecutor(cores) as admitters, ThreadPoolExecutor(slots) as judges:
+    with (
+        ThreadPoolExecutor(cores) as admitters,
+        ThreadPoolExecutor(slots) as judges,
+        ThreadPoolExecutor(WAITERS) as waiters,
+    ):
+
+        def follow(before: Future[Trial], admitted: Admitted) -> Trial:
+            judged = before.result()
+            if stands(judged):
+                return settle(admitted, Duplicate(_original(judged)))
+            return judges.submit(check, admitted).result()
+
+        def judging(admitted: Admitted) -> Future[Trial]:
+            if admitted.verdict is not None:
+                return judges.submit(settle, admitted, admitted.verdict)
+            fingerprint = admitted.fingerprint or admitted.candidate.id
+            if of := known.get(fingerprint):
+                return judges.submit(settle, admitted, Duplicate(of))
+            before = first.get(fingerprint)
+            first[fingerprint] = waiters.submit(follow, before, admitted) if before else judges.submit(check, admitted)
+            return first[fingerprint]
+
         try:
             while more or admissions or checks:
                 try:
@@ -121,10 +149,7 @@ def judge_in_order(
                 except Empty:
                     pass
                 for admitted in admissions.leaving():
-                    verdict = admitted.verdict or _duplicate(admitted, judged)
-                    work = (
-                        judges.submit(check, admitted) if verdict is None else judges.submit(settle, admitted, verdict)
-                    )
+                    work = judging(admitted)
                     work.add_done_callback(wake)
                     checks.append(work)
                 for trial in checks.leaving():
@@ -137,10 +162,9 @@ def judge_in_order(
             checks.cancel()
 
 
-def _duplicate(admitted: Admitted, judged: dict[str, str]) -> Duplicate | None:
-    """The verdict on a candidate whose fingerprint is known; the first of a fingerprint makes it known."""
-    of = judged.setdefault(admitted.fingerprint or admitted.candidate.id, admitted.candidate.id)
-    return None if of == admitted.candidate.id else Duplicate(of)
+def stands(trial: Trial) -> bool:
+    """Whether others that compile to the same need no judging."""
+    return trial.fingerprint is not None and isinstance(trial.verdict, Correct | Unchecked | Duplicate)
 
 
 def _original(trial: Trial) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tilesmith.core.errors import MachineError
 from tilesmith.core.problem import Problem
 from tilesmith.core.profile import Profile
-from tilesmith.core.trial import Candidate, Duplicate, Failed, Trial
+from tilesmith.core.trial import Candidate, Correct, Duplicate, Failed, Trial, Unchecked
 
 
 class ReplayBench:
@@ -37,12 +37,12 @@ class ReplayBench:
         judged = {trial.candidate.id for trial in trials}
         first: dict[str, str] = {}
         for trial in trials:
-            if trial.fingerprint is not None and not isinstance(trial.verdict, Duplicate):
+            if trial.fingerprint is not None and isinstance(trial.verdict, Correct | Unchecked):
                 first.setdefault(trial.fingerprint, trial.candidate.id)
         for candidate in candidates:
             answer = self._answer(candidate, judged, first)
             judged.add(candidate.id)
-            if answer.fingerprint is not None:
+            if answer.fingerprint is not None and isinstance(answer.verdict, Correct | Unchecked):
                 first.setdefault(answer.fingerprint, candidate.id)
             yield answer
 

@@ -74,8 +74,8 @@ class Bench(Protocol):
 
         Another thread takes the candidates, no more ahead than there are places to judge them.
 
-        A candidate whose fingerprint a trial in `trials` or an earlier candidate has is a `Duplicate` and is not
-        timed. The fastest correct trial among `trials` is the rival against which new ones are timed.
+        A candidate whose fingerprint a correct or unchecked one of `trials`, or of the candidates before it, has is
+        its `Duplicate` and is not timed. One that compiles to what fell is judged: its host code may be the better. The fastest correct trial among `trials` is the rival against which new ones are timed.
         Raises `ProblemError` when the problem itself is at fault and `MachineError` when the machine is.
         """
         ...

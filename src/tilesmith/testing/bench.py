@@ -105,6 +105,12 @@ class BenchConformance:
 class RunningBenchConformance(BenchConformance):
     """For benches that run the problem and its candidates themselves."""
 
+    def test_what_compiles_to_a_wrong_one_is_judged(self, bench: Bench, problem: Problem, samples: Samples) -> None:
+        first, second = judge(bench, problem, [samples.wrong, samples.wrong + "\n# again\n"])
+        assert isinstance(first.verdict, Wrong)
+        assert isinstance(second.verdict, Wrong)
+        assert first.fingerprint == second.fingerprint
+
     @pytest.mark.parametrize(
         "fault",
         [

@@ -9,7 +9,7 @@ from tilesmith.core.facts import Fact
 from tilesmith.core.problem import Problem
 from tilesmith.core.profile import Profile
 from tilesmith.core.seams import F, Given
-from tilesmith.core.trial import Candidate, Correct, Cost, Duplicate, Estimate, Trial, Verdict
+from tilesmith.core.trial import Candidate, Correct, Cost, Duplicate, Estimate, Trial, Unchecked, Verdict
 
 
 def correct(time_us: float) -> Correct:
@@ -41,7 +41,7 @@ class TableBench:
         """See `tilesmith.core.seams.Bench`; what the function raises passes through."""
         first: dict[str, str] = {}
         for trial in trials:
-            if trial.fingerprint is not None and not isinstance(trial.verdict, Duplicate):
+            if trial.fingerprint is not None and isinstance(trial.verdict, Correct | Unchecked):
                 first.setdefault(trial.fingerprint, trial.candidate.id)
         for candidate in candidates:
             fingerprint = self._fingerprint(candidate)
@@ -50,7 +50,7 @@ class TableBench:
             else:
                 self.asked.append(candidate.id)
                 verdict = self._verdict(candidate)
-                if fingerprint is not None:
+                if fingerprint is not None and isinstance(verdict, Correct | Unchecked):
                     first[fingerprint] = candidate.id
             yield Trial(candidate, verdict, fingerprint, cost=self._cost)
 
