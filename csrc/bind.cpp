@@ -211,6 +211,8 @@ NB_MODULE(_core, module) {
         .def_ro("unfit", &Result::unfit)
         .def_ro("schedules", &Result::schedules)
         .def_ro("tensors", &Result::tensors)
+        .def_ro("subsets", &Result::subsets)
+        .def_ro("searched", &Result::searched)
         .def_ro("workers", &Result::workers);
 
     nb::class_<Engine>(module, "Engine")
@@ -219,7 +221,7 @@ NB_MODULE(_core, module) {
                 const std::vector<InputTuple> &inputs, const std::vector<FunctionTuple> &functions,
                 const std::vector<NodeTuple> &nodes, const std::vector<int> &outputs,
                 const std::vector<std::pair<int, int>> &aliases, const Device &device, double element_bytes,
-                int block_ops, int kernel_inputs, int kernel_outputs, int kernels, double seconds,
+                bool closure, int threads, int block_ops, int kernel_inputs, int kernel_outputs, int kernels, double seconds,
                 std::uint64_t max_graphs, std::size_t keep, std::size_t max_classes) {
                  Request request;
                  fill(request, parts, extents, inputs, functions, nodes, outputs, aliases);
@@ -227,6 +229,8 @@ NB_MODULE(_core, module) {
                  request.sizes.element_bytes = element_bytes;
                  request.kernels = {{block_ops, kernel_outputs}, kernel_inputs, kernels};
                  request.space.fused_accumulators = true;
+                 request.closure = closure;
+                 request.threads = threads;
                  request.seconds = seconds;
                  request.max_graphs = max_graphs;
                  request.keep = keep;
@@ -234,7 +238,7 @@ NB_MODULE(_core, module) {
                  new (self) Engine(std::move(request));
              },
              "parts"_a, "extents"_a, "inputs"_a, "functions"_a, "nodes"_a, "outputs"_a, "aliases"_a, nb::kw_only(),
-             "device"_a, "element_bytes"_a, "block_ops"_a, "kernel_inputs"_a, "kernel_outputs"_a, "kernels"_a, "seconds"_a,
+             "device"_a, "element_bytes"_a, "closure"_a, "threads"_a, "block_ops"_a, "kernel_inputs"_a, "kernel_outputs"_a, "kernels"_a, "seconds"_a,
              "max_graphs"_a, "keep"_a, "max_classes"_a)
         .def("run", &Engine::run, nb::call_guard<nb::gil_scoped_release>(), nb::rv_policy::reference_internal)
         .def("interrupt", [](Engine &engine) { engine.control().interrupt(); })
@@ -264,7 +268,7 @@ NB_MODULE(_core, module) {
         .def("graphs", [](nb::object self) {
             const Engine &engine = nb::cast<const Engine &>(self);
             std::vector<std::vector<KernelView>> graphs;
-            for (const Ranked &ranked : engine.result().ranked) {
+            for (const Derivation &ranked : engine.result().ranked) {
                 auto &graph = graphs.emplace_back();
                 for (const Scheduled &scheduled : ranked.kernels) graph.push_back({self, &engine, &scheduled});
             }

@@ -1,6 +1,7 @@
 #include "engine.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <stdexcept>
 
@@ -28,14 +29,14 @@ class Best {
 
     double limit() const { return graphs_.size() < keep_ ? Cost::kNever : graphs_.rbegin()->first.first; }
 
-    void offer(double seconds, Ranked graph) {
+    void offer(double seconds, Derivation graph) {
         if (seconds >= limit()) return;
         graphs_.emplace(std::pair{seconds, count_++}, std::move(graph));
         if (graphs_.size() > keep_) graphs_.erase(std::prev(graphs_.end()));
     }
 
-    std::vector<Ranked> take() {
-        std::vector<Ranked> all;
+    std::vector<Derivation> take() {
+        std::vector<Derivation> all;
         for (auto &[key, graph] : graphs_) all.push_back(std::move(graph));
         return all;
     }
@@ -43,7 +44,7 @@ class Best {
   private:
     std::size_t keep_;
     std::uint64_t count_ = 0;
-    std::map<std::pair<double, std::uint64_t>, Ranked> graphs_;
+    std::map<std::pair<double, std::uint64_t>, Derivation> graphs_;
 };
 
 } // namespace
@@ -66,11 +67,13 @@ const Result &Engine::run() {
     }
     const auto start = Control::Clock::now();
     space_ = std::make_unique<Space>(request_.program, table_, request_.space);
-    list();
+    if (request_.closure) close();
+    else list();
     result_.search_s = seconds_since(start);
     result_.stop = control_.reason();
     const auto ranking = Control::Clock::now();
-    rank();
+    if (request_.closure) derive();
+    else rank();
     result_.rank_s = seconds_since(ranking);
     return result_;
 }
@@ -91,6 +94,36 @@ void Engine::list() {
     worker.busy_s = seconds_since(start);
     result_.workers.push_back(worker);
     result_.tensors = listing_->catalogue().tensors();
+}
+
+void Engine::close() {
+    const ClosureLimits limits{request_.kernels.block, request_.kernels.inputs};
+    closure_ = std::make_unique<Closure>(*space_, limits, control_, request_.threads);
+    closure_->run();
+    for (const Kernels &kernels : closure_->kernels())
+        for (const Signature &signature : kernels.signatures) {
+            ++result_.plans;
+            result_.graphs += signature.implementations.size();
+        }
+    for (const Closure::Work &work : closure_->workers())
+        result_.workers.push_back({work.counters, work.busy_s, work.wait_s, 0});
+    result_.tensors = closure_->tensors().size();
+    result_.subsets = closure_->counted().subsets;
+    result_.searched = closure_->counted().searched;
+}
+
+void Engine::derive() {
+    Deriver deriver(*space_, *closure_, request_.sizes, request_.device, control_, request_.threads);
+    const bool splits = std::ranges::any_of(request_.program.parts, [](std::uint8_t parts) { return parts & kInGrid; });
+    for (const std::int64_t split : request_.splits) {
+        std::ranges::move(deriver.cheapest(split, request_.keep), std::back_inserter(result_.ranked));
+        if (!splits) break;
+    }
+    std::ranges::stable_sort(result_.ranked, {}, &Derivation::seconds);
+    if (result_.ranked.size() > request_.keep) result_.ranked.resize(request_.keep);
+    result_.implementations = deriver.counted().implementations;
+    result_.unfit = deriver.counted().unfit;
+    result_.schedules = deriver.counted().schedules;
 }
 
 void Engine::rank() {

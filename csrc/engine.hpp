@@ -4,8 +4,8 @@
 #include <memory>
 #include <string>
 
+#include "derive.hpp"
 #include "kernels.hpp"
-#include "schedule.hpp"
 
 namespace tilesmith {
 
@@ -16,23 +16,12 @@ struct Request {
     TableLimits table;
     SpaceOptions space;
     KernelLimits kernels;
+    bool closure = false;         // any number of kernels; the cheapest derivations instead of a listing
+    int threads = 1;
     double seconds = 0;           // 0: no limit
     std::uint64_t max_graphs = 0; // 0: no limit
     std::size_t keep = 32;        // how many graphs are ranked and returned
     std::vector<std::int64_t> splits{2, 4, 8, 16, 32, 64};
-};
-
-// A kernel of a graph: an implementation with its schedule.
-struct Scheduled {
-    const Kernels *kernels = nullptr;
-    const Signature *signature = nullptr;
-    const Implementation *implementation = nullptr;
-    Cost cost;
-};
-
-struct Ranked {
-    std::vector<Scheduled> kernels;
-    double seconds = 0;
 };
 
 // What a worker did, and how long.
@@ -50,9 +39,11 @@ struct Result {
     std::uint64_t implementations = 0; // that plans use
     std::uint64_t unfit = 0;           // of those, for which no schedule fits
     std::uint64_t schedules = 0;       // tried
-    std::vector<Ranked> ranked;        // the cheapest first
+    std::vector<Derivation> ranked;        // the cheapest first
     std::vector<Worker> workers;
-    std::size_t tensors = 0; // that stood between kernels
+    std::uint64_t tensors = 0;         // that stood between kernels
+    std::uint64_t subsets = 0;         // of tensors, from which the closure could start a kernel
+    std::uint64_t searched = 0;        // of those
 };
 
 // Owns everything that a result points into.
@@ -72,6 +63,8 @@ class Engine {
   private:
     void list();
     void rank();
+    void close();
+    void derive();
 
     bool ran_ = false;
     Request request_;
@@ -79,6 +72,7 @@ class Engine {
     Table table_;
     std::unique_ptr<Space> space_;
     std::unique_ptr<Listing> listing_;
+    std::unique_ptr<Closure> closure_;
     std::vector<Plan> plans_;
     Result result_;
 };

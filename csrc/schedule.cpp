@@ -88,6 +88,21 @@ bool Scheduler::depends_on_split(const Kernels &kernels, const Implementation &m
     return std::ranges::any_of(kernels.inputs, is_partial) || std::ranges::any_of(signature.outputs, is_partial);
 }
 
+double Scheduler::bound(const Kernels &kernels, const Signature &signature, std::int64_t split) const {
+    double bytes = 0;
+    const auto count = [&](Tensor t) {
+        double elements = 1;
+        for (int b = 1; b <= space_.program().bases(); ++b)
+            elements *= static_cast<double>(extent(space_.free(class_of(t)), static_cast<Base>(b), split));
+        const auto known = input_bytes_.find(class_of(t));
+        bytes += elements * (known == input_bytes_.end() ? sizes_.element_bytes : known->second);
+    };
+    for (const Tensor input : kernels.inputs) count(input);
+    for (const Tensor output : signature.outputs)
+        if (output != kNoTensor) count(output);
+    return bytes / device_.dram_bytes_per_s + device_.launch_s;
+}
+
 // The extent of some parts of a base: all of them, the grid's alone, or what the grid leaves.
 std::int64_t Scheduler::extent(Free free, Base base, std::int64_t split) const {
     const unsigned parts = parts_of(free, base);

@@ -57,6 +57,9 @@ class Scheduler {
     // many parts. Costs nothing but time to ask again.
     Cost best(const Kernels &kernels, const Implementation &implementation, const Signature &signature, std::int64_t split);
 
+    // From below: what a kernel must read and write, and its launch.
+    double bound(const Kernels &kernels, const Signature &signature, std::int64_t split) const;
+
     // Whether the number of split parts matters to a kernel.
     bool depends_on_split(const Kernels &kernels, const Implementation &implementation, const Signature &signature) const;
 

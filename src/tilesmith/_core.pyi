@@ -70,6 +70,8 @@ class Result:
     unfit: int
     schedules: int
     tensors: int
+    subsets: int
+    searched: int
     workers: list[Worker]
 
 class Engine:
@@ -93,6 +95,8 @@ class Engine:
         *,
         device: Device,
         element_bytes: float,
+        closure: bool,
+        threads: int,
         block_ops: int,
         kernel_inputs: int,
         kernel_outputs: int,

@@ -46,6 +46,8 @@ def engine(program: Named, limits: Limits, plan: Plan, gpu: Gpu) -> _core.Engine
         program.aliases,
         device=device(gpu, limits),
         element_bytes=program.element_bytes,
+        closure=plan.kernels == "closure",
+        threads=plan.threads,
         block_ops=limits.block_ops,
         kernel_inputs=limits.inputs,
         kernel_outputs=limits.outputs,

@@ -19,6 +19,8 @@ class Plan:
     schedule: Literal["static", "openmp"] = "openmp"
     order: Literal["dfs"] = "dfs"
     threads: int = 1
+    kernels: Literal["listing", "closure"] = "listing"
+    """listing: every program of so many kernels. closure: any number of kernels, and the cheapest derivations."""
     seed: int = 0
     seconds: float | None = None
     max_graphs: int | None = None
