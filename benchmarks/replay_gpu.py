@@ -60,7 +60,7 @@ def main() -> int:
         }
         say("timing the winner and torch in turns")
         try:
-            rows = contest(problem, folder / "winner.py", folder, rounds=5, limit_s=given.contest_s)
+            rows = contest(problem, folder / "winner.py", folder, limit_s=given.contest_s)
         except (subprocess.SubprocessError, ValueError) as error:
             say(f"no comparison with torch: {error}")
             rows = []

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.answer import median, say
+from tilesmith.bench.timing import interval
 from tilesmith.config import load_problem
 
 
@@ -27,12 +28,12 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def contest(
-    problem: Path, winner: Path, folder: Path, *, compiled: bool = True, rounds: int = 3, limit_s: float = 200.0
+    problem: Path, winner: Path, folder: Path, *, compiled: bool = True, rounds: int = 40, limit_s: float = 200.0
 ) -> list[dict[str, object]]:
     """A row a contender: eager, compiled, compiled with max-autotune, and the winner; do_bench's cold-cache medians.
 
-    `over_tilesmith` is the median over rounds of the contender's time over the winner's in the same round, with the
-    least and the greatest beside it. Raises `subprocess.SubprocessError` where the process fails or takes too long.
+    Short blocks in many rounds, so that clocks and heat happen to all alike. `over_tilesmith` is the median over rounds
+    of the contender's time over the winner's in the same round, with its 95 % interval. Raises `subprocess.SubprocessError` where the process fails or takes too long.
     """
     command = [sys.executable, "-m", "lib.contest", str(problem), str(winner), "--rounds", str(rounds)]
     command += [] if compiled else ["--no-compile"]
@@ -90,11 +91,12 @@ def contend(problem: Path, winner: Path, compiled: bool, rounds: int) -> list[di
             say(f"  {name}: first call {time.perf_counter() - began:.1f} s, off by {worst:.2%} of the range")
         for _ in range(rounds):
             for name, call in contenders.items():
-                ms = triton.testing.do_bench(lambda c=call: c(*inputs), warmup=25, rep=100, return_mode="median")
+                ms = triton.testing.do_bench(lambda c=call: c(*inputs), warmup=5, rep=20, return_mode="median")
                 times[name].append(1000 * ms)
     rows = []
     for name, each in times.items():
         ratios = [theirs / ours for theirs, ours in zip(each, times["tilesmith"], strict=True)]
+        low, high = interval(ratios)
         rows.append(
             {
                 "contender": name,
@@ -102,8 +104,8 @@ def contend(problem: Path, winner: Path, compiled: bool, rounds: int) -> list[di
                 "fastest_us": min(each),
                 "slowest_us": max(each),
                 "over_tilesmith": median(ratios),
-                "least": min(ratios),
-                "most": max(ratios),
+                "low": low,
+                "high": high,
             }
         )
     return rows
@@ -113,7 +115,7 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser()
     options.add_argument("problem", type=Path)
     options.add_argument("winner", type=Path)
-    options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--rounds", type=int, default=40)
     options.add_argument("--no-compile", action="store_true")
     given = options.parse_args()
     print(json.dumps(contend(given.problem, given.winner, not given.no_compile, given.rounds)))
