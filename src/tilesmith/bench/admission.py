@@ -134,7 +134,8 @@ class Admission:
 
     def _read(self, problem: Problem, admitted: Admitted, reply: Message, scene: Scene) -> Admitted:
         if "stage" in reply:
-            return replace(admitted, verdict=failure(reply))
+            computes = reply.get("operator") and not problem.settings.library
+            return replace(admitted, verdict=_by_framework([str(reply["operator"])]) if computes else failure(reply))
         call = tuple(_featured(step) for step in from_json(reply["call"]))
         tried = tuple(tuple(int(number) for number in numbers) for numbers in reply["tried"])
         returns = tuple(str(name) for name in reply["returns"])
@@ -203,10 +204,9 @@ def words(verdict: Verdict) -> str:
 def breach(problem: Problem, admitted: Admitted, scene: Scene) -> Verdict | None:
     """The verdict on a call that breaks the contract whatever it computes."""
     library = [step.name.split()[0] for step in admitted.call if isinstance(step, Operator) and step.kind == "library"]
-    if library and not problem.settings.library:
-        return Rejected(
-            f"it computes outside its own kernels, with the framework's {', '.join(sorted(set(library))[:5])}"
-        )
+    outside = [step.name.split()[0] for step in admitted.call if isinstance(step, Operator) and step.kind == "outside"]
+    if foreign := outside + ([] if problem.settings.library else library):
+        return _by_framework(foreign)
     if admitted.launches and admitted.launches[0].argument("launch_pdl"):
         return Rejected("its first kernel may start before what was launched ahead of the call has ended")
     if not admitted.launches and not library:
@@ -216,6 +216,11 @@ def breach(problem: Problem, admitted: Admitted, scene: Scene) -> Verdict | None
             'a dot rounds its float32 operands to TF32: give it input_precision="ieee" (or set tf32 in problem.toml)'
         )
     return None
+
+
+def _by_framework(operators: list[str]) -> Rejected:
+    names = ", ".join(sorted(set(operators))[:5])
+    return Rejected(f"it computes outside its own kernels, with the framework's {names[:300]}")
 
 
 def libraries(admitted: Admitted) -> tuple[str, ...]:

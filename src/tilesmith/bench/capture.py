@@ -83,8 +83,11 @@ def serve(wire: Wire, scratch: str, *, watched: bool = True) -> None:
     except BaseException as error:
         stage = stage_of(error, "capture")
         text = str(error) if isinstance(error, Fault) else explain(error)
-        values = type(error).__name__ in ("DataDependentOutputException", "DynamicOutputShapeException")
-        wire.send({"stage": stage, "message": text, "unable": values})
+        kind = type(error).__name__
+        values = kind in ("DataDependentOutputException", "DynamicOutputShapeException")
+        # What makes a tensor whose shape depends on values computes; what only reads a value does not.
+        operator = error.func.name() if kind == "DynamicOutputShapeException" and hasattr(error, "func") else None
+        wire.send({"stage": stage, "message": text, "unable": values, "operator": operator})
 
 
 def _capture(wire: Wire, message: Message, packet: bytes, scratch: str, *, watched: bool) -> Message:
@@ -174,7 +177,7 @@ class Recorder:
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 result = func(*args, **(kwargs or {}))
                 if own := foreign(types):
-                    recorder.call.append(Operator(f"tensor class:{own}".replace(" ", "_"), "library", 0))
+                    recorder.call.append(Operator(f"tensor class:{own}".replace(" ", "_"), "outside", 0))
                 if setting_up:
                     recorder.computed(func, (args, kwargs))
                 elif recorder.tuning is None:
@@ -194,6 +197,8 @@ class Recorder:
         operands = self._shown(given)
         made = [self.name_of(part) for part in parts if hasattr(part, "untyped_storage")]
         name, kind = func.name().split("::")[-1], kind_of(func)
+        if kind == "library" and any(part.device.type == "cpu" for part in parts if hasattr(part, "untyped_storage")):
+            kind = "outside"
         if kind is not None:
             nbytes = sum(_nbytes(part) for part in parts)
             if kind == "copy":
@@ -212,7 +217,7 @@ class Recorder:
             leaf for leaf in tree_leaves(given) if hasattr(leaf, "untyped_storage") and _storage(leaf) in self._names
         ]
         if known and kind_of(func) == "library":
-            self.call.append(Operator(func.name(), "library", 0))
+            self.call.append(Operator(func.name(), "outside", 0))
 
     def _shown(self, value: Any) -> str:
         if hasattr(value, "untyped_storage"):

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from tilesmith.core.profile import Launch, Scalar
 
-OperatorKind = Literal["fill", "copy", "library"]
+OperatorKind = Literal["fill", "copy", "library", "outside"]
+"""What an operator of the framework does: "library" computes on the device in a call; "outside" computes elsewhere."""
 
 T = TypeVar("T")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,37 @@ def warm() -> None:
 
     libdevice.install()
     folds.install()
+    _exchange_floats()
+    _ask_no_overflow()
     del torch, triton, TorchFunctionMode, TorchDispatchMode
+
+
+def _ask_no_overflow() -> None:
+    """Leave out the search for integers that overflow, twice the work of each addition: its answer is thrown away."""
+    from triton.runtime.interpreter import interpreter_builder
+
+    interpreter_builder.options = replace(interpreter_builder.options, sanitize_overflow=False)
+
+
+def _exchange_floats() -> None:
+    """Let the interpreter exchange floating-point numbers atomically, which it can do with integers alone."""
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle, _interpreter
+
+    change = InterpreterBuilder.create_atomic_rmw
+    exchange = next(
+        operation
+        for operation, known in InterpreterBuilder.ir_rmw_op_to_interpreter_rmw_op.items()
+        if known == _interpreter.RMW_OP.XCHG
+    )
+
+    def changed(self: Any, operation: Any, pointer: Any, value: Any, *rest: Any) -> Any:
+        bits = {4: "int32", 8: "int64"}.get(value.data.dtype.itemsize)
+        if operation != exchange or value.data.dtype.kind != "f" or bits is None:
+            return change(self, operation, pointer, value, *rest)
+        old = change(self, operation, pointer, TensorHandle(value.data.view(bits), value.dtype), *rest)
+        return TensorHandle(old.data.view(value.data.dtype), value.dtype.scalar)
+
+    InterpreterBuilder.create_atomic_rmw = changed
 
 
 def serve(wire: Wire, scratch: str, *, watched: bool = True) -> None:
@@ -171,9 +202,20 @@ def _patch_tuning(picked: list[int]) -> Callable[..., Any]:
 
 
 def _patch_launches(seen: Seen, *, backwards: bool) -> None:
+    from triton.runtime import interpreter
     from triton.runtime.interpreter import GridExecutor, interpreter_builder
 
     execute = GridExecutor.__call__
+    patch = interpreter._patch_lang
+    patched: set[Callable[..., Any]] = set()
+
+    def patched_once(function: Callable[..., Any]) -> Any:
+        """For every call of a device function the interpreter prepares the whole language; once a launch is enough."""
+        if function in patched:
+            return interpreter._LangPatchScope()
+        patched.add(function)
+        return patch(function)
+
     place = interpreter_builder.set_grid_idx
 
     def placed(*at: int) -> None:
@@ -185,11 +227,13 @@ def _patch_launches(seen: Seen, *, backwards: bool) -> None:
         seen.kernels.add(self.fn.__name__)
         seen.launches += 1
         seen.inside += 1
+        patched.clear()
         try:
             return execute(self, *args, **kwargs)
         finally:
             seen.inside -= 1
 
+    interpreter._patch_lang = patched_once
     GridExecutor.__call__ = executed
     interpreter_builder.set_grid_idx = placed
 

@@ -45,6 +45,22 @@ def test_a_library_may_help_where_the_problem_allows_it(bench: OfflineBench) -> 
     assert any(line.startswith("library kernel relu") and "% of the estimate" in line for line in trial.evidence)
 
 
+@pytest.mark.parametrize(
+    ("computed", "named"),
+    [
+        ("(x.cpu() @ torch.ones(x.shape[-1], 1)).to(x.device).expand(x.shape)", "mm"),
+        ("torch.bincount(torch.zeros(x.numel(), device=x.device, dtype=torch.int64))", "bincount"),
+    ],
+)
+def test_what_may_never_help(bench: OfflineBench, computed: str, named: str) -> None:
+    """Neither the framework on the host, where a library is allowed, nor what makes shapes of values, where none is."""
+    allowed = replace(PROBLEM, settings=replace(PROBLEM.settings, library="cpu" in computed))
+    source = SAMPLES.correct.replace("    return z\n", f"    z += 0 * {computed}\n    return z\n")
+    (trial,) = judge(bench, allowed, [source])
+    assert isinstance(trial.verdict, Rejected), trial.verdict
+    assert named in trial.verdict.reason
+
+
 class Call:
     """As much of an admitted candidate as the verdict on launches needs: no kernels of its own."""
 
