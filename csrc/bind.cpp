@@ -228,6 +228,7 @@ NB_MODULE(_core, module) {
                  request.device = device;
                  request.sizes.element_bytes = element_bytes;
                  request.kernels = {{block_ops, kernel_outputs}, kernel_inputs, kernels};
+                 request.kernels.block.whole = true;
                  request.space.fused_accumulators = true;
                  request.closure = closure;
                  request.threads = threads;

@@ -78,6 +78,8 @@ void BlockSearch::walk(const Walk &walk) {
         ++count_;
     }
     inputs_ = unused_ = unused_inputs_ = count_;
+    unused_varying_ = 0;
+    for (int i = 0; i < count_; ++i) unused_varying_ += values_[static_cast<std::size_t>(i)].phase == kVarying;
     high_ = low_ = code_ = 0;
     grow();
 }
@@ -124,11 +126,13 @@ void BlockSearch::attempt(const Partner &partner, int high, int low) {
 
     Value &x = values_[static_cast<std::size_t>(high)];
     Value &y = values_[static_cast<std::size_t>(low < 0 ? high : low)];
-    const int unused = unused_, unused_inputs = unused_inputs_, h = high_, l = low_, c = code_;
+    const int unused = unused_, unused_inputs = unused_inputs_, unused_varying = unused_varying_;
+    const int h = high_, l = low_, c = code_;
     const auto use = [&](Value &value, int place) {
         if (value.uses++ > 0) return;
         --unused_;
         unused_inputs_ -= place < inputs_;
+        unused_varying_ -= value.phase == kVarying;
     };
     use(x, high);
     if (low >= 0 && low != high) use(y, low);
@@ -140,6 +144,7 @@ void BlockSearch::attempt(const Partner &partner, int high, int low) {
     of_class_[made.cls] |= 1u << count_;
     ++count_;
     ++unused_;
+    unused_varying_ += made.phase == kVarying;
     high_ = high;
     low_ = low + 1;
     code_ = partner.code;
@@ -151,6 +156,7 @@ void BlockSearch::attempt(const Partner &partner, int high, int low) {
     if (low >= 0 && low != high) --y.uses;
     unused_ = unused;
     unused_inputs_ = unused_inputs;
+    unused_varying_ = unused_varying;
     high_ = h;
     low_ = l;
     code_ = c;
@@ -264,13 +270,15 @@ bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
     return made.cls != kNoClass && space_.live(made.cls) ? true : refuse(counters.table);
 }
 
-// Admissible: what is unused must be joined, which takes a step for every pair; and in the last kernel every unused
-// value is its distance from a target. Only there: elsewhere a kernel's own outputs are what must be reached.
+// Admissible: what is unused must be joined, which takes a step for every pair, and what varies accumulated, which takes
+// one. In the last kernel every unused value is its distance from a target besides. Only there: elsewhere a kernel's own
+// outputs are what must be reached.
 bool BlockSearch::within_bounds() const {
     const int left = limits_.operators - count_;
-    if (unused_ - most_stores_ > left) return false;
+    const int gathers = unused_varying_ ? 1 : 0;
+    if (std::max(0, unused_ - most_stores_) + gathers > left) return false;
     if (goal_ != Goal::last) return true;
-    int singles = 0;
+    int singles = gathers;
     for (int i = 0; i < count_; ++i) {
         const Value &value = values_[static_cast<std::size_t>(i)];
         if (value.uses) continue;
@@ -282,6 +290,8 @@ bool BlockSearch::within_bounds() const {
 
 bool BlockSearch::storable(const Value &value) const {
     if (walk_.loop ? value.phase != kAfter : value.phase == kVarying) return false;
+    if (limits_.whole && !space_.whole(value.cls)) return false;
+    if (limits_.unscaled && space_.scaled(value.cls) && !space_.target(value.cls)) return false;
     // Every block of a split writes its own part.
     return !walk_.split || (parts_of(space_.free(value.cls), walk_.split) & kInGrid);
 }

@@ -71,6 +71,10 @@ struct BlockLimits {
     int stores = 2;
     // Whether two stores must have a load in common: without one they are two kernels side by side.
     bool connected = false;
+    // Whether constant factors are left to the kernel that loads a tensor: it can apply them as well as the one before.
+    bool unscaled = false;
+    // Whether a tensor between kernels has every dimension whole, or split over the grid: none has a tile's extent.
+    bool whole = false;
 };
 
 // What a block search looks for: whatever leads to a target but no target (unless there are several), targets alone, or
@@ -128,7 +132,8 @@ class BlockSearch {
     // The kernel in the making.
     std::array<Value, kMaxValues> values_{};
     std::array<Step, kMaxValues> steps_{};
-    int count_ = 0, inputs_ = 0, unused_ = 0, unused_inputs_ = 0;
+    int count_ = 0, inputs_ = 0;
+    int unused_ = 0, unused_inputs_ = 0, unused_varying_ = 0;
     int high_ = 0, low_ = 0, code_ = 0; // the last step's place in the canonical order
     std::vector<std::uint32_t> of_class_; // which values have a class
     Walk walk_;

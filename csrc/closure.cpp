@@ -168,6 +168,8 @@ bool Joins::joins(std::span<const std::uint32_t> set) {
 Closure::Closure(const Space &space, const ClosureLimits &limits, Control &control, int threads)
     : space_(space), limits_(limits), control_(control), threads_(threads) {
     limits_.block.connected |= limits.filtered;
+    limits_.block.unscaled |= limits.filtered;
+    limits_.block.whole |= limits.filtered;
     workers_.resize(static_cast<std::size_t>(threads));
 }
 

@@ -28,6 +28,17 @@ Space::Space(const Program &program, const Table &table, const SpaceOptions &opt
     if (sets_.size() > kMaxSets) throw std::invalid_argument("it sums over too many sets of dimensions");
     if (program_.functions.size() > kMaxFunctions) throw std::invalid_argument("it has more than 64 functions");
     find_distances();
+    for (const Free free : table_.free) {
+        bool whole = true;
+        for (int b = 1; b <= program_.bases(); ++b) {
+            const unsigned parts = parts_of(free, static_cast<Base>(b));
+            whole &= !parts || parts == kInGrid || parts == program_.parts[static_cast<std::size_t>(b)];
+        }
+        whole_.push_back(whole);
+    }
+    scaled_.assign(table_.classes(), 0);
+    for (const Row &row : table_.rows)
+        if (row.rule == Rule::apply && program_.functions[row.b].fn == Fn::scale && live_[row.a]) scaled_[row.result] = 1;
     list_partners();
 }
 

@@ -67,6 +67,10 @@ class Space {
     // Whether a tensor of this class can be made from the inputs and lead to the target.
     bool live(Class c) const { return live_[c] != 0; }
     bool target(Class c) const { return target_[c] != 0; }
+    // Whether each base of a class has all its parts, or that of the grid alone.
+    bool whole(Class c) const { return whole_[c] != 0; }
+    // Whether a class is another times a constant.
+    bool scaled(Class c) const { return scaled_[c] != 0; }
     // The fewest steps from a class to a target; the fewest that are no joins of two values.
     int distance(Class c) const { return distance_[c]; }
     int single_steps(Class c) const { return single_steps_[c]; }
@@ -93,7 +97,7 @@ class Space {
     std::size_t stride_;
     std::vector<Bases> sets_;
     std::vector<Class> sums_;
-    std::vector<std::uint8_t> live_, target_;
+    std::vector<std::uint8_t> live_, target_, scaled_, whole_;
     std::vector<std::int16_t> distance_, single_steps_;
     std::vector<std::uint32_t> starts_;
     std::vector<Partner> partners_;

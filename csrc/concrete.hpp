@@ -1,0 +1,335 @@
+// The published search: every kernel, block and map with its numbers. Kept as the baseline of the symbolic space and as
+// what is searched in parallel.
+//
+// A graph grows by predefined kernels and by graph-defined ones. A graph-defined kernel begins at a root: what it loads,
+// its grid, which dimensions of every load the grid and the loop cut, and the range of the loop. Under each root the
+// same block operators are tried. Nothing is grown that is no sub-expression of the target, which an oracle tells; a
+// sum is known by its degree alone, so that a hit is a candidate until it is verified.
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "control.hpp"
+#include "oracle_degrees.hpp"
+#include "oracle_expressions.hpp"
+#include "oracle_z3.hpp"
+
+namespace tilesmith::concrete {
+
+inline constexpr int kTileRank = 4;
+inline constexpr int kGridRank = 3;
+inline constexpr int kMaxLoads = 6;
+inline constexpr int kMaxTiles = 24;   // of a block
+inline constexpr int kMaxTensors = 20; // of a graph
+inline constexpr int kMaxNodes = 12;
+inline constexpr int kMaxBlocks = 3;
+inline constexpr int kMaxSaved = 2;
+
+struct Shape {
+    std::array<std::int32_t, kTileRank> extents{};
+    std::int32_t rank = 0;
+
+    std::int32_t &last() { return extents[static_cast<std::size_t>(rank - 1)]; }
+    std::int32_t last() const { return extents[static_cast<std::size_t>(rank - 1)]; }
+    std::int64_t elements() const;
+    auto operator<=>(const Shape &) const = default;
+};
+
+// The root of a mean of squares: a chain of functions with a sum over the last dimension, of this extent, among them.
+struct Norm {
+    std::int32_t extent = 0;
+    std::vector<int> root; // functions of the table
+};
+
+struct Problem {
+    DegreeProgram degrees;
+    std::vector<std::string> names; // of functions, for oracles that read
+    std::vector<Shape> inputs;      // as many as the program has
+    std::vector<Shape> outputs;
+    std::vector<int> unary;         // functions that are operators
+    std::vector<Norm> norms;
+    bool transposes = false;        // whether matmul may take its second operand transposed
+    bool subtracts = false;
+    std::int32_t element_bytes = 2;
+};
+
+struct Rules {
+    // As the published code has them, not the paper: its order of operators, which loses graphs; no operator joins what
+    // comes after the loop with what does not vary; no sums but in accumulators; a kernel loads the last two tensors, or
+    // all three; the oracle is asked before shapes are looked at.
+    bool as_coded = false;
+    bool heads = false;              // grids of a batch and a second dimension
+    std::vector<std::int32_t> tiles{8, 16, 32, 64, 128, 256}; // a grid leaves that much of some dimension
+    std::vector<std::int32_t> loops{4, 16, 64};
+    std::int64_t least_blocks = 32, most_blocks = 4096;
+    int kernel_ops = 3;  // kernels of a graph; as published, inputs count among 5
+    int block_ops = 9;   // loads, operators and accumulators
+    int graph_defined = 1;
+    int loads = 3, stores = 2;
+    std::int64_t shared_bytes = 96 << 10;
+    int oracle_every = 1; // asks for each that many levels of a block or of the kernels
+};
+
+enum class Kind : std::uint8_t {
+    matmul,
+    matmul_transposed, // of its second operand
+    add,
+    sub,
+    mul,
+    div,
+    apply,           // function `arg`
+    norm,            // rms_norm `arg` over the last dimension
+    sum,             // over dimension `arg`
+    accumulate,
+    accumulate_sum,  // and over the last dimension
+    accumulate_root, // the root of norm `arg`, over the loop and the last dimension
+};
+
+struct Step {
+    static constexpr std::uint8_t kNone = 0xff;
+    Kind kind{};
+    std::uint8_t arg = 0;
+    std::uint8_t a = 0, b = kNone;
+
+    auto operator<=>(const Step &) const = default;
+};
+
+// How a kernel is cut.
+struct Setting {
+    std::array<std::int32_t, kGridRank> grid{1, 1, 1};
+    std::int32_t loop = 1;
+    std::array<std::array<std::int8_t, kGridRank>, kMaxLoads> imaps{}; // -1: whole
+    std::array<std::int8_t, kMaxLoads> fmaps{};
+};
+
+struct Block {
+    Setting setting;
+    std::uint8_t loads = 0, steps = 0, stores = 0;
+    std::array<std::uint8_t, kMaxLoads> sources{}; // tensors of the graph
+    std::array<Step, kMaxTiles> body{};
+    std::array<std::uint8_t, kMaxSaved> stored{};
+    std::array<std::int8_t, kGridRank> omap{};
+};
+
+struct Found {
+    std::vector<Step> nodes;   // a block where the kind is kBlock: `arg` is its place
+    std::vector<Block> blocks;
+    std::vector<std::uint8_t> outputs; // tensors of the graph, in the order of the targets
+};
+inline constexpr auto kBlock = static_cast<Kind>(0xff);
+
+enum class Order : std::uint8_t { dfs, bfs };
+enum class Asked : std::uint8_t { table, z3 };
+enum class Cache : std::uint8_t { none, thread, shared };
+
+struct Counts {
+    std::uint64_t states = 0;
+    std::uint64_t candidates = 0;
+    std::uint64_t shape = 0;  // extents do not fit
+    std::uint64_t phase = 0;  // joins the loop with what comes after it, or gathers what does not vary
+    std::uint64_t memory = 0; // shared memory
+    std::uint64_t oracle = 0; // no part of the target
+    std::uint64_t unsound = 0; // hits that gather what does not vary: an iteration too often
+    std::uint64_t roots = 0, unfit_roots = 0;
+    std::uint64_t frontier = 0; // the most states that waited at once
+
+    // Of an oracle that reads.
+    std::uint64_t calls = 0, hits = 0, unknown = 0;
+    std::uint64_t only_oracle = 0; // accepted by it and not by the table
+    std::uint64_t only_table = 0;
+    double oracle_s = 0, wait_s = 0, busy_s = 0;
+
+    void operator+=(const Counts &other);
+};
+
+// Answers that threads share, as in the published search: two that miss at once both ask.
+class SharedAnswers {
+  public:
+    // The seconds that it waited for the lock are added.
+    bool find(const std::string &formula, bool &answer, double &wait_s) const;
+    void put(const std::string &formula, bool answer, double &wait_s);
+
+  private:
+    mutable std::shared_mutex mutex_;
+    std::unordered_map<std::string, bool> answers_;
+};
+
+// How the oracle is asked.
+struct Asking {
+    Asked oracle = Asked::table;
+    Cache cache = Cache::thread;
+    std::shared_ptr<const Z3> z3;
+    unsigned effort = 80'000;
+};
+
+// Everything before the first graph-defined kernel of a graph, and that kernel's settings. Read-only once made.
+class Space {
+  public:
+    // Raises std::invalid_argument for a problem that is none, or limits that states have no room for.
+    Space(Problem problem, Rules rules, const TableLimits &limits);
+
+    const Problem &problem() const { return problem_; }
+    const Rules &rules() const { return rules_; }
+    const DegreeTable &table() const { return table_; }
+    Class target(std::size_t i) const { return table_.table().outputs[i]; }
+
+    // What a block may load, by the shapes.
+    const std::vector<Setting> &settings(const std::vector<Shape> &shapes) const;
+    std::uint64_t unfit() const { return unfit_; }
+
+    // Operators in the order of their codes; those that blocks have come last.
+    struct Operator {
+        Kind kind{};
+        std::uint8_t arg = 0;
+        bool binary = false, commutes = false;
+    };
+    std::span<const Operator> operators(bool block) const {
+        return std::span(operators_).first(block ? operators_.size() : kernel_operators_);
+    }
+
+    const Theory &theory() const { return theory_; }
+
+  private:
+    std::vector<Setting> enumerate(const std::vector<Shape> &shapes) const;
+
+    Problem problem_;
+    Rules rules_;
+    DegreeTable table_;
+    Theory theory_;
+    std::vector<Operator> operators_;
+    std::size_t kernel_operators_ = 0;
+    mutable std::mutex mutex_;
+    mutable std::map<std::vector<Shape>, std::unique_ptr<const std::vector<Setting>>> settings_;
+    mutable std::uint64_t unfit_ = 0;
+};
+
+// A value of the graph or of a block.
+struct Value {
+    Shape shape;
+    Expression expression = kNoExpression;
+    Class cls = kNoClass;
+    std::uint8_t phase = 0;
+    std::uint8_t uses = 0;
+};
+
+using Key = std::uint64_t; // an operator's place in the order
+
+struct KernelState {
+    std::array<Value, kMaxTensors> tensors{};
+    std::array<Step, kMaxNodes> nodes{};
+    Key last = 0;
+    std::uint8_t count = 0, made = 0;
+};
+
+struct State {
+    KernelState graph;
+    std::array<Block, kMaxBlocks> blocks{};
+    std::uint8_t defined = 0; // blocks that are finished
+    bool inside = false;      // of the next one
+    bool unsound = false;
+    std::array<Value, kMaxTiles> tiles{};
+    std::uint8_t count = 0;
+    std::int64_t bytes = 0;
+    Key last = 0;
+};
+
+class Roots;
+
+// Searches roots, one at a time. Each thread has its own.
+class Worker {
+  public:
+    // `expressions` of the roots, where an oracle reads them.
+    Worker(const Roots &roots, const Asking &asking, SharedAnswers *shared, Control &control);
+
+    // Everything under a root, in an order that depends on nothing else. `frontier_bytes` bounds what breadth-first
+    // search keeps; what does not fit is searched depth-first.
+    std::vector<Found> search_root(std::size_t index, Order order, std::size_t frontier_bytes = 64 << 20);
+
+    Counts counts;
+
+  private:
+    friend class Roots;
+    Worker(const Space &space, const Asking &asking, SharedAnswers *shared, Control &control);
+
+    enum class Cause : std::uint8_t { good, shape, phase, memory, oracle };
+
+    void start();
+    void depth_first();
+    void breadth_first(std::size_t most);
+    bool arrive();
+    template <typename Visit> void expand(const Visit &visit);
+    template <typename Visit> void add_operators(const Visit &visit);
+    template <typename Visit> void attempt(std::size_t code, int a, int b, const Visit &visit);
+    template <typename Visit> void begin_blocks(const Visit &visit);
+    template <typename Visit> void finish_block(const Visit &visit);
+    template <typename Visit> void each_subset(const Visit &visit);
+
+    bool enter(std::span<const std::uint8_t> sources, const Setting &setting);
+    Cause fits(const Space::Operator &op, const Value &x, const Value *y, Value &made, std::int64_t &bytes) const;
+    bool accepted(const Space::Operator &op, const Value &x, const Value *y, Value &made);
+    bool asks() const;
+    bool ask(Expression e);
+    Class class_of(const Space::Operator &op, const Value &x, const Value *y) const;
+    Expression expression_of(const Space::Operator &op, const Value &x, const Value *y);
+    Expression applied(int function, Expression e);
+    std::int32_t loop() const { return state_.inside ? state_.blocks[state_.defined].setting.loop : 1; }
+    bool complete(std::vector<std::uint8_t> &outputs) const;
+
+    const Space &space_;
+    const Roots *roots_ = nullptr;
+    Asking asking_;
+    SharedAnswers *shared_;
+    Control &control_;
+    std::unique_ptr<Z3Oracle> z3_;
+    Expressions expressions_;
+    Expression target_ = kNoExpression;
+    FlatMap<bool> answers_;
+    State state_;
+    std::vector<Found> found_;
+    bool gather_roots_ = false;
+    std::vector<KernelState> *prefixes_ = nullptr;
+};
+
+// What can be dealt out: every root is searched by itself.
+class Roots {
+  public:
+    // The oracle of the roots is the table, whatever that of the search.
+    Roots(const Space &space, Control &control);
+
+    const Space &space() const { return space_; }
+    std::size_t size() const { return groups_.empty() ? 0 : groups_.back().end; }
+    // Graphs of predefined kernels alone.
+    const std::vector<Found> &predefined() const { return predefined_; }
+    const Counts &counts() const { return counts_; }
+
+    struct Root {
+        const KernelState &prefix;
+        std::span<const std::uint8_t> sources;
+        const Setting &setting;
+    };
+    Root root(std::size_t index) const;
+
+  private:
+    struct Group {
+        std::size_t end; // of its roots; they begin where those of the group before it end
+        std::size_t prefix;
+        std::vector<std::uint8_t> sources;
+        const std::vector<Setting> *settings;
+    };
+
+    const Space &space_;
+    std::vector<KernelState> prefixes_;
+    std::vector<Group> groups_;
+    std::vector<Found> predefined_;
+    Counts counts_;
+};
+
+} // namespace tilesmith::concrete
