@@ -56,7 +56,7 @@ def watching(progress: Callable[[], Progress]) -> Iterator[Callable[[Trial], Non
         console=console,
         transient=True,
         redirect_stdout=False,
-        redirect_stderr=False,
+        redirect_stderr=True,
     )
     with drawn:
         yield lambda _: None

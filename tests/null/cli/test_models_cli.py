@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -354,3 +355,34 @@ def test_a_log_says_how_models_are_getting_on(
             err += capsys.readouterr().err
     line = err.splitlines()[0]
     assert line == "round 1, directions: 0 of 8 ended, 8 under way, 1.00 USD, 1,000 tokens; left: 4.00 USD"
+
+
+def test_a_terminal_shows_the_bill_and_keeps_what_was_said_meanwhile() -> None:
+    script = """
+        import time
+        from tilesmith.cli import screen
+        from tilesmith.core.budget import Limits
+        from tilesmith.core.reply import Reply, Usage
+        from tilesmith.report.live import Progress
+
+        reply = Reply("1/1/1/gate:a/1/0/p", "gate:a", "", Usage(900, 100), 1.0)
+        now = Progress("toy", "01jd3k7a", "offline", Limits(usd=5.0), (), 75.0, (reply,), (), 8)
+        with screen.watching(lambda: now):
+            screen.say("gate:b failed 5 times in a row and is set aside")
+            time.sleep(0.6)
+    """
+    master, slave = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, "TERM": "xterm"}, stderr=slave, stdout=subprocess.DEVNULL, timeout=60, check=True,
+    )  # fmt: skip
+    os.close(slave)
+    drawn = os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert "0 of 8 ended, 8 under way" in drawn
+    assert "1 min 15 s, 1.00 USD, 1,000 tokens" in drawn
+    assert "4.00 USD" in drawn
+    said = drawn.index("gate:b failed")
+    # A line of its own: what is drawn next is the panel below it, and nothing goes up to erase it.
+    assert drawn[said:].split("\r\n")[0] == "gate:b failed 5 times in a row and is set aside"
+    assert drawn[said:].split("\r\n")[1].startswith("\x1b[2mproblem")
