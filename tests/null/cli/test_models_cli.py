@@ -368,6 +368,7 @@ def test_a_terminal_shows_the_bill_and_keeps_what_was_said_meanwhile() -> None:
         reply = Reply("1/1/1/gate:a/1/0/p", "gate:a", "", Usage(900, 100), 1.0)
         now = Progress("toy", "01jd3k7a", "offline", Limits(usd=5.0), (), 75.0, (reply,), (), 8)
         with screen.watching(lambda: now):
+            time.sleep(0.6)
             screen.say("gate:b failed 5 times in a row and is set aside")
             time.sleep(0.6)
     """
