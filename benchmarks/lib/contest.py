@@ -33,7 +33,8 @@ def contest(
     """A row a contender: eager, compiled, compiled with max-autotune, and the winner; do_bench's cold-cache medians.
 
     Short blocks in many rounds, so that clocks and heat happen to all alike. `over_tilesmith` is the median over rounds
-    of the contender's time over the winner's in the same round, with its 95 % interval. Raises `subprocess.SubprocessError` where the process fails or takes too long.
+    of the contender's time over the winner's in the same round, with its 95 % interval. Raises
+    `subprocess.SubprocessError` where the process fails or takes too long.
     """
     command = [sys.executable, "-m", "lib.contest", str(problem), str(winner), "--rounds", str(rounds)]
     command += [] if compiled else ["--no-compile"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+from tilesmith.core.budget import Stop
 from tilesmith.core.facts import Analysis, Ending, Fact, Profiled, TechniqueVector
 from tilesmith.core.problem import Problem
 from tilesmith.core.profile import Profile
@@ -34,8 +35,11 @@ class Proposals(Protocol):
         ...
 
     @property
-    def again(self) -> bool:
-        """Whether another round may bring something new though this one brought nothing."""
+    def end(self) -> Stop | None:
+        """Why another round would be in vain, once this one is over; None where it may bring something new.
+
+        `EXHAUSTED` counts only where this round brought nothing, any other reason always.
+        """
         ...
 
 
@@ -49,8 +53,8 @@ class Given(tuple[Candidate, ...]):
         pass
 
     @property
-    def again(self) -> bool:
-        return False
+    def end(self) -> Stop:
+        return Stop.EXHAUSTED
 
 
 class Proposer(Protocol):
@@ -75,8 +79,9 @@ class Bench(Protocol):
         Another thread takes the candidates, no more ahead than there are places to judge them.
 
         A candidate whose fingerprint a correct or unchecked one of `trials`, or of the candidates before it, has is
-        its `Duplicate` and is not timed. One that compiles to what fell is judged: its host code may be the better. The fastest correct trial among `trials` is the rival against which new ones are timed.
-        Raises `ProblemError` when the problem itself is at fault and `MachineError` when the machine is.
+        its `Duplicate` and is not timed. One that compiles to what fell is judged: its host code may be the better.
+        The fastest correct trial among `trials` is the rival against which new ones are timed. Raises `ProblemError`
+        when the problem itself is at fault and `MachineError` when the machine is.
         """
         ...
 

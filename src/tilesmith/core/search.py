@@ -129,8 +129,8 @@ def search(
         stop, fresh = judge(number, proposals)
         if stop:
             return stop
-        if not fresh and not proposals.again:
-            return Stop.EXHAUSTED
+        if proposals.end and (proposals.end is not Stop.EXHAUSTED or not fresh):
+            return proposals.end
         number += 1
 
 

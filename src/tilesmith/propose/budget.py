@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tilesmith.core.budget import Stop
 from tilesmith.core.reply import Reply
+
+EPSILON_USD = 1e-9
 
 
 class Unpaid(Exception):
@@ -26,6 +29,8 @@ class Purse:
     tokens: int | None
     spent_usd: float = 0.0
     spent_tokens: int = 0
+    empty: Stop | None = None
+    """What there was not enough of, the last time."""
     _held_usd: float = 0.0
     _held_tokens: int = 0
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -42,6 +47,8 @@ class Purse:
         async with self._news:
             while not self._fits(self._held_usd + most, self._held_tokens + tokens):
                 if not self._fits(most, tokens):
+                    money = self.usd is not None and self.spent_usd + most > self.usd + EPSILON_USD
+                    self.empty = Stop.USD if money else Stop.TOKENS
                     raise Unpaid
                 await self._news.wait()
             self._held_usd += most
@@ -55,5 +62,5 @@ class Purse:
                 self._news.notify_all()
 
     def _fits(self, usd: float, tokens: int) -> bool:
-        money = self.usd is None or self.spent_usd + usd <= self.usd + 1e-9
+        money = self.usd is None or self.spent_usd + usd <= self.usd + EPSILON_USD
         return money and (self.tokens is None or self.spent_tokens + tokens <= self.tokens)

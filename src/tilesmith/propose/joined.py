@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 
+from tilesmith.core.budget import Stop
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Given, Proposals, Proposer
 from tilesmith.core.trial import Candidate, Trial
@@ -66,5 +67,11 @@ class Together:
             part.close()
 
     @property
-    def again(self) -> bool:
-        return any(part.again for part in self._parts)
+    def end(self) -> Stop | None:
+        ends = [part.end for part in self._parts]
+        if None in ends:
+            return None
+        # What one has run out of is no reason to stop while another has candidates.
+        reasons = [end for end in ends if end is not Stop.EXHAUSTED]
+        going = any(isinstance(part, Given) and part for part in self._parts)
+        return reasons[0] if reasons and not going else Stop.EXHAUSTED

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Literal, Self
 
-from tilesmith.core.budget import Limits
+from tilesmith.core.budget import Limits, Stop
 from tilesmith.core.errors import MachineError
 from tilesmith.core.facts import Analysis, Bottleneck, Ending, Profiled
 from tilesmith.core.gpu import Gpu
@@ -160,9 +160,9 @@ class Conversation:
         self._task.cancel()
 
     @property
-    def again(self) -> bool:
+    def end(self) -> Stop | None:
         """A round that brought nothing may be bad luck, unless nobody is left to ask or nothing is left to pay with."""
-        return self._round.hopeful
+        return self._round.end
 
 
 class _Round:
@@ -174,7 +174,7 @@ class _Round:
         self._trials = trials
         self._number = number
         self.found: SimpleQueue[Candidate | None] = SimpleQueue()
-        self.hopeful = True
+        self.end: Stop | None = None
         self._waiting: dict[str, list[asyncio.Future[Trial]]] = {}
         self._recorded: dict[str, Reply] = {}
 
@@ -210,7 +210,10 @@ class _Round:
                 journal.note(Ending(tasks[task].key, "late", "the round's deadline passed"))
             outcomes = [task.result() for task in done]
             asked = [self._by._models[name] for name in manner.width.models]
-            self.hopeful = not all(model.set_aside for model in asked) and "unpaid" not in outcomes
+            if "unpaid" in outcomes:
+                self.end = self._purse.empty
+            elif all(model.set_aside for model in asked):
+                self.end = Stop.EXHAUSTED
         finally:
             for task in tasks:
                 task.cancel()
