@@ -131,8 +131,13 @@ nb::list steps_of(const KernelView &view) {
 } // namespace
 } // namespace tilesmith
 
+namespace tilesmith {
+void bind_concrete(nb::module_ &module);
+}
+
 NB_MODULE(_core, module) {
     using namespace tilesmith;
+    bind_concrete(module);
     module.doc() = "The search engine of the symbolic space, in C++.";
 
     nb::class_<Device>(module, "Device")
@@ -228,7 +233,7 @@ NB_MODULE(_core, module) {
                  request.device = device;
                  request.sizes.element_bytes = element_bytes;
                  request.kernels = {{block_ops, kernel_outputs}, kernel_inputs, kernels};
-                 request.kernels.block.whole = true;
+                 request.kernels.block.whole = request.kernels.block.unscaled = true;
                  request.space.fused_accumulators = true;
                  request.closure = closure;
                  request.threads = threads;

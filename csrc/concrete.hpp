@@ -8,6 +8,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -21,6 +22,7 @@
 #include "oracle_degrees.hpp"
 #include "oracle_expressions.hpp"
 #include "oracle_z3.hpp"
+#include "terms.hpp"
 
 namespace tilesmith::concrete {
 
@@ -102,6 +104,15 @@ struct Step {
     auto operator<=>(const Step &) const = default;
 };
 
+struct Operator {
+    Kind kind{};
+    std::uint8_t arg = 0;
+
+    bool binary() const { return kind <= Kind::div; }
+    bool commutes() const { return kind == Kind::add || kind == Kind::mul; }
+    bool accumulates() const { return kind >= Kind::accumulate; }
+};
+
 // How a kernel is cut.
 struct Setting {
     std::array<std::int32_t, kGridRank> grid{1, 1, 1};
@@ -133,6 +144,7 @@ enum class Cache : std::uint8_t { none, thread, shared };
 struct Counts {
     std::uint64_t states = 0;
     std::uint64_t candidates = 0;
+    std::uint64_t tested = 0; // graphs with as many results as the target
     std::uint64_t shape = 0;  // extents do not fit
     std::uint64_t phase = 0;  // joins the loop with what comes after it, or gathers what does not vary
     std::uint64_t memory = 0; // shared memory
@@ -185,12 +197,7 @@ class Space {
     const std::vector<Setting> &settings(const std::vector<Shape> &shapes) const;
     std::uint64_t unfit() const { return unfit_; }
 
-    // Operators in the order of their codes; those that blocks have come last.
-    struct Operator {
-        Kind kind{};
-        std::uint8_t arg = 0;
-        bool binary = false, commutes = false;
-    };
+    // In the order of their codes; those that only blocks have come last.
     std::span<const Operator> operators(bool block) const {
         return std::span(operators_).first(block ? operators_.size() : kernel_operators_);
     }
@@ -229,16 +236,20 @@ struct KernelState {
     std::uint8_t count = 0, made = 0;
 };
 
+struct BlockState {
+    std::array<Value, kMaxTiles> tiles{};
+    Key last = 0;
+    std::int64_t bytes = 0;
+    std::uint8_t count = 0;
+};
+
 struct State {
     KernelState graph;
+    BlockState block;
     std::array<Block, kMaxBlocks> blocks{};
     std::uint8_t defined = 0; // blocks that are finished
     bool inside = false;      // of the next one
-    bool unsound = false;
-    std::array<Value, kMaxTiles> tiles{};
-    std::uint8_t count = 0;
-    std::int64_t bytes = 0;
-    Key last = 0;
+    std::uint8_t unsound = 0; // accumulators of what does not vary
 };
 
 class Roots;
@@ -246,7 +257,6 @@ class Roots;
 // Searches roots, one at a time. Each thread has its own.
 class Worker {
   public:
-    // `expressions` of the roots, where an oracle reads them.
     Worker(const Roots &roots, const Asking &asking, SharedAnswers *shared, Control &control);
 
     // Everything under a root, in an order that depends on nothing else. `frontier_bytes` bounds what breadth-first
@@ -257,45 +267,53 @@ class Worker {
 
   private:
     friend class Roots;
+    using Gather = std::function<void(std::span<const std::uint8_t> sources)>;
+    enum class Cause : std::uint8_t { good, shape, phase, memory };
+
     Worker(const Space &space, const Asking &asking, SharedAnswers *shared, Control &control);
 
-    enum class Cause : std::uint8_t { good, shape, phase, memory, oracle };
-
-    void start();
+    void begin(const KernelState &graph);
     void depth_first();
     void breadth_first(std::size_t most);
     bool arrive();
     template <typename Visit> void expand(const Visit &visit);
     template <typename Visit> void add_operators(const Visit &visit);
-    template <typename Visit> void attempt(std::size_t code, int a, int b, const Visit &visit);
+    template <typename Visit> void attempt(std::size_t code, std::uint8_t a, std::uint8_t b, const Visit &visit);
     template <typename Visit> void begin_blocks(const Visit &visit);
     template <typename Visit> void finish_block(const Visit &visit);
-    template <typename Visit> void each_subset(const Visit &visit);
+    template <typename Visit> void store(std::span<const std::uint8_t> stored, const Visit &visit);
+    template <typename Visit> void each_subset(const Visit &visit) const;
 
     bool enter(std::span<const std::uint8_t> sources, const Setting &setting);
-    Cause fits(const Space::Operator &op, const Value &x, const Value *y, Value &made, std::int64_t &bytes) const;
-    bool accepted(const Space::Operator &op, const Value &x, const Value *y, Value &made);
-    bool asks() const;
+    void leave();
+    Key key(const Operator &op, std::size_t code, std::uint8_t a, std::uint8_t b) const;
+    Key key(std::span<const std::uint8_t> sources) const;
+    Cause fits(const Operator &op, const Value &x, const Value *y, Value &made, std::int64_t &bytes) const;
+    Cause phased(const Operator &op, const Value &x, const Value *y, Value &made) const;
+    bool accepted(const Operator &op, const Value &x, const Value *y, Value &made);
     bool ask(Expression e);
-    Class class_of(const Space::Operator &op, const Value &x, const Value *y) const;
-    Expression expression_of(const Space::Operator &op, const Value &x, const Value *y);
+    bool solve(Expression e);
+    Class class_of(const Operator &op, const Value &x, const Value *y) const;
+    Class root_of(const Norm &norm, Class c) const;
+    Expression expression_of(const Operator &op, const Value &x, const Value *y);
+    Expression root_of(const Norm &norm, Expression e);
     Expression applied(int function, Expression e);
-    std::int32_t loop() const { return state_.inside ? state_.blocks[state_.defined].setting.loop : 1; }
-    bool complete(std::vector<std::uint8_t> &outputs) const;
+    bool complete(std::vector<std::uint8_t> &outputs);
+    void record(const std::vector<std::uint8_t> &outputs);
+    const Setting &setting() const { return state_.blocks[state_.defined].setting; }
 
     const Space &space_;
+    const Rules &rules_;
     const Roots *roots_ = nullptr;
     Asking asking_;
     SharedAnswers *shared_;
     Control &control_;
     std::unique_ptr<Z3Oracle> z3_;
     Expressions expressions_;
-    Expression target_ = kNoExpression;
     FlatMap<bool> answers_;
     State state_;
     std::vector<Found> found_;
-    bool gather_roots_ = false;
-    std::vector<KernelState> *prefixes_ = nullptr;
+    const Gather *gather_ = nullptr; // instead of searching blocks
 };
 
 // What can be dealt out: every root is searched by itself.

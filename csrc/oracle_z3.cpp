@@ -30,8 +30,8 @@ std::string axioms(const Theory &theory) {
     const std::size_t n = theory.primes.size();
     std::string text = "(declare-sort P 0)\n(declare-fun part (P P) Bool)\n";
     std::vector<std::string> leaves;
-    for (std::size_t i = 0; i < theory.inputs; ++i) leaves.push_back("v" + std::to_string(i));
-    for (std::size_t i = 0; i < theory.constants; ++i) leaves.push_back("c" + std::to_string(i));
+    for (std::size_t i = 0; i < theory.inputs; ++i) leaves.push_back(std::string("v").append(std::to_string(i)));
+    for (std::size_t i = 0; i < theory.constants; ++i) leaves.push_back(std::string("c").append(std::to_string(i)));
     for (const std::string &leaf : leaves) text += "(declare-const " + leaf + " P)\n";
     for (const char *name : {"add", "sub", "mul", "div"}) text += std::string("(declare-fun ") + name + " (P P) P)\n";
     for (const std::string &name : theory.functions) text += "(declare-fun " + name + " (P) P)\n";
@@ -112,8 +112,9 @@ Z3::Z3(const std::string &path) : library_(dlopen(path.c_str(), RTLD_NOW | RTLD_
 // It stays loaded: threads of its own may be on their way out.
 Z3::~Z3() = default;
 
-Z3Oracle::Z3Oracle(std::shared_ptr<const Z3> z3, const std::string &axioms, const std::string &target, unsigned effort)
-    : z3_(std::move(z3)), target_(target) {
+Z3Oracle::Z3Oracle(std::shared_ptr<const Z3> z3, const std::string &axioms, const std::vector<std::string> &targets,
+                   unsigned effort)
+    : z3_(std::move(z3)), targets_(targets) {
     Z3::Config config = z3_->make_config();
     context_ = z3_->make_context(config);
     z3_->delete_config(config);
@@ -130,7 +131,9 @@ Z3Oracle::Z3Oracle(std::shared_ptr<const Z3> z3, const std::string &axioms, cons
 Z3Oracle::~Z3Oracle() { z3_->delete_context(context_); }
 
 Answer Z3Oracle::ask(const std::string &formula) {
-    const std::string script = "(push)(assert (not (part " + formula + " " + target_ + ")))(check-sat)(pop)";
+    std::string script = "(push)";
+    for (const std::string &target : targets_) script += "(assert (not (part " + formula + " " + target + ")))";
+    script += "(check-sat)(pop)";
     const std::string said = z3_->evaluate(context_, script.c_str());
     if (said.starts_with("unsat")) return Answer::yes;
     if (said.starts_with("sat")) return Answer::no;

@@ -50,10 +50,12 @@ class Z3 {
 
 enum class Answer : std::uint8_t { no, yes, unknown };
 
+// Whether formulas are part of any target.
 class Z3Oracle {
   public:
     // `effort`: z3's resource limit of one query; 80000 as published.
-    Z3Oracle(std::shared_ptr<const Z3> z3, const std::string &axioms, const std::string &target, unsigned effort);
+    Z3Oracle(std::shared_ptr<const Z3> z3, const std::string &axioms, const std::vector<std::string> &targets,
+             unsigned effort);
     ~Z3Oracle();
     Z3Oracle(const Z3Oracle &) = delete;
     Z3Oracle &operator=(const Z3Oracle &) = delete;
@@ -64,7 +66,7 @@ class Z3Oracle {
   private:
     std::shared_ptr<const Z3> z3_;
     Z3::Context context_;
-    std::string target_;
+    std::vector<std::string> targets_;
 };
 
 } // namespace tilesmith

@@ -148,8 +148,13 @@ class Evaluation {
         }
         case Term::rename: return rename(node, x);
         case Term::matmul: return matmul(x, operand(node.b), node.over);
-        default: return elementwise(node.term, x, operand(node.b));
+        case Term::add:
+        case Term::sub:
+        case Term::mul:
+        case Term::div: return elementwise(node.term, x, operand(node.b));
+        case Term::input: break;
         }
+        refuse(here, "no such operator");
     }
 
     Value elementwise(Term term, const Value &x, const Value &y) {

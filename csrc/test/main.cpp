@@ -2,10 +2,14 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "../kernels.hpp"
+#include "../closure.hpp"
+#include "../engine.hpp"
+#include "audit.hpp"
 #include "programs.hpp"
 
 namespace {
@@ -52,6 +56,18 @@ void limits_of_tables() {
     TableLimits late;
     late.stopped = [] { return true; };
     check(!build_table(test::program("full"), late).incomplete.empty(), "a table past its time says so");
+}
+
+void audits() {
+    for (const char *name : {"rms", "rms2", "mlp", "lora", "ntrans", "qkn", "mlpres", "blkres", "qkvlora", "sq2", "nsattn", "omlpres"})
+        for (const unsigned parts : {kInBlock | kInLoop, kInBlock | kInLoop | kInGrid}) {
+            const Program program = test::program(name, parts);
+            const Table table = build_table(program, {});
+            const test::Audit audit = test::audit(program, table, 7);
+            const std::string what = std::string("audit of ") + name;
+            check(audit.rows * 10 >= table.rows.size(), what + " reaches its rows");
+            check(audit.wrong == 0, what + ": " + std::to_string(audit.wrong) + " wrong rows, first " + audit.first);
+        }
 }
 
 struct Counted {
@@ -115,6 +131,145 @@ void listings() {
     }
 }
 
+// Closures of the prototype: tensors, sets of them, and what kernels lead from sets to.
+void closures() {
+    struct Expected {
+        const char *program;
+        std::size_t tensors;
+        std::uint64_t subsets, edges;
+    };
+    for (const Expected &e : std::vector<Expected>{{"mlpres", 19, 1159, 802}, {"omlpres", 52, 23478, 4329}}) {
+        const Program program = test::program(e.program);
+        const Table table = build_table(program, {});
+        const Space space(program, table, {.shapes = Shapes::oriented});
+        Control control;
+        Closure closure(space, {.block = {}, .inputs = 3, .filtered = false}, control, 1);
+        closure.run();
+        std::uint64_t edges = 0;
+        for (const Kernels &kernels : closure.kernels())
+            for (const Signature &signature : kernels.signatures) edges += !space.target(class_of(signature.outputs[0]));
+        const std::string what = std::string("closure of ") + e.program;
+        check_count(closure.tensors().size(), e.tensors, what + ", tensors");
+        check_count(closure.counted().subsets, e.subsets, what + ", subsets");
+        check_count(edges, e.edges, what + ", edges");
+    }
+}
+
+std::vector<std::pair<std::vector<Tensor>, std::array<Tensor, kMaxStores>>> edges_of(const Space &space, bool filtered,
+                                                                                     int inputs, int threads) {
+    Control control;
+    ClosureLimits limits{.block = {}, .inputs = inputs, .filtered = filtered};
+    limits.block.connected = limits.block.unscaled = limits.block.whole = true;
+    Closure closure(space, limits, control, threads);
+    closure.run();
+    std::vector<std::pair<std::vector<Tensor>, std::array<Tensor, kMaxStores>>> edges;
+    for (const Kernels &kernels : closure.kernels())
+        for (const Signature &signature : kernels.signatures) edges.emplace_back(kernels.inputs, signature.outputs);
+    return edges;
+}
+
+// Sets that are left out because no chain of operators joins them have no kernel; workers do not change the result.
+void filters() {
+    for (const char *name : {"rms", "lora", "ntransp", "mlpres", "blkres", "qkvlora", "nsattn"}) {
+        const Program program = test::program(name);
+        const Table table = build_table(program, {});
+        const Space space(program, table, {.fused_accumulators = true});
+        const int inputs = std::string(name) == "nsattn" ? 3 : 4;
+        const auto found = edges_of(space, true, inputs, 1);
+        auto all = edges_of(space, false, inputs, 1);
+        check(found == edges_of(space, true, inputs, 3), std::string("three workers on ") + name);
+        auto sorted = found;
+        std::ranges::sort(sorted);
+        std::ranges::sort(all);
+        check(!found.empty() && sorted == all, std::string("filter on ") + name);
+    }
+}
+
+Request request(const char *name, const std::string &bases) {
+    static const std::map<char, std::int64_t> extents{{'B', 2048}, {'S', 2048}, {'M', 4096},  {'K', 4096}, {'D', 128},
+                                                      {'E', 128},  {'F', 4096}, {'N', 11008}, {'R', 16}};
+    Request request;
+    request.program = test::program(name);
+    request.sizes.extents.push_back(1);
+    for (const char base : bases) request.sizes.extents.push_back(extents.at(base));
+    request.sizes.input_bytes.assign(request.program.inputs.size(), 2);
+    request.kernels.block.whole = request.kernels.block.unscaled = true;
+    request.splits = {1};
+    return request;
+}
+
+// The cheapest derivation over the closure is never dearer than the cheapest program of so many kernels, and is as cheap
+// where those are enough.
+void derivations() {
+    struct Expected {
+        const char *program, *bases;
+        int kernels;
+    };
+    for (const Expected &e : std::vector<Expected>{{"rms", "BKN", 3},
+                                                   {"lora", "BKNR", 3},
+                                                   {"attn", "BDSE", 3},
+                                                   {"mlpd", "BMNE", 3},
+                                                   {"mlpres", "BMN", 4},
+                                                   {"blkres", "BMDSE", 3},
+                                                   {"qkvlora", "BKNR", 3}}) {
+        Engine listing([&] {
+            Request made = request(e.program, e.bases);
+            made.kernels.kernels = e.kernels;
+            return made;
+        }());
+        Engine closing([&] {
+            Request made = request(e.program, e.bases);
+            made.closure = true;
+            return made;
+        }());
+        const Result &listed = listing.run(), &closed = closing.run();
+        const std::string what = std::string("derivation of ") + e.program;
+        check(!listed.ranked.empty() && !closed.ranked.empty(), what + " exists");
+        if (listed.ranked.empty() || closed.ranked.empty()) continue;
+        const double best = listed.ranked[0].seconds, derived = closed.ranked[0].seconds;
+        check(derived <= best * (1 + 1e-12), what + ": " + std::to_string(derived * 1e6) + " us, not " + std::to_string(best * 1e6));
+    }
+}
+
+// What ends a search is told, and what was found until then is kept.
+void budgets() {
+    Request graphs = request("blkres", "BMDSE");
+    graphs.kernels.kernels = 3;
+    graphs.max_graphs = 100;
+    Engine few(graphs);
+    check(few.run().stop == Stop::graphs && few.result().graphs >= 100 && few.result().graphs < 18003, "a limit of graphs");
+
+    Request seconds = request("qkvlora", "BKNR");
+    seconds.kernels.kernels = 5;
+    seconds.seconds = 0.05;
+    Engine late(seconds);
+    check(late.run().stop == Stop::seconds && late.result().search_s < 5, "a limit of seconds");
+
+    Request any = request("qkvlora", "BKNR");
+    Engine stopped(any);
+    stopped.control().interrupt();
+    check(stopped.run().stop == Stop::interrupted, "an interrupt");
+
+    Request deep = request("full", "BMDSEN");
+    deep.table.classes = 100;
+    Engine large(deep);
+    check(large.run().stop == Stop::incomplete && !large.result().incomplete.empty(), "a table past its limit");
+
+    for (const auto spoil : {+[](Program &p) { p.nodes[1].a = 99; }, +[](Program &p) { p.outputs = {-1}; },
+                             +[](Program &p) { p.inputs[0].dims = 0x0101; }, +[](Program &p) { p.parts[1] = 0; },
+                             +[](Program &p) { p.nodes[2].term = static_cast<Term>(77); }, +[](Program &p) { p.outputs.clear(); }}) {
+        Request broken = request("rms", "BKN");
+        spoil(broken.program);
+        bool refused = false;
+        try {
+            Engine(broken).run();
+        } catch (const std::invalid_argument &) {
+            refused = true;
+        }
+        check(refused, "a program that is none");
+    }
+}
+
 void long_listings() {
     check_count(count("blk", Shapes::oriented, 11, 4).graphs, 5088714, "blk at 11, kernels 4");
     check_count(count("mlpd", Shapes::oriented, 11, 4).graphs, 258177, "mlpd at 11, kernels 4");
@@ -126,7 +281,12 @@ void long_listings() {
 int main(int argc, char **) {
     tables();
     limits_of_tables();
+    audits();
     listings();
+    closures();
+    filters();
+    derivations();
+    budgets();
     if (argc > 1) long_listings();
     std::printf("%s\n", failures ? "some checks failed" : "all checks passed");
     return failures ? EXIT_FAILURE : EXIT_SUCCESS;

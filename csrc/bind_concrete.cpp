@@ -1,0 +1,389 @@
+// What Python sees of the concrete space and of its oracles.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <stdexcept>
+#include <string_view>
+#include <thread>
+#include <tuple>
+
+#include "concrete.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace tilesmith {
+namespace {
+
+using namespace concrete;
+
+constexpr std::array<std::string_view, 9> kFunctions{"exp",   "square",     "sqrt",     "rsqrt", "reciprocal",
+                                                     "scale", "shift",      "rms_norm", "opaque"};
+constexpr std::array<std::string_view, 6> kTerms{"input", "apply", "add", "sub", "mul", "div"};
+constexpr std::array<std::string_view, 12> kKinds{"matmul", "matmul_transposed", "add",        "sub",
+                                                  "mul",    "div",               "apply",      "norm",
+                                                  "sum",    "accumulate",        "accumulate_sum", "accumulate_root"};
+constexpr std::array<std::string_view, 6> kExpressed{"add", "sub", "mul", "div", "function", "sum"};
+
+template <std::size_t n> std::size_t place(const std::array<std::string_view, n> &names, std::string_view name) {
+    const auto found = std::ranges::find(names, name);
+    if (found == names.end()) throw std::invalid_argument("there is no " + std::string(name));
+    return static_cast<std::size_t>(found - names.begin());
+}
+
+using Extents = std::vector<std::int32_t>;
+using FunctionTuple = std::tuple<std::string_view, int, std::string>; // what it is, its number, its name for oracles
+using NodeTuple = std::tuple<std::string_view, int, int>;
+using NormTuple = std::tuple<std::int32_t, std::vector<int>>;
+
+Shape shape_of(const Extents &extents) {
+    Shape shape;
+    if (extents.size() > kTileRank)
+        throw std::invalid_argument("a tensor has more than " + std::to_string(kTileRank) + " dimensions");
+    std::ranges::copy(extents, shape.extents.begin());
+    shape.rank = static_cast<std::int32_t>(extents.size());
+    return shape;
+}
+
+DegreeProgram program_of(std::size_t inputs, const std::vector<std::int64_t> &primes,
+                         const std::vector<FunctionTuple> &functions, const std::vector<NodeTuple> &nodes,
+                         const std::vector<int> &outputs) {
+    DegreeProgram degrees;
+    degrees.primes = primes;
+    Program &program = degrees.program;
+    program.named = true;
+    program.parts.push_back(0);
+    for (std::size_t i = 0; i < inputs; ++i) program.inputs.push_back({static_cast<int>(i), 0});
+    for (const auto &[name, id, shown] : functions)
+        program.functions.push_back({static_cast<Fn>(place(kFunctions, name)), static_cast<std::int16_t>(id), -1, 0});
+    for (const auto &[name, a, b] : nodes) program.nodes.push_back({static_cast<Term>(place(kTerms, name)), a, b, 0});
+    program.outputs = outputs;
+    if (primes.size() > program.functions.size()) throw std::invalid_argument("a prime is no function");
+    return degrees;
+}
+
+std::vector<std::string> names_of(const std::vector<FunctionTuple> &functions) {
+    std::vector<std::string> names;
+    for (const auto &[name, id, shown] : functions) names.push_back(shown);
+    return names;
+}
+
+// A space, its roots, and what searches of them share.
+struct Search {
+    Control control;
+    std::unique_ptr<Space> space;
+    std::unique_ptr<Roots> roots;
+    SharedAnswers shared;
+    Asking asking;
+    Order order = Order::dfs;
+    std::size_t frontier_bytes = 64 << 20;
+    double seconds = 0;
+};
+
+nb::tuple step_tuple(const Step &step) {
+    const bool block = step.kind == kBlock;
+    return nb::make_tuple(block ? std::string_view("block") : kKinds[static_cast<std::size_t>(step.kind)],
+                          static_cast<int>(step.arg), static_cast<int>(step.a),
+                          step.b == Step::kNone ? -1 : static_cast<int>(step.b));
+}
+
+nb::tuple block_tuple(const Block &block) {
+    nb::list loads, body, stored;
+    for (std::size_t i = 0; i < block.loads; ++i) {
+        std::vector<int> imap(block.setting.imaps[i].begin(), block.setting.imaps[i].end());
+        loads.append(nb::make_tuple(static_cast<int>(block.sources[i]), imap, static_cast<int>(block.setting.fmaps[i])));
+    }
+    for (std::size_t i = 0; i < block.steps; ++i) body.append(step_tuple(block.body[i]));
+    for (std::size_t i = 0; i < block.stores; ++i) stored.append(static_cast<int>(block.stored[i]));
+    const std::vector<int> omap(block.omap.begin(), block.omap.end());
+    return nb::make_tuple(block.setting.grid, block.setting.loop, loads, body, stored, omap);
+}
+
+nb::tuple found_tuple(const Found &found) {
+    nb::list nodes;
+    for (const Step &step : found.nodes) {
+        if (step.kind == kBlock) nodes.append(block_tuple(found.blocks[step.arg]));
+        else nodes.append(step_tuple(step));
+    }
+    return nb::make_tuple(nodes, std::vector<int>(found.outputs.begin(), found.outputs.end()));
+}
+
+nb::list found_list(const std::vector<Found> &all) {
+    nb::list made;
+    for (const Found &found : all) made.append(found_tuple(found));
+    return made;
+}
+
+// Searches by several threads: roots dealt out interleaved, or pulled one after another.
+struct Share {
+    std::vector<std::vector<Found>> found; // by root
+    std::vector<Counts> counts;            // by worker
+};
+
+Share share_out(Search &search, int threads, bool pulled, std::uint64_t max_found) {
+    const std::size_t roots = search.roots->size();
+    Share share;
+    share.found.resize(roots);
+    std::vector<std::unique_ptr<Worker>> workers;
+    for (int i = 0; i < threads; ++i)
+        workers.push_back(std::make_unique<Worker>(*search.roots, search.asking, &search.shared, search.control));
+    std::atomic<std::size_t> ticket{0};
+    std::atomic<std::uint64_t> found{search.roots->predefined().size()};
+    std::vector<std::exception_ptr> faults(workers.size());
+    const auto work = [&](std::size_t me) {
+        try {
+            std::size_t root = pulled ? ticket.fetch_add(1) : me;
+            while (root < roots && !search.control.stopped()) {
+                share.found[root] = workers[me]->search_root(root, search.order, search.frontier_bytes);
+                if (max_found && (found += share.found[root].size()) >= max_found) search.control.ask(Stop::graphs);
+                search.control.poll();
+                root = pulled ? ticket.fetch_add(1) : root + workers.size();
+            }
+        } catch (...) { // carried over to the thread that waits
+            faults[me] = std::current_exception();
+            search.control.interrupt();
+        }
+    };
+    std::vector<std::thread> others;
+    for (std::size_t i = 1; i < workers.size(); ++i) others.emplace_back(work, i);
+    work(0);
+    for (std::thread &other : others) other.join();
+    for (const std::exception_ptr &fault : faults)
+        if (fault) std::rethrow_exception(fault);
+    for (const auto &worker : workers) share.counts.push_back(worker->counts);
+    return share;
+}
+
+// A table and z3's words for expressions of one program, for checks of one against the other.
+class Judge {
+  public:
+    Judge(std::size_t inputs, const std::vector<std::int64_t> &primes, const std::vector<FunctionTuple> &functions,
+          const std::vector<NodeTuple> &nodes, const std::vector<int> &outputs, const std::vector<std::int64_t> &degrees)
+        : program_(program_of(inputs, primes, functions, nodes, outputs)), table_(program_, {}, degrees),
+          expressions_(names_of(functions)) {
+        theory_.inputs = inputs;
+        theory_.primes = primes;
+        theory_.functions = names_of(functions);
+        for (const auto &[name, id, shown] : functions)
+            if (name == "scale" || name == "shift") theory_.constants = std::max(theory_.constants, static_cast<std::size_t>(id) + 1);
+        std::ranges::sort(theory_.functions);
+        theory_.functions.erase(std::ranges::unique(theory_.functions).begin(), theory_.functions.end());
+    }
+
+    // An expression of what was made before: its number.
+    std::uint32_t input(std::uint32_t place) {
+        const Class c = place < table_.table().inputs.size() ? table_.table().inputs[place] : kNoClass;
+        return known(expressions_.make(Expressed::input, place), c);
+    }
+    std::uint32_t make(std::string_view kind, std::uint32_t a, std::uint32_t b) {
+        switch (kind == "sum" ? Expressed::sum : static_cast<Expressed>(place(kExpressed, kind) + 2)) {
+        case Expressed::add: return known(expressions_.make(Expressed::add, a, b), table_.join(Rule::add, cls(a), cls(b)));
+        case Expressed::sub: return known(expressions_.make(Expressed::sub, a, b), table_.join(Rule::sub, cls(a), cls(b)));
+        case Expressed::mul: return known(expressions_.make(Expressed::mul, a, b), table_.join(Rule::mul, cls(a), cls(b)));
+        case Expressed::div: return known(expressions_.make(Expressed::div, a, b), table_.join(Rule::div, cls(a), cls(b)));
+        case Expressed::function:
+            return known(expressions_.make(Expressed::function, a, b), table_.apply(cls(b), static_cast<int>(a)));
+        case Expressed::sum: return known(expressions_.sum(a, b), table_.sum(cls(b), a));
+        default: throw std::invalid_argument("there is no such expression");
+        }
+    }
+    bool accepts(std::uint32_t e) const { return cls(e) != kNoClass; }
+    // Nanoseconds of one probe, over all pairs of classes.
+    double probe_ns(std::size_t times) const {
+        const auto classes = static_cast<std::uint64_t>(table_.table().classes());
+        std::uint64_t seed = 1, hits = 0;
+        const auto start = std::chrono::steady_clock::now();
+        for (std::size_t i = 0; i < times; ++i) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            const auto a = static_cast<Class>((seed >> 33) % classes), b = static_cast<Class>((seed >> 13 & 0xfffff) % classes);
+            hits += table_.join(seed >> 63 ? Rule::mul : Rule::add, a, b) != kNoClass;
+        }
+        const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        return hits <= times ? 1e9 * seconds / static_cast<double>(times) : 0;
+    }
+    std::string text(std::uint32_t e) const { return expressions_.text(e); }
+    std::string formula(std::uint32_t e) const { return tilesmith::formula(theory_, expressions_, e); }
+    std::string axioms() const { return tilesmith::axioms(theory_); }
+    const Table &table() const { return table_.table(); }
+
+  private:
+    Class cls(std::uint32_t e) const { return classes_.at(e); }
+    std::uint32_t known(Expression e, Class c) {
+        classes_.resize(std::max<std::size_t>(classes_.size(), expressions_.size()), kNoClass);
+        return classes_[e] = c, e;
+    }
+
+    DegreeProgram program_;
+    DegreeTable table_;
+    Theory theory_;
+    Expressions expressions_;
+    std::vector<Class> classes_;
+};
+
+struct Solver {
+    Z3Oracle oracle;
+    std::string ask(const std::string &formula) {
+        switch (oracle.ask(formula)) {
+        case Answer::no: return "no";
+        case Answer::yes: return "yes";
+        case Answer::unknown: break;
+        }
+        return "unknown";
+    }
+};
+
+} // namespace
+
+void bind_concrete(nb::module_ &module) {
+    nb::class_<Z3>(module, "Z3").def(nb::init<const std::string &>(), "path"_a);
+
+    nb::class_<Solver>(module, "Solver")
+        .def("__init__",
+             [](Solver *self, std::shared_ptr<const Z3> z3, const std::string &axioms, const std::vector<std::string> &targets,
+                unsigned effort) { new (self) Solver{{std::move(z3), axioms, targets, effort}}; },
+             "z3"_a, "axioms"_a, "targets"_a, "effort"_a)
+        .def("ask", &Solver::ask, nb::call_guard<nb::gil_scoped_release>());
+
+    nb::class_<Judge>(module, "Judge")
+        .def(nb::init<std::size_t, const std::vector<std::int64_t> &, const std::vector<FunctionTuple> &,
+                      const std::vector<NodeTuple> &, const std::vector<int> &, const std::vector<std::int64_t> &>(),
+             "inputs"_a, "primes"_a, "functions"_a, "nodes"_a, "outputs"_a, "degrees"_a)
+        .def("input", &Judge::input)
+        .def("make", &Judge::make)
+        .def("accepts", &Judge::accepts)
+        .def("probe_ns", &Judge::probe_ns, nb::call_guard<nb::gil_scoped_release>())
+        .def("text", &Judge::text)
+        .def("formula", &Judge::formula)
+        .def("axioms", &Judge::axioms)
+        .def_prop_ro("classes", [](const Judge &judge) { return judge.table().classes(); })
+        .def_prop_ro("rows", [](const Judge &judge) { return judge.table().rows.size(); })
+        .def_prop_ro("seconds", [](const Judge &judge) { return judge.table().seconds; })
+        .def_prop_ro("incomplete", [](const Judge &judge) { return judge.table().incomplete; });
+
+    nb::class_<Counts>(module, "ConcreteCounts")
+        .def_ro("states", &Counts::states)
+        .def_ro("candidates", &Counts::candidates)
+        .def_ro("tested", &Counts::tested)
+        .def_ro("shape", &Counts::shape)
+        .def_ro("phase", &Counts::phase)
+        .def_ro("memory", &Counts::memory)
+        .def_ro("oracle", &Counts::oracle)
+        .def_ro("unsound", &Counts::unsound)
+        .def_ro("roots", &Counts::roots)
+        .def_ro("frontier", &Counts::frontier)
+        .def_ro("calls", &Counts::calls)
+        .def_ro("hits", &Counts::hits)
+        .def_ro("unknown", &Counts::unknown)
+        .def_ro("only_oracle", &Counts::only_oracle)
+        .def_ro("only_table", &Counts::only_table)
+        .def_ro("oracle_s", &Counts::oracle_s)
+        .def_ro("wait_s", &Counts::wait_s)
+        .def_ro("busy_s", &Counts::busy_s);
+
+    nb::class_<Search>(module, "ConcreteSearch")
+        .def("__init__",
+             [](Search *self, const std::vector<Extents> &inputs, const std::vector<Extents> &outputs,
+                const std::vector<std::int64_t> &primes, const std::vector<FunctionTuple> &functions,
+                const std::vector<NodeTuple> &nodes, const std::vector<int> &targets, const std::vector<int> &unary,
+                const std::vector<NormTuple> &norms, bool transposes, bool subtracts, int element_bytes, bool as_coded,
+                bool heads, const std::vector<std::int32_t> &tiles, const std::vector<std::int32_t> &loops,
+                std::int64_t least_blocks, std::int64_t most_blocks, int kernel_ops, int block_ops, int graph_defined,
+                int loads, int stores, std::int64_t shared_bytes, int oracle_every, std::size_t max_classes, double seconds) {
+                 Problem problem;
+                 problem.degrees = program_of(inputs.size(), primes, functions, nodes, targets);
+                 problem.names = names_of(functions);
+                 for (const Extents &extents : inputs) problem.inputs.push_back(shape_of(extents));
+                 for (const Extents &extents : outputs) problem.outputs.push_back(shape_of(extents));
+                 problem.unary = unary;
+                 for (const auto &[extent, root] : norms) problem.norms.push_back({extent, root});
+                 problem.transposes = transposes;
+                 problem.subtracts = subtracts;
+                 problem.element_bytes = element_bytes;
+                 Rules rules{as_coded, heads,  tiles,  loops,        least_blocks, most_blocks, kernel_ops, block_ops, graph_defined,
+                             loads,    stores, shared_bytes, oracle_every};
+                 new (self) Search{.control = Control(seconds), .space = {}, .roots = {}, .shared = {}, .asking = {}};
+                 self->seconds = seconds;
+                 try {
+                     TableLimits limits;
+                     limits.classes = max_classes;
+                     Control *control = &self->control;
+                     limits.stopped = [control] { return control->poll(); };
+                     self->space = std::make_unique<Space>(std::move(problem), std::move(rules), limits);
+                 } catch (...) {
+                     self->~Search();
+                     throw;
+                 }
+             },
+             nb::kw_only(), "inputs"_a, "outputs"_a, "primes"_a, "functions"_a, "nodes"_a, "targets"_a, "unary"_a, "norms"_a,
+             "transposes"_a, "subtracts"_a, "element_bytes"_a, "as_coded"_a, "heads"_a, "tiles"_a, "loops"_a,
+             "least_blocks"_a, "most_blocks"_a, "kernel_ops"_a, "block_ops"_a, "graph_defined"_a, "loads"_a, "stores"_a,
+             "shared_bytes"_a, "oracle_every"_a, "max_classes"_a, "seconds"_a)
+        .def(
+            "ask_z3",
+            [](Search &search, std::shared_ptr<const Z3> z3, std::string_view cache, unsigned effort) {
+                constexpr std::array<std::string_view, 3> caches{"none", "thread", "shared"};
+                search.asking = {Asked::z3, static_cast<Cache>(place(caches, cache)), std::move(z3), effort};
+            },
+            "z3"_a, "cache"_a, "effort"_a)
+        .def("breadth_first",
+             [](Search &search, std::size_t frontier_bytes) {
+                 search.order = Order::bfs;
+                 search.frontier_bytes = frontier_bytes;
+             })
+        // How many there are; found once.
+        .def("roots",
+             [](Search &search) {
+                 if (!search.roots) search.roots = std::make_unique<Roots>(*search.space, search.control);
+                 return search.roots->size();
+             },
+             nb::call_guard<nb::gil_scoped_release>())
+        .def("interrupt", [](Search &search) { search.control.interrupt(); })
+        .def_prop_ro("stop",
+                     [](const Search &search) {
+                         constexpr std::array<std::string_view, 5> stops{"exhausted", "seconds", "graphs", "interrupted", "incomplete"};
+                         return stops[static_cast<std::size_t>(search.control.reason())];
+                     })
+        .def_prop_ro("incomplete", [](const Search &search) { return search.space->table().table().incomplete; })
+        .def_prop_ro("classes", [](const Search &search) { return search.space->table().table().classes(); })
+        .def_prop_ro("rows", [](const Search &search) { return search.space->table().table().rows.size(); })
+        .def_prop_ro("table_s", [](const Search &search) { return search.space->table().table().seconds; })
+        .def_prop_ro("unfit_roots", [](const Search &search) { return search.space->unfit(); })
+        .def_prop_ro("predefined", [](const Search &search) { return found_list(search.roots->predefined()); })
+        .def_prop_ro("root_counts", [](const Search &search) { return search.roots->counts(); })
+        // Each root by itself, for who deals them out; its counts are of this call.
+        .def("search_root",
+             [](Search &search, std::size_t index) {
+                 Worker worker(*search.roots, search.asking, &search.shared, search.control);
+                 std::vector<Found> found;
+                 {
+                     const nb::gil_scoped_release release;
+                     found = worker.search_root(index, search.order, search.frontier_bytes);
+                 }
+                 return nb::make_tuple(found_list(found), worker.counts);
+             })
+        .def("run",
+             [](Search &search, int threads, bool pulled, std::uint64_t max_found) {
+                 Share share;
+                 {
+                     const nb::gil_scoped_release release;
+                     share = share_out(search, threads, pulled, max_found);
+                 }
+                 nb::list found;
+                 for (std::size_t root = 0; root < share.found.size(); ++root)
+                     for (const Found &one : share.found[root]) found.append(nb::make_tuple(root, found_tuple(one)));
+                 return nb::make_tuple(found, share.counts);
+             },
+             "threads"_a, "pulled"_a, "max_found"_a);
+}
+
+} // namespace tilesmith
