@@ -116,10 +116,18 @@ class ModelProposer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asyncio.run_coroutine_threadsafe(self._models.close(), self._loop).result(10.0)
+        asyncio.run_coroutine_threadsafe(self._ended(), self._loop).result(30.0)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _ended(self) -> None:
+        """Rounds that were closed put away what they had under way; then connections are given up."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._models.close()
 
     def check(self) -> None:
         """Ask providers, at no cost, whether models and keys are right. Raises `OptionError`."""
