@@ -228,6 +228,47 @@ def resume(
 
 
 @app.command()
+def superoptimize(
+    problem: Annotated[Path, typer.Argument(metavar="PROBLEM", help="As above, or a µGraph in a .json file.")],
+    graph_defined_kernels: Annotated[int, typer.Option(metavar="N", help="Graph-defined kernels at most.")] = 1,
+    kernel_ops: Annotated[int, typer.Option(metavar="N", help="Kernels of any kind at most.")] = 5,
+    block_ops: Annotated[int, typer.Option(metavar="N", help="Operators of one kernel at most, loads counted.")] = 11,
+    kernels: Annotated[str, typer.Option(help="listing of all, or closure: any number, the cheapest.")] = "listing",
+    schedule: Annotated[str, typer.Option(help="static or openmp.")] = "openmp",
+    threads: Annotated[int, typer.Option(metavar="N")] = 1,
+    budget_seconds: Seconds = None,
+    max_graphs: Annotated[int | None, typer.Option(metavar="N", help="Stop after so many µGraphs.")] = None,
+    keep: Annotated[int, typer.Option(metavar="N", help="The best of them that are verified and shown.")] = 32,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the verification.")] = 0,
+    target: Target = None,
+    draw: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a drawing of each µGraph there.")] = None,
+    json: Json = False,
+) -> Deed:
+    """Search the µGraphs of a tensor program exhaustively: verified, ranked by estimate."""
+
+    def deed() -> int:
+        from tilesmith.cli.superoptimize import plan_of
+        from tilesmith.cli.superoptimize import superoptimize as search
+        from tilesmith.core.gpu import target as gpu
+        from tilesmith.core.graph import Limits
+
+        limits = Limits(kernel_ops=kernel_ops, block_ops=block_ops, graph_defined_kernels=graph_defined_kernels)
+        plan = plan_of(
+            kernels=kernels,
+            schedule=schedule,
+            threads=threads,
+            seconds=budget_seconds,
+            max_graphs=max_graphs,
+            keep=keep,
+            seed=seed,
+            target=gpu(target).name,
+        )
+        return search(problem, limits, plan, draw, json)
+
+    return deed
+
+
+@app.command()
 def runs(journal: Journal = JOURNAL, json: Json = False) -> Deed:
     """List the runs of a journal."""
 

@@ -1,0 +1,201 @@
+"""`tilesmith superoptimize`: search a tensor program's µGraphs exhaustively, and show what was found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from tilesmith import config
+from tilesmith.cli.screen import answer, say
+from tilesmith.core.errors import MachineError, OptionError
+from tilesmith.core.graph import Graph, Limits
+from tilesmith.superopt.draw import dot, svg
+from tilesmith.superopt.limits import Plan
+from tilesmith.superopt.partition import partition
+from tilesmith.superopt.schema import from_json, to_json
+from tilesmith.superopt.search import Found, Results, search
+from tilesmith.superopt.trace import trace
+
+SHOWN = 10
+"""Graphs that the text answer lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is searched: the LAX parts of a program, equal ones once."""
+
+    name: str
+    parts: tuple[tuple[Graph, int], ...]
+    """Each with how often it stands in the program."""
+    rest: tuple[str, ...] = ()
+    """What stays PyTorch's, with its place."""
+
+
+def plan_of(**given: Any) -> Plan:
+    """The plan of these values. Raises `OptionError` for a word that is none of a flag's."""
+    for name, annotation in get_type_hints(Plan).items():
+        words = get_args(annotation)
+        if get_origin(annotation) is Literal and name in given and given[name] not in words:
+            raise OptionError(f"--{name} is {given[name]!r}; it must be {' or '.join(words)}")
+    return Plan(**given)
+
+
+def superoptimize(path: Path, limits: Limits, plan: Plan, draw: Path | None, as_json: bool) -> int:
+    """0 where a µGraph was found for every part, 1 where not."""
+    if draw is not None:
+        _folder(draw)
+    program = read(path)
+    for line in program.rest:
+        say(f"stays PyTorch's: {line}")
+    results: list[Results] = []
+    for number, (graph, count) in enumerate(program.parts, start=1):
+        if len(program.parts) > 1:
+            say(f"part {number} of {len(program.parts)}{f', {count} times in the program' if count > 1 else ''}")
+        results.append(search(graph, limits, plan))
+        if results[-1].stop == "interrupted":
+            break
+    drawn = _drawn(program, results, draw)
+    if as_json:
+        answer(json.dumps(_document(program, results, drawn), allow_nan=False))
+    else:
+        for (graph, _), result in zip(program.parts, results, strict=False):
+            _tell(graph, result)
+        for name in drawn.values():
+            answer(f"drawn: {name}")
+    return 0 if len(results) == len(program.parts) and all(result.graphs for result in results) else 1
+
+
+def read(path: Path) -> Program:
+    """A µGraph's JSON file as one part; a problem traced and cut into its parts."""
+    if path.suffix == ".json":
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"{path} cannot be read ({error}); check the path") from None
+        return Program(path.stem, ((from_json(text, str(path)), 1),))
+    problem = config.load_problem(path)
+    traced = trace(problem)
+    cut = partition(traced)
+    if not cut.parts:
+        raise OptionError(
+            f"{path} holds nothing to superoptimize: {'; '.join(traced.opaque[:3]) or 'no operator'} stays PyTorch's"
+        )
+    parts = tuple((same[0].graph, len(same)) for same in cut.distinct.values())
+    return Program(problem.name, parts, traced.opaque)
+
+
+def _document(program: Program, results: list[Results], drawn: dict[str, str]) -> dict[str, object]:
+    """The first part's answer stands for a program that is one part; all stand under `parts`."""
+    parts = [_part(graph, count, result, drawn) for (graph, count), result in zip(program.parts, results, strict=False)]
+    whole: dict[str, object] = {"program": program.name, "verdict": None, "message": None}
+    if len(parts) == 1:
+        return {**whole, **parts[0], "pytorch": list(program.rest)}
+    stops = [result.stop for result in results]
+    return {
+        **whole,
+        "stop": next((stop for stop in stops if stop != "exhausted"), "exhausted" if stops else "interrupted"),
+        "seconds": sum(result.seconds for result in results),
+        "table_seconds": sum(result.table_seconds for result in results),
+        "states": sum(result.states for result in results),
+        "candidates": sum(result.candidates for result in results),
+        "verified": sum(result.verified for result in results),
+        "error_bound": max((result.error_bound for result in results), default=1.0),
+        "graphs": [graph for part in parts for graph in part["graphs"]],  # type: ignore[attr-defined]
+        "parts": parts,
+        "pytorch": list(program.rest),
+    }
+
+
+def _part(graph: Graph, count: int, result: Results, drawn: dict[str, str]) -> dict[str, object]:
+    pruned, oracle = result.pruned, result.oracle
+    return {
+        "inputs": [[tensor.name, list(tensor.dims), tensor.dtype] for tensor in graph.inputs],
+        "count": count,
+        "stop": result.stop,
+        "reason": result.reason or None,
+        "seconds": result.seconds,
+        "table_seconds": result.table_seconds,
+        "rank_seconds": result.rank_seconds,
+        "states": result.states,
+        "candidates": result.candidates,
+        "pruned": {name: getattr(pruned, name) for name in pruned.__dataclass_fields__},
+        "oracle": {name: getattr(oracle, name) for name in oracle.__dataclass_fields__},
+        "verified": result.verified,
+        "error_bound": result.error_bound,
+        "graphs": [_graph(found, drawn) for found in result.graphs],
+        "workers": [{name: getattr(worker, name) for name in worker.__dataclass_fields__} for worker in result.workers],
+    }
+
+
+def _graph(found: Found, drawn: dict[str, str]) -> dict[str, object]:
+    return {
+        "hash": found.hash,
+        "kernels": [
+            {
+                "grid": list(kernel.grid),
+                "loop": kernel.loop,
+                "estimate_us": kernel.estimate_us,
+                "bytes": kernel.bytes,
+                "traffic_bytes": kernel.traffic_bytes,
+                "flops": kernel.flops,
+                "shared_bytes": kernel.shared_bytes,
+            }
+            for kernel in found.kernels
+        ],
+        "block_ops": found.block_ops,
+        "estimate_us": found.estimate_us,
+        "schedule": [{"grid": list(kernel.grid), "loop": kernel.loop} for kernel in found.kernels],
+        "graph": json.loads(to_json(found.graph)),
+        "drawing": drawn.get(found.hash),
+    }
+
+
+def _tell(graph: Graph, result: Results) -> None:
+    inputs = ", ".join(f"{tensor.name} {'x'.join(map(str, tensor.dims)) or 'scalar'}" for tensor in graph.inputs)
+    answer(f"program of {inputs}")
+    answer(
+        f"  {result.stop}{f' ({result.reason})' if result.reason else ''} after {1000 * result.seconds:.2f} ms "
+        f"(table {1000 * result.table_seconds:.2f} ms): {result.states:,} states, {result.candidates:,} graphs, "
+        f"{result.verified} scheduled and verified"
+        + (f" (a wrong one passes with probability {result.error_bound:.1e} at most)" if result.verified else "")
+    )
+    if not result.graphs:
+        pruned = {name: getattr(result.pruned, name) for name in result.pruned.__dataclass_fields__}
+        cause = max(pruned, key=lambda name: pruned[name])
+        answer(
+            f"  nothing was found within these limits; most was pruned by: {cause} ({pruned[cause]:,}); try more "
+            "--graph-defined-kernels or --block-ops"
+        )
+    for found in result.graphs[:SHOWN]:
+        kernels = "; ".join(
+            f"grid {'x'.join(map(str, kernel.grid)) or '1'}, loop {kernel.loop}" for kernel in found.kernels
+        )
+        answer(f"  {found.hash}  {found.estimate_us:9.2f} us estimated  {len(found.kernels)} kernels: {kernels}")
+    if len(result.graphs) > SHOWN:
+        answer(f"  and {len(result.graphs) - SHOWN} more")
+
+
+def _drawn(program: Program, results: list[Results], folder: Path | None) -> dict[str, str]:
+    """A drawing a graph, as SVG and as text for Graphviz; the SVG's path by the graph's hash."""
+    if folder is None:
+        return {}
+    paths: dict[str, str] = {}
+    try:
+        for result in results:
+            for found in result.graphs:
+                path = folder / f"{program.name}-{found.hash}.svg"
+                path.write_text(svg(found.graph), "utf-8")
+                path.with_suffix(".dot").write_text(dot(found.graph), "utf-8")
+                paths[found.hash] = str(path)
+    except OSError as error:
+        raise MachineError(f"the drawings cannot be written to {folder}: {error.strerror}") from error
+    return paths
+
+
+def _folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"--draw: the folder {path} cannot be made: {error.strerror}") from None

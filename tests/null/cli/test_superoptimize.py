@@ -1,0 +1,103 @@
+"""`superoptimize` as a user sees it: a program from PyTorch, one from a file, and what cannot be searched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tilesmith.cli import main
+from tilesmith.superopt.programs import PROGRAMS
+from tilesmith.superopt.schema import from_json, to_json
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+KEYS = {
+    "program", "verdict", "message", "stop", "seconds", "states", "candidates", "pruned", "oracle", "verified",
+    "error_bound", "graphs", "workers", "table_seconds",
+}  # fmt: skip
+
+Said = Callable[[], tuple[str, str]]
+
+
+@pytest.fixture
+def lora(tmp_path: Path) -> Path:
+    path = tmp_path / "lora.json"
+    path.write_text(to_json(PROGRAMS["lora"]()))
+    return path
+
+
+def test_a_graph_from_a_file(lora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["superoptimize", str(lora), "--keep", "3", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document.keys() >= KEYS
+    assert (document["program"], document["stop"]) == ("lora", "exhausted")
+    assert document["verified"] == len(document["graphs"]) == 3
+    times = [graph["estimate_us"] for graph in document["graphs"]]
+    assert times == sorted(times)
+    for graph in document["graphs"]:
+        assert len(graph["kernels"]) == 1
+        assert from_json(json.dumps(graph["graph"])).outputs
+    assert 0 < document["error_bound"] < 1e-6
+
+
+def test_the_same_seed_gives_the_same_answer(lora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = []
+    for threads in ("1", "2"):
+        assert main(["superoptimize", str(lora), "--json", "--threads", threads]) == 0
+        answers.append([graph["hash"] for graph in json.loads(capsys.readouterr().out)["graphs"]])
+    assert answers[0] == answers[1]
+
+
+def test_a_problem_is_traced_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problem = EXAMPLES / "norm_transformer"
+    assert main(["superoptimize", str(problem), "--keep", "2", "--draw", str(tmp_path / "new" / "here")]) == 0
+    out = capsys.readouterr().out
+    assert "us estimated" in out
+    drawings = sorted((tmp_path / "new" / "here").glob("*.svg"))
+    assert len(drawings) == 2
+    assert all(path.read_text().startswith("<svg") and path.with_suffix(".dot").exists() for path in drawings)
+
+
+def test_nothing_found_says_what_stood_in_the_way(lora: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["superoptimize", str(lora), "--block-ops", "3"]) == 1
+    out = capsys.readouterr().out
+    assert "nothing was found within these limits" in out
+    assert "--block-ops" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--block-ops", "0"], "--block-ops is 0"),
+        (["--schedule", "mpo"], "it must be static or openmp"),
+        (["--budget-seconds", "0"], "--budget-seconds is 0"),
+        (["--threads", "0"], "--threads is 0"),
+        (["--target", "h20000"], "is not a known GPU"),
+    ],
+)
+def test_options_of_nothing(lora: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
+    assert main(["superoptimize", str(lora), *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "x.json"), ('{"a": 1}', "x.json"), ("[1, 2]", "x.json"), ("\udc80", "x.json")]
+)
+def test_a_file_that_is_no_graph(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert main(["superoptimize", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    assert "internal error" not in error
+
+
+def test_a_program_that_stays_pytorch_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["superoptimize", str(EXAMPLES / "max_pool3d")]) == 2
+    error = capsys.readouterr().err
+    assert "nothing to superoptimize" in error
+    assert "max_pool3d" in error
+    assert "line" in error
