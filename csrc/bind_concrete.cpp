@@ -173,11 +173,7 @@ class Judge {
           expressions_(names_of(functions)) {
         theory_.inputs = inputs;
         theory_.primes = primes;
-        theory_.functions = names_of(functions);
-        for (const auto &[name, id, shown] : functions)
-            if (name == "scale" || name == "shift") theory_.constants = std::max(theory_.constants, static_cast<std::size_t>(id) + 1);
-        std::ranges::sort(theory_.functions);
-        theory_.functions.erase(std::ranges::unique(theory_.functions).begin(), theory_.functions.end());
+        describe(theory_, program_.program.functions, names_of(functions));
     }
 
     // An expression of what was made before: its number.
@@ -281,6 +277,8 @@ void bind_concrete(nb::module_ &module) {
         .def_ro("unsound", &Counts::unsound)
         .def_ro("roots", &Counts::roots)
         .def_ro("frontier", &Counts::frontier)
+        .def_prop_ro("depths",
+                     [](const Counts &counts) { return std::vector<std::uint64_t>(counts.depths.begin(), counts.depths.end()); })
         .def_ro("calls", &Counts::calls)
         .def_ro("hits", &Counts::hits)
         .def_ro("unknown", &Counts::unknown)

@@ -64,6 +64,7 @@ void Counts::operator+=(const Counts &other) {
     only_table += other.only_table;
     oracle_s += other.oracle_s;
     wait_s += other.wait_s;
+    for (std::size_t i = 0; i < depths.size(); ++i) depths[i] += other.depths[i];
     busy_s += other.busy_s;
 }
 
@@ -171,6 +172,7 @@ void Worker::breadth_first(std::size_t most) {
 // Whether it can grow.
 bool Worker::arrive() {
     ++counts.states;
+    ++counts.depths[std::min<std::size_t>(depth(), kMaxDepth - 1)];
     if ((counts.states & kPollMask) == 0) control_.poll();
     if (control_.stopped()) return false;
     if (state_.inside) return true;
@@ -181,6 +183,13 @@ bool Worker::arrive() {
         return false;
     }
     return state_.graph.made < rules_.kernel_ops;
+}
+
+// Predefined kernels, beginnings and ends of blocks, and their operators.
+std::size_t Worker::depth() const {
+    std::size_t depth = state_.graph.made;
+    for (std::size_t i = 0; i < state_.defined; ++i) depth += 1u + state_.blocks[i].steps;
+    return depth + (state_.inside ? 1u + state_.blocks[state_.defined].steps : 0u);
 }
 
 bool Worker::complete(std::vector<std::uint8_t> &outputs) {
@@ -490,17 +499,23 @@ bool Worker::solve(Expression e) {
 
 // Blocks ----------------------------------------------------------------------------------------------------------------
 
-template <typename Visit> void Worker::each_subset(const Visit &visit) const {
+// What the next block may load. Two kernels of the same loads have equal places: either may come first.
+std::vector<Worker::Sources> Worker::subsets() const {
     const KernelState &graph = state_.graph;
-    std::vector<std::uint8_t> chosen;
+    std::vector<Sources> all;
+    Sources chosen;
+    const auto offer = [&] {
+        const Key place = key(std::span<const std::uint8_t>(chosen));
+        if (rules_.as_coded ? place > graph.last : place >= graph.last) all.push_back(chosen);
+    };
     if (rules_.as_coded) {
         const int loads = graph.count == 3 ? 3 : std::min<int>(graph.count, 2);
         for (int i = graph.count - loads; i < graph.count; ++i) chosen.push_back(static_cast<std::uint8_t>(i));
-        if (loads <= rules_.loads) visit(std::span<const std::uint8_t>(chosen));
-        return;
+        if (loads <= rules_.loads) offer();
+        return all;
     }
     const std::function<void(std::uint8_t)> choose = [&](std::uint8_t from) {
-        if (!chosen.empty()) visit(std::span<const std::uint8_t>(chosen));
+        if (!chosen.empty()) offer();
         if (static_cast<int>(chosen.size()) == rules_.loads) return;
         for (std::uint8_t i = from; i < graph.count; ++i) {
             if (graph.tensors[i].cls == kNoClass && rules_.oracle_every == 1 && !z3_) continue;
@@ -510,14 +525,13 @@ template <typename Visit> void Worker::each_subset(const Visit &visit) const {
         }
     };
     choose(0);
+    return all;
 }
 
 template <typename Visit> void Worker::begin_blocks(const Visit &visit) {
-    each_subset([&](std::span<const std::uint8_t> sources) {
-        // Two kernels of the same loads have equal places: either may come first.
-        const Key place = key(sources), last = state_.graph.last;
-        if (rules_.as_coded ? place <= last : place < last) return;
-        if (gather_) return (*gather_)(sources);
+    const std::vector<Sources> all = subsets();
+    if (gather_) return (*gather_)(all);
+    for (const Sources &sources : all) {
         std::vector<Shape> shapes;
         for (const std::uint8_t source : sources) shapes.push_back(state_.graph.tensors[source].shape);
         const BlockState outer = state_.block;
@@ -527,7 +541,7 @@ template <typename Visit> void Worker::begin_blocks(const Visit &visit) {
             leave();
         }
         state_.block = outer;
-    });
+    }
 }
 
 bool Worker::enter(std::span<const std::uint8_t> sources, const Setting &setting) {
@@ -631,20 +645,17 @@ Roots::Roots(const Space &space, Control &control) : space_(space) {
         tensor.cls = classes.empty() ? kNoClass : classes[i];
         tensor.phase = kInvariant;
     }
-    std::size_t known = ~std::size_t{0};
-    const Worker::Gather gather = [&](std::span<const std::uint8_t> sources) {
+    const Worker::Gather gather = [&](const std::vector<Worker::Sources> &all) {
         const KernelState &graph = worker.state_.graph;
-        if (known != worker.counts.states) {
-            if (prefixes_.size() == kMostPrefixes)
-                throw Overflow("there are too many graphs of predefined kernels; give fewer kernels");
-            prefixes_.push_back(graph);
-            known = worker.counts.states;
+        if (prefixes_.size() == kMostPrefixes)
+            throw Overflow("there are too many graphs of predefined kernels; give fewer kernels");
+        prefixes_.push_back(graph);
+        for (const Worker::Sources &sources : all) {
+            std::vector<Shape> shapes;
+            for (const std::uint8_t source : sources) shapes.push_back(graph.tensors[source].shape);
+            const std::vector<Setting> &settings = space.settings(shapes);
+            if (!settings.empty()) groups_.push_back({size() + settings.size(), prefixes_.size() - 1, sources, &settings});
         }
-        std::vector<Shape> shapes;
-        for (const std::uint8_t source : sources) shapes.push_back(graph.tensors[source].shape);
-        const std::vector<Setting> &settings = space.settings(shapes);
-        if (!settings.empty())
-            groups_.push_back({size() + settings.size(), prefixes_.size() - 1, {sources.begin(), sources.end()}, &settings});
     };
     worker.gather_ = &gather;
     worker.begin(inputs);

@@ -34,6 +34,7 @@ inline constexpr int kMaxTensors = 20; // of a graph
 inline constexpr int kMaxNodes = 12;
 inline constexpr int kMaxBlocks = 3;
 inline constexpr int kMaxSaved = 2;
+inline constexpr int kMaxDepth = 64;
 
 struct Shape {
     std::array<std::int32_t, kTileRank> extents{};
@@ -152,6 +153,7 @@ struct Counts {
     std::uint64_t unsound = 0; // hits that gather what does not vary: an iteration too often
     std::uint64_t roots = 0, unfit_roots = 0;
     std::uint64_t frontier = 0; // the most states that waited at once
+    std::array<std::uint64_t, kMaxDepth> depths{}; // states, by how many steps led to them
 
     // Of an oracle that reads.
     std::uint64_t calls = 0, hits = 0, unknown = 0;
@@ -267,7 +269,8 @@ class Worker {
 
   private:
     friend class Roots;
-    using Gather = std::function<void(std::span<const std::uint8_t> sources)>;
+    using Sources = std::vector<std::uint8_t>; // of a block: tensors of the graph
+    using Gather = std::function<void(const std::vector<Sources> &)>;
     enum class Cause : std::uint8_t { good, shape, phase, memory };
 
     Worker(const Space &space, const Asking &asking, SharedAnswers *shared, Control &control);
@@ -282,7 +285,7 @@ class Worker {
     template <typename Visit> void begin_blocks(const Visit &visit);
     template <typename Visit> void finish_block(const Visit &visit);
     template <typename Visit> void store(std::span<const std::uint8_t> stored, const Visit &visit);
-    template <typename Visit> void each_subset(const Visit &visit) const;
+    std::vector<Sources> subsets() const;
 
     bool enter(std::span<const std::uint8_t> sources, const Setting &setting);
     void leave();
@@ -298,6 +301,7 @@ class Worker {
     Expression expression_of(const Operator &op, const Value &x, const Value *y);
     Expression root_of(const Norm &norm, Expression e);
     Expression applied(int function, Expression e);
+    std::size_t depth() const;
     bool complete(std::vector<std::uint8_t> &outputs);
     void record(const std::vector<std::uint8_t> &outputs);
     const Setting &setting() const { return state_.blocks[state_.defined].setting; }

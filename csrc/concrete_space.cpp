@@ -26,13 +26,8 @@ std::vector<std::int64_t> degrees_of(const Problem &problem, const Rules &rules)
 Theory theory_of(const Problem &problem) {
     Theory theory;
     theory.inputs = problem.inputs.size();
-    theory.functions = problem.names;
     theory.primes = problem.degrees.primes;
-    for (const Function &function : problem.degrees.program.functions)
-        if (function.fn == Fn::scale || function.fn == Fn::shift)
-            theory.constants = std::max(theory.constants, static_cast<std::size_t>(function.id) + 1);
-    std::ranges::sort(theory.functions);
-    theory.functions.erase(std::ranges::unique(theory.functions).begin(), theory.functions.end());
+    describe(theory, problem.degrees.program.functions, problem.names);
     return theory;
 }
 

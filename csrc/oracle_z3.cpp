@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace tilesmith {
@@ -25,6 +26,16 @@ template <typename Function> void load(void *library, const char *name, Function
 }
 
 } // namespace
+
+void describe(Theory &theory, const std::vector<Function> &functions, const std::vector<std::string> &names) {
+    for (std::size_t i = 0; i < functions.size(); ++i) {
+        if (functions[i].fn == Fn::scale || functions[i].fn == Fn::shift)
+            theory.constants = std::max(theory.constants, static_cast<std::size_t>(functions[i].id) + 1);
+        else theory.functions.push_back(names[i]);
+    }
+    std::ranges::sort(theory.functions);
+    theory.functions.erase(std::ranges::unique(theory.functions).begin(), theory.functions.end());
+}
 
 std::string axioms(const Theory &theory) {
     const std::size_t n = theory.primes.size();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "oracle_expressions.hpp"
+#include "program.hpp"
 
 namespace tilesmith {
 
@@ -19,6 +20,9 @@ struct Theory {
     std::vector<std::string> functions;  // exp, sqrt and square have axioms; any other name only equals itself
     std::vector<std::int64_t> primes;    // that degrees are made of
 };
+
+// Adds the functions and constants of a program, whose functions have these names.
+void describe(Theory &theory, const std::vector<Function> &functions, const std::vector<std::string> &names);
 
 // The published axioms in SMT-LIB: those of equality and those of `part`, which holds where the first is a
 // sub-expression of the second. A sum is (red i1 .. in x): the exponents of its degree's primes, of which the published

@@ -2,367 +2,404 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace tilesmith {
 namespace {
 
-constexpr std::int64_t kLeastMatrix = 16;
+constexpr std::int64_t kLeastMatrix = 16; // a side of the smallest matrix instruction
 constexpr std::int64_t kLargestTile = 512;
 constexpr double kFunctionFlops = 8; // of an exponential or its like
+constexpr double kAccumulatorBytes = 4;
+constexpr Bases kEvery = ~Bases{0};
 
-// A number of elements: a constant times the variables whose bits are set.
+// Lengths of tiles. Place 0 is the loop's, place b that of base b.
+using Tiles = std::array<double, kMaxBases + 1>;
+
+// A number of elements: a constant times the tiles whose bits are set.
 struct Product {
     double constant = 1;
-    std::uint32_t variables = 0;
+    std::uint32_t tiles = 0;
 
-    double at(const std::array<double, kMaxBases + 1> &tiles) const {
+    double at(const Tiles &lengths) const {
         double product = constant;
-        for (std::uint32_t left = variables; left; left &= left - 1) product *= tiles[static_cast<std::size_t>(__builtin_ctz(left))];
+        for (std::uint32_t left = tiles; left; left &= left - 1)
+            product *= lengths[static_cast<std::size_t>(__builtin_ctz(left))];
         return product;
     }
 };
 
-// Tiles of a dimension, as lengths: powers of two that divide it, and the whole where it is short.
+// What a tiling costs, with the tiles left open.
+struct Problem {
+    struct Matrix {
+        Product rows, columns, inner, batch;
+        bool repeats = false;
+    };
+    struct Elements {
+        Product count;
+        double each = 0; // operations, or bytes
+        bool repeats = false;
+    };
+
+    std::vector<Base> open;                       // bases along which blocks lie
+    std::vector<std::vector<std::int64_t>> tiles; // of each
+    std::vector<std::int64_t> loop_tiles;         // none without a loop, or where its length is fixed
+    std::int64_t looped_extent = 1;
+    std::int64_t fixed_loop = 0;
+    std::int64_t split = 1; // blocks along a base whose sum is split
+
+    std::vector<Matrix> products;
+    std::vector<Elements> work, moved;
+    std::vector<std::vector<Elements>> alive; // values that are in shared memory at once
+    std::vector<Product> accumulators;
+    double unique_bytes = 0;
+};
+
+// Tiles of a dimension: powers of two that divide it, and the whole where it is short.
 std::vector<std::int64_t> tiles_of(std::int64_t extent, bool matrix) {
     const std::int64_t least = matrix ? std::min(kLeastMatrix, extent) : 1;
     std::vector<std::int64_t> tiles;
     for (std::int64_t tile = 1; tile <= std::min(extent, kLargestTile); tile *= 2)
         if (tile >= least && extent % tile == 0) tiles.push_back(tile);
     if (extent <= 2 * kLargestTile && std::ranges::find(tiles, extent) == tiles.end()) tiles.push_back(extent);
-    if (tiles.empty())
-        for (std::int64_t tile = std::min(extent, kLargestTile); tiles.empty(); --tile)
-            if (extent % tile == 0) tiles.push_back(tile);
+    for (std::int64_t tile = kLargestTile; tiles.empty(); --tile)
+        if (extent % tile == 0) tiles.push_back(tile);
     return tiles;
+}
+
+// The extent of some parts of a base: all of them, the grid's alone, or what the grid leaves.
+std::int64_t extent_of(unsigned parts, unsigned all, std::int64_t whole, std::int64_t split) {
+    if (!parts) return 1;
+    if (parts == all) return whole;
+    return parts == kInGrid ? split : whole / split;
 }
 
 } // namespace
 
-// An implementation with its tiles left open.
-struct Scheduler::Problem {
-    struct Work {
-        Product rows, columns, inner, batch; // of a matrix product
-        Product elements;                    // of any other step
-        double each = 0;                     // operations an element
-        bool matrix = false, repeats = false;
-    };
-    struct Moved {
-        Product elements;
-        double bytes = 0;
-        bool repeats = false;
-    };
+// Makes the problem of an implementation.
+class Scheduler::Setup {
+  public:
+    Setup(const Scheduler &scheduler, const Kernels &kernels, const Implementation &made, const Signature &signature,
+          std::int64_t split)
+        : scheduler_(scheduler), space_(scheduler.space_), sizes_(scheduler.sizes_), kernels_(kernels), made_(made),
+          signature_(signature), split_(split), bases_(space_.program().bases()), values_(replay(space_, kernels, made)) {}
 
-    std::vector<Base> open;                       // bases along which blocks lie
-    std::vector<std::vector<std::int64_t>> tiles; // of each
-    std::vector<std::int64_t> loop_tiles;         // none without a loop over whole parts
-    std::int64_t looped_extent = 1;
-    std::int64_t fixed_loop = 0; // of a loop over the grid's parts
-    std::int64_t split = 1;
+    // None where the numbers of parts do not divide what they are parts of.
+    std::optional<Problem> run() {
+        if (!divides()) return std::nullopt;
+        problem_.split = made_.walk.split ? split_ : 1;
+        look_at_steps();
+        open_bases();
+        if (made_.walk.loop && !loop()) return std::nullopt;
+        moves();
+        works();
+        lives();
+        return std::move(problem_);
+    }
 
-    std::vector<Work> work;
-    std::vector<Moved> moved;
-    std::vector<std::vector<std::pair<Product, double>>> alive; // sets of values that live at once, with their bytes
-    std::vector<Product> accumulators;
-    double unique_bytes = 0;
-    bool possible = true;
+  private:
+    unsigned all(Base base) const { return space_.program().parts[base]; }
+    const Step &step(std::size_t value) const { return kernels_.steps[made_.first_step + value - values_.loads]; }
+    Free tile_of(std::uint8_t operand) const { return operand == Step::kNoOperand ? 0 : values_.tiles[operand]; }
+
+    template <typename Visit> void each_base(const Visit &visit) const {
+        for (int b = 1; b <= bases_; ++b) visit(static_cast<Base>(b));
+    }
+
+    bool divides() const {
+        const Base own = made_.walk.split;
+        if (own && (split_ < 2 || sizes_.extents[own] % split_)) return false;
+        bool divides = true;
+        for (const Class c : values_.classes)
+            each_base([&](Base base) {
+                const unsigned parts = parts_of(space_.free(c), base);
+                divides &= !parts || parts == all(base) || sizes_.extents[base] % split_ == 0;
+            });
+        return divides;
+    }
+
+    bool accumulates(std::size_t value) const {
+        return value >= values_.loads &&
+               (step(value).kind == StepKind::accumulate || step(value).kind == StepKind::accumulate_sum);
+    }
+
+    void look_at_steps() {
+        for (std::size_t v = values_.loads; v < values_.classes.size(); ++v) {
+            const Free before = tile_of(step(v).a) | tile_of(step(v).b);
+            each_base([&](Base base) {
+                if (!parts_of(before, base)) return;
+                if (!parts_of(values_.tiles[v], base)) removed_ |= bit(base);
+                if (step(v).kind == StepKind::matmul) matrix_ |= bit(base);
+            });
+            if (step(v).kind == StepKind::apply) removed_ |= bit(space_.program().functions[step(v).arg].base) & ~Bases{1};
+        }
+    }
+
+    // Blocks lie along a base that every output has whole and that no step removes.
+    void open_bases() {
+        each_base([&](Base base) {
+            if (base == made_.walk.loop || base == made_.walk.split || (removed_ & bit(base))) return;
+            const auto stored = [&](Tensor t) { return t == kNoTensor || parts_of(space_.free(class_of(t)), base) == all(base); };
+            const auto undivided = [&](Free tile) { return !parts_of(tile, base) || parts_of(tile, base) == all(base); };
+            if (!std::ranges::all_of(signature_.outputs, stored) || !std::ranges::all_of(values_.tiles, undivided)) return;
+            problem_.open.push_back(base);
+            problem_.tiles.push_back(tiles_of(sizes_.extents[base], matrix_ & bit(base)));
+            open_ |= bit(base);
+        });
+    }
+
+    // It runs over what the grid leaves of a base; where a load has the grid's parts alone, over those, one at a time.
+    bool loop() {
+        const Base base = made_.walk.loop;
+        bool by_part = false;
+        for (std::size_t i = 0; i < values_.loads; ++i) {
+            const unsigned looped = parts_of(space_.free(values_.classes[i]) & values_.looped, base);
+            by_part |= looped && !(looped & kInLoop);
+        }
+        problem_.looped_extent = sizes_.extents[base] / problem_.split;
+        if (by_part) {
+            problem_.fixed_loop = split_;
+            return split_ > 1;
+        }
+        problem_.loop_tiles = tiles_of(problem_.looped_extent, matrix_ & bit(base));
+        // A loop of one pass is the kernel without a loop.
+        std::erase(problem_.loop_tiles, problem_.looped_extent);
+        return !problem_.loop_tiles.empty();
+    }
+
+    Product product(Free tile, Bases only) const {
+        Product product;
+        each_base([&](Base base) {
+            const unsigned parts = parts_of(tile, base);
+            if (!parts || !(only & bit(base))) return;
+            if (open_ & bit(base)) product.tiles |= bit(base);
+            else if (base == made_.walk.loop && (parts & kInBlock) && !problem_.fixed_loop) product.tiles |= 1;
+            else if (base == made_.walk.loop && (parts & kInBlock))
+                product.constant *= static_cast<double>(problem_.looped_extent / problem_.fixed_loop);
+            else if (base == made_.walk.split) product.constant *= static_cast<double>(sizes_.extents[base] / split_);
+            else product.constant *= static_cast<double>(extent_of(parts, all(base), sizes_.extents[base], split_));
+        });
+        return product;
+    }
+
+    double element_bytes(std::size_t value) const {
+        return value < values_.loads ? scheduler_.element_bytes(values_.classes[value]) : sizes_.element_bytes;
+    }
+
+    void moves() {
+        for (std::size_t i = 0; i < values_.loads; ++i)
+            problem_.moved.push_back(
+                {product(values_.tiles[i], kEvery), element_bytes(i), values_.phases[i] == Phase::varying});
+        for (std::size_t s = 0; s < kMaxStores; ++s)
+            if (signature_.outputs[s] != kNoTensor)
+                problem_.moved.push_back({product(values_.tiles[made_.stores[s]], kEvery), sizes_.element_bytes, false});
+        problem_.unique_bytes = scheduler_.bytes(kernels_, signature_, split_);
+    }
+
+    void works() {
+        for (std::size_t v = values_.loads; v < values_.classes.size(); ++v) {
+            const bool repeats = accumulates(v) || values_.phases[v] == Phase::varying;
+            const Free x = tile_of(step(v).a), y = tile_of(step(v).b);
+            if (accumulates(v) || step(v).kind == StepKind::matmul)
+                problem_.accumulators.push_back(product(values_.tiles[v], kEvery));
+            if (step(v).kind != StepKind::matmul) {
+                problem_.work.push_back({product(x | y, kEvery), operations(step(v)), repeats});
+                continue;
+            }
+            Bases left = 0, right = 0;
+            each_base([&](Base base) {
+                if (parts_of(x, base)) left |= bit(base);
+                if (parts_of(y, base)) right |= bit(base);
+            });
+            const Bases over = space_.sets()[step(v).arg];
+            problem_.products.push_back({product(x, left & ~right), product(y, right & ~left), product(x, over),
+                                         product(x, left & right & ~over), repeats});
+        }
+    }
+
+    double operations(const Step &step) const {
+        if (step.kind == StepKind::div) return kFunctionFlops;
+        if (step.kind != StepKind::apply) return 1;
+        const Fn fn = space_.program().functions[step.arg].fn;
+        return fn == Fn::scale || fn == Fn::shift || fn == Fn::square ? 1 : kFunctionFlops;
+    }
+
+    // Loads and accumulators live as long as the loop; what is computed until its last use, and what the loop does not
+    // change until its end. The checker of µGraphs counts alike.
+    void lives() {
+        const std::size_t count = values_.classes.size();
+        std::vector<std::size_t> last(count, 0);
+        std::size_t loop_end = values_.loads;
+        for (std::size_t v = values_.loads; v < count; ++v) {
+            last[step(v).a] = v;
+            if (step(v).b != Step::kNoOperand) last[step(v).b] = v;
+            if (values_.phases[v] == Phase::varying || accumulates(v)) loop_end = v;
+        }
+        for (std::size_t s = 0; s < kMaxStores; ++s)
+            if (signature_.outputs[s] != kNoTensor) last[made_.stores[s]] = count;
+
+        std::vector<std::uint32_t> lives;
+        for (std::size_t now = values_.loads; now <= count; ++now) {
+            std::uint32_t set = 0;
+            for (std::size_t v = 0; v < count; ++v) {
+                const bool held = v < values_.loads || accumulates(v) || values_.phases[v] == Phase::invariant;
+                const bool begun = v < values_.loads || accumulates(v) || v <= now;
+                if (begun && now <= (held ? std::max(last[v], loop_end) : last[v])) set |= 1u << v;
+            }
+            lives.push_back(set);
+        }
+        for (std::size_t i = 0; i < lives.size(); ++i) {
+            bool covered = false;
+            for (std::size_t other = 0; other < lives.size(); ++other)
+                covered |= other != i && (lives[i] & ~lives[other]) == 0 && (lives[i] != lives[other] || other < i);
+            if (covered) continue;
+            auto &set = problem_.alive.emplace_back();
+            for (std::size_t v = 0; v < count; ++v)
+                if (lives[i] >> v & 1)
+                    set.push_back({product(values_.tiles[v], kEvery), accumulates(v) ? kAccumulatorBytes : element_bytes(v), false});
+        }
+    }
+
+    const Scheduler &scheduler_;
+    const Space &space_;
+    const Sizes &sizes_;
+    const Kernels &kernels_;
+    const Implementation &made_;
+    const Signature &signature_;
+    std::int64_t split_;
+    int bases_;
+    Replayed values_;
+    Bases removed_ = 0, matrix_ = 0, open_ = 0; // that steps remove; of matrix products; along which blocks lie
+    Problem problem_;
 };
+
+namespace {
+
+// One tiling of a problem: what it costs, or that it does not fit.
+Cost cost_of(const Problem &problem, const Device &device, const Tiles &tiles, double blocks, double loop) {
+    Cost cost;
+    if (blocks > device.blocks) return cost;
+    for (const auto &set : problem.alive) {
+        double bytes = 0;
+        for (const Problem::Elements &value : set) bytes += value.count.at(tiles) * value.each;
+        cost.shared = std::max(cost.shared, bytes);
+    }
+    if (cost.shared > device.shared_bytes) return cost;
+    double registers = 0;
+    for (const Product &accumulator : problem.accumulators) registers += kAccumulatorBytes * accumulator.at(tiles);
+    if (registers > device.register_bytes) return cost;
+
+    double matrix = 0, vector = 0;
+    for (const Problem::Elements &moved : problem.moved)
+        cost.traffic += blocks * moved.count.at(tiles) * moved.each * (moved.repeats ? loop : 1);
+    for (const Problem::Elements &work : problem.work)
+        vector += blocks * work.count.at(tiles) * work.each * (work.repeats ? loop : 1);
+    for (const Problem::Matrix &product : problem.products) {
+        const auto side = [&](const Product &length) { return std::max(double{kLeastMatrix}, length.at(tiles)); };
+        matrix += blocks * 2 * product.batch.at(tiles) * side(product.rows) * side(product.columns) * side(product.inner) *
+                  (product.repeats ? loop : 1);
+    }
+    cost.bytes = problem.unique_bytes;
+    cost.flops = matrix + vector;
+    // Multiprocessors without a block in the last wave do nothing; fewer than half of them leave bandwidth idle.
+    const double waves = std::ceil(blocks / device.multiprocessors);
+    const double busy = blocks / (waves * device.multiprocessors);
+    const double reading = std::min(1.0, 2 * blocks / device.multiprocessors);
+    const double moving = std::max(cost.bytes / device.dram_bytes_per_s, cost.traffic / device.l2_bytes_per_s) / reading;
+    const double computing = std::max(matrix / device.matrix_flops, vector / device.vector_flops) / busy;
+    cost.seconds = std::max({moving, computing, waves * loop * device.pass_s}) + device.launch_s;
+    return cost;
+}
+
+} // namespace
 
 Scheduler::Scheduler(const Space &space, const Sizes &sizes, const Device &device)
     : space_(space), sizes_(sizes), device_(device) {
     for (std::size_t i = 0; i < space.table().inputs.size(); ++i)
-        if (space.table().inputs[i] != kNoClass) input_bytes_[space.table().inputs[i]] = sizes.input_bytes[i];
+        if (space.table().inputs[i] != kNoClass) input_bytes_.emplace_back(space.table().inputs[i], sizes.input_bytes[i]);
+}
+
+double Scheduler::element_bytes(Class c) const {
+    for (const auto &[input, bytes] : input_bytes_)
+        if (input == c) return bytes;
+    return sizes_.element_bytes;
 }
 
 // Whether a tensor has only some of the parts of a base: the sums of a split, one for every part.
-bool Scheduler::partial(Free free) const {
+bool Scheduler::partial(Tensor t) const {
+    if (t == kNoTensor) return false;
     for (int b = 1; b <= space_.program().bases(); ++b) {
-        const Base base = static_cast<Base>(b);
-        const unsigned parts = parts_of(free, base);
-        if (parts && parts != space_.program().parts[base]) return true;
+        const unsigned parts = parts_of(space_.free(class_of(t)), static_cast<Base>(b));
+        if (parts && parts != space_.program().parts[static_cast<std::size_t>(b)]) return true;
     }
     return false;
 }
 
 bool Scheduler::depends_on_split(const Kernels &kernels, const Implementation &made, const Signature &signature) const {
-    if (made.walk.split) return true;
-    const auto is_partial = [&](Tensor t) { return t != kNoTensor && partial(space_.free(class_of(t))); };
-    return std::ranges::any_of(kernels.inputs, is_partial) || std::ranges::any_of(signature.outputs, is_partial);
+    const auto is_partial = [&](Tensor t) { return partial(t); };
+    return made.walk.split || std::ranges::any_of(kernels.inputs, is_partial) ||
+           std::ranges::any_of(signature.outputs, is_partial);
+}
+
+double Scheduler::bytes(const Kernels &kernels, const Signature &signature, std::int64_t split) const {
+    double bytes = 0;
+    const auto count = [&](Tensor t) {
+        if (t == kNoTensor) return;
+        double elements = 1;
+        for (int b = 1; b <= space_.program().bases(); ++b) {
+            const Base base = static_cast<Base>(b);
+            elements *= static_cast<double>(extent_of(parts_of(space_.free(class_of(t)), base), space_.program().parts[base],
+                                                      sizes_.extents[base], split));
+        }
+        bytes += elements * element_bytes(class_of(t));
+    };
+    std::ranges::for_each(kernels.inputs, count);
+    std::ranges::for_each(signature.outputs, count);
+    return bytes;
 }
 
 double Scheduler::bound(const Kernels &kernels, const Signature &signature, std::int64_t split) const {
-    double bytes = 0;
-    const auto count = [&](Tensor t) {
-        double elements = 1;
-        for (int b = 1; b <= space_.program().bases(); ++b)
-            elements *= static_cast<double>(extent(space_.free(class_of(t)), static_cast<Base>(b), split));
-        const auto known = input_bytes_.find(class_of(t));
-        bytes += elements * (known == input_bytes_.end() ? sizes_.element_bytes : known->second);
-    };
-    for (const Tensor input : kernels.inputs) count(input);
-    for (const Tensor output : signature.outputs)
-        if (output != kNoTensor) count(output);
-    return bytes / device_.dram_bytes_per_s + device_.launch_s;
-}
-
-// The extent of some parts of a base: all of them, the grid's alone, or what the grid leaves.
-std::int64_t Scheduler::extent(Free free, Base base, std::int64_t split) const {
-    const unsigned parts = parts_of(free, base);
-    const std::int64_t whole = sizes_.extents[base];
-    if (!parts) return 1;
-    if (parts == space_.program().parts[base]) return whole;
-    return parts == kInGrid ? split : whole / split;
+    return bytes(kernels, signature, split) / device_.dram_bytes_per_s + device_.launch_s;
 }
 
 Cost Scheduler::best(const Kernels &kernels, const Implementation &made, const Signature &signature, std::int64_t split) {
-    const Replayed values = replay(space_, kernels, made);
-    const Walk &walk = made.walk;
-    const int bases = space_.program().bases();
-    Problem problem;
-    problem.split = split;
-
-    const auto element_bytes = [&](std::size_t value) {
-        const auto known = value < values.loads ? input_bytes_.find(values.classes[value]) : input_bytes_.end();
-        return known == input_bytes_.end() ? sizes_.element_bytes : known->second;
-    };
-
-    // Splits must divide; a tensor of partial sums has one part for every one.
-    const auto divides = [&](Free free) {
-        for (int b = 1; b <= bases; ++b) {
-            const Base base = static_cast<Base>(b);
-            const unsigned parts = parts_of(free, base);
-            if (parts && parts != space_.program().parts[base] && sizes_.extents[base] % split) return false;
-        }
-        return true;
-    };
-    for (const Class c : values.classes)
-        if (!divides(space_.free(c))) return {};
-    if (walk.split && (sizes_.extents[walk.split] % split || split < 2)) return {};
-
-    // Blocks lie along a base that every output has whole and that no step removes.
-    std::uint32_t matrix = 0, removed = 0, looped_matrix = 0;
-    for (std::size_t i = 0; i < made.steps; ++i) {
-        const Step &step = kernels.steps[made.first_step + i];
-        const std::size_t value = values.loads + i;
-        Free before = values.tiles[step.a];
-        if (step.b != Step::kNoOperand) before |= values.tiles[step.b];
-        for (int b = 1; b <= bases; ++b) {
-            const Base base = static_cast<Base>(b);
-            if (parts_of(before, base) && !parts_of(values.tiles[value], base)) removed |= bit(base);
-            if (step.kind == StepKind::matmul && parts_of(before, base)) matrix |= bit(base);
-            if (step.kind == StepKind::matmul && base == walk.loop) looped_matrix |= parts_of(before, base) ? 1u : 0u;
-        }
-        const Function *function =
-            step.kind == StepKind::apply ? &space_.program().functions[step.arg] : nullptr;
-        if (function && function->fn == Fn::rms_norm) removed |= bit(function->base);
-    }
-    for (int b = 1; b <= bases; ++b) {
-        const Base base = static_cast<Base>(b);
-        if (base == walk.loop || base == walk.split || (removed & bit(base))) continue;
-        const unsigned whole = space_.program().parts[base];
-        const bool stored = std::ranges::all_of(signature.outputs, [&](Tensor t) {
-            return t == kNoTensor || parts_of(space_.free(class_of(t)), base) == whole;
-        });
-        const bool undivided = std::ranges::all_of(values.tiles, [&](Free tile) {
-            const unsigned parts = parts_of(tile, base);
-            return !parts || parts == whole;
-        });
-        if (!stored || !undivided) continue;
-        problem.open.push_back(base);
-        problem.tiles.push_back(tiles_of(sizes_.extents[base], matrix & bit(base)));
-    }
-
-    // The loop runs over what the grid leaves of a base, or over the grid's parts themselves.
-    if (walk.loop) {
-        Free inputs = 0;
-        bool by_part = false;
-        for (std::size_t i = 0; i < values.loads; ++i) {
-            const Free free = space_.free(values.classes[i]) & values.looped;
-            inputs |= free;
-            by_part |= free && (walk.loop_parts & kInGrid) && !(parts_of(free, walk.loop) & kInLoop);
-        }
-        problem.looped_extent = sizes_.extents[walk.loop] / (walk.split ? split : 1);
-        if (by_part) problem.fixed_loop = split;
-        else problem.loop_tiles = tiles_of(problem.looped_extent, looped_matrix != 0);
-        // A loop of one pass is the kernel without a loop.
-        std::erase(problem.loop_tiles, problem.looped_extent);
-        if (!by_part && problem.loop_tiles.empty()) return {};
-        if (by_part && split < 2) return {};
-    }
-
-    // Sizes: variable 0 is the loop's tile, variable b the tile along base b.
-    std::uint32_t open = 0;
-    for (const Base base : problem.open) open |= bit(base);
-    const auto product = [&](Free tile, Bases only, Bases except = 0) {
-        Product made_product;
-        for (int b = 1; b <= bases; ++b) {
-            const Base base = static_cast<Base>(b);
-            const unsigned parts = parts_of(tile, base);
-            if (!parts || !(only & bit(base)) || (except & bit(base))) continue;
-            if (open & bit(base)) made_product.variables |= bit(base);
-            else if (base == walk.loop && (parts & kInBlock) && !problem.fixed_loop) made_product.variables |= 1;
-            else if (base == walk.loop && (parts & kInBlock))
-                made_product.constant *= static_cast<double>(problem.looped_extent / problem.fixed_loop);
-            else {
-                // What a split leaves of its base is a part of it.
-                const std::int64_t whole = base == walk.split ? sizes_.extents[base] / split : extent(tile, base, split);
-                made_product.constant *= static_cast<double>(whole);
-            }
-        }
-        return made_product;
-    };
-    constexpr Bases every = ~Bases{0};
-    for (std::size_t i = 0; i < values.loads; ++i) {
-        const bool repeats = values.phases[i] == Phase::varying;
-        problem.moved.push_back({product(values.tiles[i], every), element_bytes(i), repeats});
-        double elements = 1;
-        for (int b = 1; b <= bases; ++b)
-            elements *= static_cast<double>(extent(space_.free(values.classes[i]), static_cast<Base>(b), split));
-        problem.unique_bytes += elements * element_bytes(i);
-    }
-    for (std::size_t s = 0; s < kMaxStores; ++s) {
-        if (signature.outputs[s] == kNoTensor) continue;
-        problem.moved.push_back({product(values.tiles[made.stores[s]], every), sizes_.element_bytes, false});
-        double elements = 1;
-        for (int b = 1; b <= bases; ++b)
-            elements *= static_cast<double>(extent(space_.free(class_of(signature.outputs[s])), static_cast<Base>(b), split));
-        problem.unique_bytes += elements * sizes_.element_bytes;
-    }
-
-    const auto is_accumulator = [&](std::size_t value) {
-        if (value < values.loads) return false;
-        const StepKind kind = kernels.steps[made.first_step + value - values.loads].kind;
-        return kind == StepKind::accumulate || kind == StepKind::accumulate_sum;
-    };
-    const std::size_t count = values.classes.size();
-    std::vector<std::size_t> last(count, 0);
-    std::size_t loop_end = values.loads;
-    for (std::size_t v = values.loads; v < count; ++v) {
-        const Step &step = kernels.steps[made.first_step + v - values.loads];
-        last[step.a] = std::max(last[step.a], v);
-        if (step.b != Step::kNoOperand) last[step.b] = std::max(last[step.b], v);
-        if (values.phases[v] == Phase::varying || is_accumulator(v)) loop_end = std::max(loop_end, v);
-
-        Problem::Work work;
-        const Phase phase = is_accumulator(v) ? Phase::varying : values.phases[v];
-        work.repeats = phase == Phase::varying;
-        if (step.kind == StepKind::matmul) {
-            const Bases over = space_.sets()[step.arg];
-            const Free x = values.tiles[step.a], y = values.tiles[step.b];
-            Bases left = 0, right = 0;
-            for (int b = 1; b <= bases; ++b) {
-                if (parts_of(x, static_cast<Base>(b))) left |= bit(static_cast<Base>(b));
-                if (parts_of(y, static_cast<Base>(b))) right |= bit(static_cast<Base>(b));
-            }
-            work.matrix = true;
-            work.inner = product(x, over);
-            work.batch = product(x, left & right & ~over);
-            work.rows = product(x, left & ~right);
-            work.columns = product(y, right & ~left);
-            problem.accumulators.push_back(product(values.tiles[v], every));
-        } else {
-            const Free larger = values.tiles[step.a] | (step.b == Step::kNoOperand ? 0 : values.tiles[step.b]);
-            work.elements = product(larger, every);
-            const bool function = step.kind == StepKind::apply && space_.program().functions[step.arg].fn != Fn::scale &&
-                                  space_.program().functions[step.arg].fn != Fn::shift;
-            work.each = function || step.kind == StepKind::div ? kFunctionFlops : 1;
-            if (is_accumulator(v)) problem.accumulators.push_back(product(values.tiles[v], every));
-        }
-        problem.work.push_back(work);
-    }
-    for (std::size_t s = 0; s < kMaxStores; ++s)
-        if (signature.outputs[s] != kNoTensor) last[made.stores[s]] = count;
-
-    // The same rule of lives as the checker's.
-    std::vector<std::uint32_t> lives;
-    for (std::size_t now = values.loads; now <= count; ++now) {
-        std::uint32_t set = 0;
-        for (std::size_t v = 0; v < count; ++v) {
-            const std::size_t held = std::max(last[v], loop_end);
-            const bool alive = v < values.loads || is_accumulator(v)
-                                   ? now <= held
-                                   : v <= now && now <= (values.phases[v] == Phase::invariant ? held : last[v]);
-            if (alive) set |= 1u << v;
-        }
-        lives.push_back(set);
-    }
-    for (std::size_t i = 0; i < lives.size(); ++i) {
-        const bool covered = std::ranges::any_of(lives, [&](const std::uint32_t &other) {
-            return &other != &lives[i] && (lives[i] & ~other) == 0 && (other != lives[i] || &other < &lives[i]);
-        });
-        if (covered) continue;
-        auto &set = problem.alive.emplace_back();
-        for (std::size_t v = 0; v < count; ++v)
-            if (lives[i] >> v & 1)
-                set.emplace_back(product(values.tiles[v], every), is_accumulator(v) ? 4.0 : element_bytes(v));
-    }
-
-    // Every tiling.
-    Cost best_cost;
-    std::array<double, kMaxBases + 1> tiles{};
-    std::vector<std::size_t> pick(problem.open.size(), 0);
-    const std::size_t loops = std::max<std::size_t>(1, problem.loop_tiles.size());
-    const double multiprocessors = device_.multiprocessors;
+    const std::optional<Problem> problem = Setup(*this, kernels, made, signature, split).run();
+    Cost best;
+    if (!problem) return best;
+    Tiles tiles{};
+    std::vector<std::size_t> pick(problem->open.size(), 0);
+    const std::size_t loops = std::max<std::size_t>(1, problem->loop_tiles.size());
     for (bool more = true; more;) {
-        double blocks = walk.split ? static_cast<double>(split) : 1.0;
+        double blocks = static_cast<double>(problem->split);
         for (std::size_t i = 0; i < pick.size(); ++i) {
-            const std::int64_t tile = problem.tiles[i][pick[i]];
-            tiles[problem.open[i]] = static_cast<double>(tile);
-            blocks *= static_cast<double>(sizes_.extents[problem.open[i]] / tile);
+            const std::int64_t tile = problem->tiles[i][pick[i]];
+            tiles[problem->open[i]] = static_cast<double>(tile);
+            blocks *= static_cast<double>(sizes_.extents[problem->open[i]] / tile);
         }
         for (std::size_t l = 0; l < loops; ++l) {
             ++tried;
-            double loop = 1;
-            if (problem.fixed_loop) loop = static_cast<double>(problem.fixed_loop);
-            if (!problem.loop_tiles.empty()) {
-                tiles[0] = static_cast<double>(problem.loop_tiles[l]);
-                loop = static_cast<double>(problem.looped_extent / problem.loop_tiles[l]);
+            std::int64_t loop = std::max<std::int64_t>(1, problem->fixed_loop);
+            if (!problem->loop_tiles.empty()) {
+                tiles[0] = static_cast<double>(problem->loop_tiles[l]);
+                loop = problem->looped_extent / problem->loop_tiles[l];
             }
-            if (blocks > device_.blocks) continue;
-            double shared = 0;
-            for (const auto &set : problem.alive) {
-                double bytes = 0;
-                for (const auto &[elements, each] : set) bytes += elements.at(tiles) * each;
-                shared = std::max(shared, bytes);
-            }
-            if (shared > device_.shared_bytes) continue;
-            double registers = 0;
-            for (const Product &accumulator : problem.accumulators) registers += 4 * accumulator.at(tiles);
-            if (registers > device_.register_bytes) continue;
-            ++fitting;
-            double traffic = 0, matrix_flops = 0, vector_flops = 0;
-            for (const Problem::Moved &moved : problem.moved)
-                traffic += moved.elements.at(tiles) * moved.bytes * (moved.repeats ? loop : 1);
-            for (const Problem::Work &work : problem.work) {
-                const double times = work.repeats ? loop : 1;
-                if (work.matrix)
-                    matrix_flops += times * 2 * work.batch.at(tiles) * std::max(16.0, work.rows.at(tiles)) *
-                                    std::max(16.0, work.inner.at(tiles)) * std::max(16.0, work.columns.at(tiles));
-                else vector_flops += times * work.each * work.elements.at(tiles);
-            }
-            traffic *= blocks;
-            // Multiprocessors without a block in the last wave do nothing; fewer than half of them leave bandwidth idle.
-            const double wave = std::ceil(blocks / multiprocessors) * multiprocessors / blocks;
-            const double idle = std::max(1.0, 0.5 * multiprocessors / blocks);
-            const double moving =
-                std::max(problem.unique_bytes / device_.dram_bytes_per_s, traffic / device_.l2_bytes_per_s) * idle;
-            const double computing =
-                std::max(matrix_flops * blocks / device_.matrix_flops, vector_flops * blocks / device_.vector_flops) * wave;
-            const double passes = std::ceil(blocks / multiprocessors) * loop * device_.pass_s;
-            const double seconds = std::max({moving, computing, passes}) + device_.launch_s;
-            if (seconds >= best_cost.seconds) continue;
-            best_cost = {seconds, problem.unique_bytes, traffic, (matrix_flops + vector_flops) * blocks, shared, {}};
-            best_cost.schedule.cuts.fill(1);
+            const Cost cost = cost_of(*problem, device_, tiles, blocks, static_cast<double>(loop));
+            fitting += cost.fits();
+            if (cost.seconds >= best.seconds) continue;
+            best = cost;
+            best.schedule.cuts.fill(1);
             for (std::size_t i = 0; i < pick.size(); ++i)
-                best_cost.schedule.cuts[problem.open[i]] = sizes_.extents[problem.open[i]] / problem.tiles[i][pick[i]];
-            best_cost.schedule.loop = static_cast<std::int64_t>(loop);
-            best_cost.schedule.split = split;
+                best.schedule.cuts[problem->open[i]] = sizes_.extents[problem->open[i]] / problem->tiles[i][pick[i]];
+            best.schedule.loop = loop;
+            best.schedule.split = split;
         }
         more = false;
         for (std::size_t i = 0; i < pick.size() && !more; ++i) {
-            more = pick[i] + 1 < problem.tiles[i].size();
+            more = pick[i] + 1 < problem->tiles[i].size();
             pick[i] = more ? pick[i] + 1 : 0;
         }
     }
-    return best_cost;
+    return best;
 }
 
 } // namespace tilesmith

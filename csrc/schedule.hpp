@@ -1,9 +1,10 @@
 // Tile sizes, grids and loops for a kernel that was found with symbolic dimensions, and what they would cost.
 #pragma once
 
+#include <array>
 #include <limits>
-#include <map>
 #include <utility>
+#include <vector>
 
 #include "replay.hpp"
 
@@ -66,15 +67,16 @@ class Scheduler {
     std::uint64_t tried = 0, fitting = 0;
 
   private:
-    struct Problem;
+    class Setup;
 
-    bool partial(Free free) const;
-    std::int64_t extent(Free parts, Base base, std::int64_t split) const;
+    bool partial(Tensor t) const;
+    double element_bytes(Class c) const;
+    double bytes(const Kernels &kernels, const Signature &signature, std::int64_t split) const;
 
     const Space &space_;
     const Sizes &sizes_;
     Device device_;
-    std::map<Class, double> input_bytes_;
+    std::vector<std::pair<Class, double>> input_bytes_;
 };
 
 } // namespace tilesmith
