@@ -1,0 +1,315 @@
+"""Along what the tiles of a kernel lie: the axes of one block, and how programs and iterations share them.
+
+A dimension of a tile is a row of axes: one, none where its extent is 1, several where a reshape joins or splits. Where
+operators say that dimensions are equal, they lie along one axis. What the grid and the loop cut is the first axis of
+a row.
+
+    whole    a block has all of it
+    tiles    a grid axis cuts it, nothing depends on where: any tile size will do, the last tile may be ragged
+    steps    the loop cuts it, and all that is done with it is to gather it: any tile size
+    span     both: every program has a fixed share of it, and walks along that in tiles of any size
+    part     cut as the graph says, where its parts mean something, or where parts of different axes go together
+
+The first four are what searches make. They hold for any extents, and so does the source then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tilesmith.core.errors import OptionError
+from tilesmith.core.graph import Accumulate, Dims, Kernel, Op, Step, Thread
+from tilesmith.core.graph_check import Block, Phase
+from tilesmith.core.operators import OPERATORS
+
+Kind = Literal["whole", "tiles", "steps", "span", "part"]
+Row = tuple[int, ...]
+"""Numbers of axes, outermost first."""
+Rows = tuple[Row, ...]
+Cut = tuple[int | None, bool]
+"""The grid axis that cuts a dimension, and whether the loop does."""
+UNCUT: Cut = (None, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    kind: Kind
+    tile: int
+    """Its extent in a tile of the graph."""
+    grid: int | None
+    loop: bool
+    dot: bool
+    """Whether a product of matrices runs along it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """The axes of a kernel, and for each of its values the rows of its dimensions."""
+
+    axes: tuple[Axis, ...]
+    rows: tuple[Rows, ...]
+    grid: tuple[int | None, ...]
+    """For each axis of the grid the axis that its programs cut into tiles; None where the graph says how many."""
+    step: int | None
+    """The axis along which the loop walks; None where the graph says how often."""
+
+
+class _Atom:
+    """A stretch of a dimension: itself, or the same as another, or in parts."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.parts: tuple[_Atom, ...] | None = None
+
+
+_Row = tuple[_Atom, ...]
+_Shape = tuple[_Row, ...]
+
+
+def _flat(row: _Row) -> _Row:
+    made: list[_Atom] = []
+    stack = list(row)[::-1]
+    while stack:
+        atom = stack.pop()
+        if atom.parts is None:
+            made.append(atom)
+        else:
+            stack += atom.parts[::-1]
+    return tuple(made)
+
+
+def _unify(left: _Row, right: _Row) -> None:
+    while True:
+        pairs = [(x, y) for x, y in zip(_flat(left), _flat(right), strict=False) if x is not y]
+        if not pairs:
+            return
+        x, y = pairs[0] if pairs[0][0].size >= pairs[0][1].size else pairs[0][::-1]
+        if x.size == y.size:
+            y.parts = (x,)
+        elif x.size % y.size == 0:
+            x.parts = (_Atom(y.size), _Atom(x.size // y.size))
+        else:
+            raise OptionError(f"a reshape cuts {x.size} elements where {y.size} end")
+
+
+def _fresh(dims: Dims) -> _Shape:
+    return tuple(() if extent == 1 else (_Atom(extent),) for extent in dims)
+
+
+# What operators say about rows ---------------------------------------------------------------------------------------
+
+
+def _broadcast(shapes: Sequence[_Shape]) -> _Shape:
+    rank = max(map(len, shapes))
+    made: list[_Row] = [()] * rank
+    for shape in shapes:
+        for place, row in enumerate(shape, rank - len(shape)):
+            if made[place] and row:
+                _unify(made[place], row)
+            made[place] = made[place] or row
+    return tuple(made)
+
+
+def _matmul(left: _Shape, right: _Shape) -> _Shape:
+    _unify(left[-1], right[-2])
+    return (*_broadcast((left[:-2], right[:-2])), left[-2], right[-1])
+
+
+def _result(op: Op, operands: Sequence[_Shape]) -> _Shape:
+    kind = OPERATORS[op.operator].kind
+    if kind == "constant":
+        return ()
+    if kind == "element-wise":
+        return _broadcast(operands)
+    if kind == "contraction":
+        return _matmul(operands[0], operands[1])
+    x = operands[0]
+    if kind == "reduction":
+        return tuple(() if axis in op.axes else row for axis, row in enumerate(x))
+    match op.operator:
+        case "permute":
+            return tuple(x[axis] for axis in op.axes)
+        case "reshape":
+            made = _fresh(op.dims)
+            _unify(tuple(a for row in x for a in row), tuple(a for row in made for a in row))
+            return made
+        case "expand":
+            padded = (*((),) * (len(op.dims) - len(x)), *x)
+            return tuple(row or new[0] for row, new in zip(padded, ((r,) for r in _fresh(op.dims)), strict=True))
+    raise OptionError(f"{op.operator} of what a block holds cannot be lowered")
+
+
+def _gathered(step: Accumulate, operands: Sequence[_Shape]) -> _Shape:
+    x = operands[0]
+    if step.how == "rescale":
+        return (*x[:-1], ()) if len(operands) == 1 else _matmul(x, operands[1])
+    # The tiles that concat joins stay along their axis; only stores take them.
+    return x if step.how == "concat" else tuple(() if axis in step.axes else row for axis, row in enumerate(x))
+
+
+# One kernel ----------------------------------------------------------------------------------------------------------
+
+
+def axes_of(kernel: Kernel, made: Block) -> Axes:
+    """The axes of a kernel without macros and threads. Raises `OptionError` with a clause for what has none."""
+    first = len(kernel.loads)
+    shapes = [_fresh(tile.dims) for tile in made.tiles[:first]]
+    for step in kernel.body:
+        operands = [shapes[value] for value in step.operands]
+        assert not isinstance(step, Thread), "threads are spelled out before"
+        shapes.append(_gathered(step, operands) if isinstance(step, Accumulate) else _result(step, operands))
+    flat = [tuple(_flat(row) for row in shape) for shape in shapes]
+    atoms = list(dict.fromkeys(atom for shape in flat for row in shape for atom in row))
+    number = {atom: place for place, atom in enumerate(atoms)}
+    rows = tuple(tuple(tuple(number[atom] for atom in row) for row in shape) for shape in flat)
+    facts = _Facts(kernel, made, rows)
+    kinds = [facts.kind(axis) for axis in range(len(atoms))]
+    axes = tuple(
+        Axis(kind, atom.size, cut[0], cut[1], facts.dot(axis))
+        for axis, (atom, (kind, cut)) in enumerate(zip(atoms, kinds, strict=True))
+    )
+    grid = tuple(
+        next((n for n, axis in enumerate(axes) if axis.kind == "tiles" and axis.grid == place), None)
+        for place in range(len(kernel.grid))
+    )
+    step_axis = next((n for n, axis in enumerate(axes) if axis.kind in ("steps", "span")), None)
+    return Axes(axes, rows, grid, step_axis)
+
+
+class _Facts:
+    """What a kernel does with its axes."""
+
+    def __init__(self, kernel: Kernel, made: Block, rows: tuple[Rows, ...]) -> None:
+        self.kernel, self.made, self.rows = kernel, made, rows
+        self.first = len(kernel.loads)
+        self.loaded: list[tuple[Row, Cut]] = []
+        """For every dimension of every load its row, and what cuts it."""
+        for place, load in enumerate(kernel.loads):
+            for dim, row in enumerate(rows[place]):
+                grid = load.imap.index(dim) if dim in load.imap else None
+                self.loaded.append((row, (grid, load.fmap == dim)))
+
+    def kind(self, axis: int) -> tuple[Kind, Cut]:
+        """How an axis is cut. As parts of the graph where that is not the same everywhere."""
+        cuts = {cut if row[0] == axis else UNCUT for row, cut in self.loaded if axis in row}
+        if cuts <= {UNCUT} and not self._stored_in_parts(axis):
+            return "whole", UNCUT
+        if len(cuts) != 1:
+            return "part", UNCUT
+        (cut,) = cuts
+        grid, loop = cut
+        if grid is not None and not self._alone_on(grid, axis, loop):
+            return "part", cut
+        if loop and not (self._loop_is(axis) and self._only_gathered(axis)):
+            return "part", cut
+        if grid is not None and not loop and self._reduced(axis):
+            return "part", cut
+        if grid is None and not loop:
+            return "part", cut
+        return ("span" if grid is not None and loop else "tiles" if grid is not None else "steps"), cut
+
+    def dot(self, axis: int) -> bool:
+        for step in self.kernel.body:
+            product = isinstance(step, Op) and step.operator == "matmul"
+            if product or (isinstance(step, Accumulate) and step.how == "rescale" and len(step.operands) == 2):
+                left, right = (self.rows[operand] for operand in step.operands[:2])
+                if left[-2] and left[-1] and right[-1] and axis in (*left[-2], *left[-1], *right[-1]):
+                    return True
+        return False
+
+    def _stored_in_parts(self, axis: int) -> bool:
+        """Whether a store puts tiles along this axis that no load cuts."""
+        return any(
+            row and row[0] == axis and dim in store.omap and self.kernel.grid[store.omap.index(dim)] > 1
+            for store in self.kernel.stores
+            for dim, row in enumerate(self.rows[store.source])
+        )
+
+    def _alone_on(self, grid: int, axis: int, loop: bool) -> bool:
+        """Whether a grid axis cuts this axis and no other, in every load and every store.
+
+        A share that is walked along may also be numbered: a store may have the parts along a dimension of extent 1.
+        """
+        for row, cut in self.loaded:
+            if cut[0] == grid and (not row or row[0] != axis):
+                return False
+        for store in self.kernel.stores:
+            rows = self.rows[store.source]
+            place = store.omap[grid]
+            here = () if place is None else rows[place]
+            along = any(axis in row for row in rows)
+            if along and (not here or here[0] != axis or sum(row.count(axis) for row in rows) != 1):
+                return False
+            if not along and (here or not loop) and place is not None:
+                return False
+            if not along and place is None and not loop:
+                return False
+        return True
+
+    def _loop_is(self, axis: int) -> bool:
+        """Whether the loop cuts this axis only."""
+        return all(not cut[1] or (row and row[0] == axis) for row, cut in self.loaded)
+
+    def _only_gathered(self, axis: int) -> bool:
+        """Whether whatever sums over this axis, in an iteration, is gathered at once; so no tile means anything."""
+        for value, rows in enumerate(self.rows):
+            step = self.kernel.body[value - self.first] if value >= self.first else None
+            along = any(axis in row for row in rows)
+            if self.made.phases[value] is Phase.AFTER and along and not _joins(step):
+                return False
+            if isinstance(step, Op) and self._reduces(step, axis) and not self._goes_to(value, _SUMS[step.operator]):
+                return False
+            if isinstance(step, Accumulate) and step.how == "rescale" and not self._rescales(step, axis):
+                return False
+        return True
+
+    def _rescales(self, step: Accumulate, axis: int) -> bool:
+        scores = self.rows[step.operands[0]]
+        return axis in scores[-1] and not any(axis in row for row in scores[:-1])
+
+    def _goes_to(self, value: int, how: str) -> bool:
+        """Whether a value's only uses, seen through other shapes, are accumulators of one kind."""
+        for place, step in enumerate(self.kernel.body, self.first):
+            if value not in step.operands:
+                continue
+            if isinstance(step, Accumulate):
+                if step.how != how:
+                    return False
+            elif OPERATORS[step.operator].kind != "view" or not self._goes_to(place, how):  # type: ignore[union-attr]
+                return False
+        return all(store.source != value for store in self.kernel.stores)
+
+    def _reduces(self, step: Op, axis: int) -> bool:
+        rows = self.rows[step.operands[0]] if step.operands else ()
+        if OPERATORS[step.operator].kind == "reduction":
+            return any(axis in rows[dim] for dim in step.axes)
+        return step.operator == "matmul" and axis in rows[-1]
+
+    def _reduced(self, axis: int) -> bool:
+        steps: Sequence[Step] = self.kernel.body
+        if any(isinstance(step, Op) and self._reduces(step, axis) for step in steps):
+            return True
+        for step in steps:
+            if isinstance(step, Accumulate):
+                rows = self.rows[step.operands[0]]
+                axes = (len(rows) - 1,) if step.how == "rescale" else step.axes if step.how != "concat" else ()
+                if any(axis in rows[dim] for dim in axes):
+                    return True
+        return False
+
+
+_SUMS = {"sum": "sum", "matmul": "sum", "amax": "max"}
+
+
+def _joins(step: Step | None) -> bool:
+    return isinstance(step, Accumulate) and step.how == "concat"
+
+
+def extent(axes: Axes, row: Row) -> int:
+    """How many elements of a tile of the graph lie along a row."""
+    return math.prod(axes.axes[axis].tile for axis in row)

@@ -1,0 +1,259 @@
+"""A whole file: what it was made from, its kernels, and the wrapper that launches them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tilesmith.core.graph import Accumulate, Graph, Kernel, Load, Op, Thread
+from tilesmith.core.graph_check import label, tensors
+from tilesmith.core.graph_hash import graph_hash
+from tilesmith.superopt.lower.emit import Written, written
+from tilesmith.superopt.lower.places import grid_order
+from tilesmith.superopt.lower.plan import Choice
+from tilesmith.superopt.lower.program import TORCH, Launch, Steps
+from tilesmith.superopt.lower.sizes import Size
+
+WIDTH = 120
+TICKETS = '''
+# Programs that share a tile count themselves here; the last of them sets its count back to zero.
+_tickets = {}
+
+
+def tickets(device, count):
+    """At least `count` zeros, the same in every call."""
+    if device not in _tickets or _tickets[device].numel() < count:
+        _tickets[device] = torch.zeros(count, device=device, dtype=torch.int32)
+    return _tickets[device]
+'''.strip("\n").split("\n")
+
+
+def file(graph: Graph, steps: Steps, choices: Sequence[Choice], parameters: Sequence[str], tf32: bool) -> str:
+    """The source of a candidate: `choices` has one for every launch."""
+    launches = [step for step in steps.steps if isinstance(step, Launch)]
+    kernels = [
+        written(launch.plan, choice, launch.outputs, launch.sizes, tf32)
+        for launch, choice in zip(launches, choices, strict=True)
+    ]
+    lines = [
+        '"""',
+        *_description(graph, steps),
+        '"""',
+        "",
+        "import torch",
+        "import triton",
+        "import triton.language as tl",
+    ]
+    if any(kernel.scratch for kernel in kernels):
+        lines += ["", *TICKETS]
+    for kernel in kernels:
+        lines += ["", "", *kernel.lines]
+    lines += ["", "", *_wrapper(steps, launches, kernels, choices, parameters)]
+    return "\n".join(part for line in lines for part in laid_out(line)) + "\n"
+
+
+# Where it comes from -------------------------------------------------------------------------------------------------
+
+
+def _description(graph: Graph, steps: Steps) -> Iterator[str]:
+    yield f"Lowered from µGraph {graph_hash(graph)}."
+    yield ""
+    known = tensors(graph)
+    names = [tensor.name for tensor in graph.inputs]
+    for tensor in graph.inputs:
+        yield f"    {tensor.name}: {tensor.dtype} {list(tensor.dims)}"
+    for place, node in enumerate(graph.nodes):
+        if isinstance(node, Op):
+            shown = ", ".join(names[value] for value in node.operands)
+            yield from _folded(f"    node {place}: v{len(names)} = {node.operator}({shown}){_attributes(node)}")
+            names.append(f"v{len(names)}")
+            continue
+        yield f"    node {place}: a kernel of grid {list(node.grid)}, loop {node.loop}"
+        for load in node.loads:
+            yield f"        {names[load.source]} {_cut(load)}"
+        yield from _folded(f"        {_body(node)}")
+        for store in node.stores:
+            dims = list(known[len(names)].dims)
+            yield f"        -> v{len(names)} {dims}, omap {_map(store.omap)}"
+            names.append(f"v{len(names)}")
+    shown = ", ".join(names[value] for value in graph.outputs)
+    yield f"    returns {shown}"
+    yield ""
+    sizes = "for inputs of any extents" if steps.named else "for these extents only"
+    yield f"It is made {sizes}."
+
+
+def _attributes(op: Op) -> str:
+    parts = [f"axes {list(op.axes)}"] if op.axes else []
+    parts += [f"dims {list(op.dims)}"] if op.dims else []
+    parts += [", ".join(str(value) for value in op.values)] if op.values else []
+    return f", {', '.join(parts)}" if parts else ""
+
+
+def _cut(load: Load) -> str:
+    return f"imap {_map(load.imap)}, fmap {'-' if load.fmap is None else load.fmap}"
+
+
+def _map(dims: Sequence[int | None]) -> str:
+    return "[" + ", ".join("-" if dim is None else str(dim) for dim in dims) + "]"
+
+
+def _body(kernel: Kernel) -> str:
+    words = []
+    for step in kernel.body:
+        if isinstance(step, Op) and step.operator == "constant":
+            words.append(str(step.values[0]))
+        elif isinstance(step, Accumulate | Op | Thread):
+            words.append(label(step))
+    return ", ".join(words) or "a copy"
+
+
+def _folded(line: str) -> Iterator[str]:
+    """A long line of a description as several, indented as the first."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    while len(line) > WIDTH and (end := line.rfind(" ", 0, WIDTH)) > len(indent):
+        yield line[:end].rstrip()
+        line = f"{indent}    {line[end + 1 :]}"
+    yield line
+
+
+def laid_out(line: str) -> Iterator[str]:
+    """A long statement whose last part is a call, with the call's arguments on lines of their own."""
+    start = _last_call(line)
+    if len(line) <= WIDTH or start < 0:
+        yield line
+        return
+    indent = " " * (len(line) - len(line.lstrip()))
+    inner, close = line[start + 1 : line.rindex(")")], line[line.rindex(")") :]
+    yield line[: start + 1]
+    if len(indent) + 4 + len(inner) <= WIDTH:
+        yield f"{indent}    {inner}"
+    else:
+        for argument in _arguments(inner):
+            yield from laid_out(f"{indent}    {argument},")
+    yield f"{indent}{close}"
+
+
+def _last_call(line: str) -> int:
+    """Where the parenthesis opens that the last one closes."""
+    if not line.rstrip(",:").endswith(")"):
+        return -1
+    depth = 0
+    for place in range(line.rindex(")"), -1, -1):
+        depth += (line[place] in ")]") - (line[place] in "([")
+        if depth == 0:
+            return place
+    return -1
+
+
+def _arguments(inner: str) -> Iterator[str]:
+    depth, start = 0, 0
+    for place, letter in enumerate(inner):
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            yield inner[start:place].strip()
+            start = place + 1
+    yield inner[start:].strip()
+
+
+# The wrapper ---------------------------------------------------------------------------------------------------------
+
+
+def _wrapper(
+    steps: Steps,
+    launches: Sequence[Launch],
+    kernels: Sequence[Written],
+    choices: Sequence[Choice],
+    parameters: Sequence[str],
+) -> Iterator[str]:
+    names = [name for name, _ in steps.inputs]
+    own = [name for name, tensor in steps.inputs if tensor.name in parameters]
+    given = [name for name in names if name not in own]
+    yield f"def kernel_function({', '.join([*given, *(['*', *own] if own else [])])}):"
+    for name, tensor in steps.inputs:
+        if not steps.named:
+            yield f"    if tuple({name}.shape) != {tensor.dims}:"
+            yield f'        raise ValueError(f"{name} must have the shape {tensor.dims}, not {{tuple({name}.shape)}}.")'
+        yield f"    {name} = {name}.contiguous()"
+    # Those that kernels need, and those that are extents of what is made.
+    text = "\n".join(_launches(steps, launches, kernels, choices))
+    for name, place, dim in steps.symbols:
+        if name in text.replace("(", " ").replace(")", " ").replace(",", " ").split():
+            yield f"    {name} = {names[place]}.shape[{dim}]"
+    yield from text.split("\n")
+    made = ", ".join(steps.outputs)
+    yield f"    return {made}"
+
+
+def _launches(
+    steps: Steps, launches: Sequence[Launch], kernels: Sequence[Written], choices: Sequence[Choice]
+) -> Iterator[str]:
+    device = f"{steps.inputs[0][0]}.device"
+    number = 0
+    for step in steps.steps:
+        if not isinstance(step, Launch):
+            yield f"    {step.text}"
+            continue
+        kernel, choice = kernels[number], choices[number]
+        suffix = f"_{number}" if len(launches) > 1 else ""
+        number += 1
+        for name, sizes, dtype in zip(step.outputs, step.sizes, step.plan.dtypes, strict=True):
+            dims = ", ".join(size.text for size in sizes) + ("," if len(sizes) == 1 else "")
+            yield f"    {name} = torch.empty(({dims}), device={device}, dtype={TORCH[dtype]})"
+        yield from _launch(step, kernel, choice, suffix, device)
+
+
+def _launch(step: Launch, kernel: Written, choice: Choice, suffix: str, device: str) -> Iterator[str]:
+    constants = {name: f"{name}{suffix}" for name, _ in kernel.constants}
+    plain = [(constants[name], value) for name, value in kernel.constants if isinstance(value, int)]
+    if plain:
+        yield f"    {', '.join(name for name, _ in plain)} = {', '.join(str(value) for _, value in plain)}"
+    least = _least(step, choice)
+    for name, value in kernel.constants:
+        if isinstance(value, Size):
+            power = f"triton.next_power_of_2({value.text})"
+            yield f"    {constants[name]} = {f'max({power}, {least[name]})' if least[name] > 1 else power}"
+    total = _total(step, choice, constants)
+    buffers = list(kernel.buffers)
+    if kernel.scratch:
+        tiles = total
+        yield f"    tiles{suffix} = {tiles}"
+        names = [name for name in buffers if name.startswith("partials")]
+        for name, cells in zip(names, kernel.scratch, strict=True):
+            size = _renamed(cells, constants)
+            yield (
+                f"    {name} = torch.empty(tiles{suffix} * {constants['SPLIT']} * {size}, "
+                f"device={device}, dtype=torch.float32)"
+            )
+        buffers[buffers.index("tickets")] = f"tickets({device}, tiles{suffix})"
+        total = f"tiles{suffix} * {constants['SPLIT']}"
+    elif choice.programs:
+        total = f"min({choice.programs}, {total})"
+    arguments = [*buffers, *kernel.symbols, *(f"{name}={constants[name]}" for name, _ in kernel.constants)]
+    arguments += [f"num_warps={choice.warps}", f"num_stages={choice.stages}"]
+    yield f"    {step.plan.name}[({total},)]({', '.join(arguments)})"
+
+
+def _least(step: Launch, choice: Choice) -> dict[str, int]:
+    """The matrix units take no fewer than 16 elements."""
+    del choice
+    return {
+        f"BLOCK_{name.upper()}": 16 if axis.dot else 1
+        for name, axis in zip(step.plan.names, step.plan.axes.axes, strict=True)
+    }
+
+
+def _total(step: Launch, choice: Choice, constants: dict[str, str]) -> str:
+    """How many tiles there are, as the wrapper says it."""
+    plan = step.plan
+    parts = []
+    for grid in grid_order(plan, choice):
+        axis = plan.axes.grid[grid]
+        if axis is None:
+            parts.append(plan.counts[grid].text)
+        else:
+            parts.append(f"triton.cdiv({plan.sizes[axis].text}, {constants[f'BLOCK_{plan.names[axis].upper()}']})")
+    return " * ".join(parts) or "1"
+
+
+def _renamed(cells: str, constants: dict[str, str]) -> str:
+    return " * ".join(constants.get(part, part) for part in cells.split(" * "))
