@@ -132,5 +132,7 @@ class RunningBenchConformance(BenchConformance):
 
 
 def judge(bench: Bench, problem: Problem, sources: Sequence[str], trials: Sequence[Trial] = ()) -> list[Trial]:
-    """The trials of these sources."""
-    return list(bench.judge(problem, [Candidate(source, origin="test") for source in sources], trials))
+    """The trials of these sources, in their order: one that hangs is stepped over by those behind it."""
+    candidates = [Candidate(source, origin="test") for source in sources]
+    places = {candidate.id: place for place, candidate in enumerate(candidates)}
+    return sorted(bench.judge(problem, candidates, trials), key=lambda trial: places[trial.candidate.id])
