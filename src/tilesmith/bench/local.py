@@ -224,9 +224,9 @@ class Station:
                 comparisons = CONFIRMATIONS * len(self.names) + CONFIRMATIONS + 1
                 return Judged(Correct(timing, error, comparisons), cost, (), runners[0].walls, evidence)
             except Stopped as stopped:
-                return Judged(stopped.verdict)
+                return Judged(stopped.verdict, walls=admitted.walls)
             except Disturbed:
-                return Judged(self._spoilt().verdict)
+                return Judged(self._spoilt().verdict, walls=admitted.walls)
 
     def _repeat(self, runner: Runner, admitted: Admitted, scene: Scene) -> float:
         return max(self._check(runner, admitted, scene, alone=False)[0] for _ in range(CONFIRMATIONS // 2))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tilesmith.bench.local import launched
+from tilesmith.bench.effort import Effort
+from tilesmith.bench.local import LocalBench, launched
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.bench.timing import BLOCKS, alternate
 from tilesmith.config import load_problem
 from tilesmith.core.gpu import target
-from tilesmith.core.trial import Correct, Rejected, Wrong
+from tilesmith.core.trial import Correct, Estimate, Failed, Rejected, Unchecked, Verdict, Wrong
 from tilesmith.testing.bench import judge
 from tilesmith.testing.samples import PROBLEM, SAMPLES
 
@@ -59,6 +62,39 @@ def test_what_may_never_help(bench: OfflineBench, computed: str, named: str) -> 
     (trial,) = judge(bench, allowed, [source])
     assert isinstance(trial.verdict, Rejected), trial.verdict
     assert named in trial.verdict.reason
+
+
+class Interpreter:
+    """Answers with what it was given: first for the usual order, which takes some time, then for any."""
+
+    def __init__(self, usual: Verdict, usual_s: float, other: Verdict) -> None:
+        self.usual, self.usual_s, self.other = usual, usual_s, other
+
+    def check(self, _admitted: object, *, backwards: bool = True) -> Verdict:
+        time.sleep(0.0 if backwards else self.usual_s)
+        return self.other if backwards else self.usual
+
+
+RIGHT = Correct(Estimate(1.0), 0.1, 6)
+LATE = Failed("timeout", "its numbers were not there within 1 s")
+
+
+@pytest.mark.parametrize(
+    ("usual", "usual_s", "other", "said"),
+    [
+        (RIGHT, 0.0, RIGHT, Correct),
+        (RIGHT, 0.0, Wrong("its error"), Wrong),
+        (RIGHT, 0.0, LATE, Wrong),
+        (RIGHT, 0.3, LATE, Unchecked),
+        (Failed("check", "no such function"), 0.0, RIGHT, Unchecked),
+    ],
+)
+def test_a_finalist_in_any_order(usual: Verdict, usual_s: float, other: Verdict, said: type[Verdict]) -> None:
+    """What waits for an earlier program misses its deadline in another order alone; what is slow tells nothing."""
+    bench = LocalBench([SimpleNamespace()], effort=Effort(check_s=1.0))  # type: ignore[list-item]
+    bench._examiner, bench._examined = Interpreter(usual, usual_s, other), PROBLEM.id  # type: ignore[assignment]
+    judged = bench._race(PROBLEM, SimpleNamespace(walls=()))  # type: ignore[arg-type]
+    assert isinstance(judged.verdict, said)
 
 
 class Call:
