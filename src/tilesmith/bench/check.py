@@ -11,8 +11,8 @@ With truth r, the reference's own answer n, the candidate's answer c, and s the 
     each element     |c - r|      <= tolerance * (max(4 max|n - r|, 16 noise) + 2 eps |r|)
 
 `noise` is what honest arithmetic may differ by for its order of summation alone: a share of s that the dtype gives, or
-what float32 accumulators lose on sums as large as r, whichever is more. `eps` is the dtype's machine epsilon. The
-scaled error is the larger of the two ratios: 1 is the limit.
+what float32 accumulators lose on sums as large as r, or as the terms of r where it has few elements, whichever is more.
+`eps` is the dtype's machine epsilon. The scaled error is the larger of the two ratios: 1 is the limit.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ import torch
 NOISE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 5e-4, torch.bfloat16: 4e-3}
 ACCUMULATED = 4e-6
 """The share of its magnitude that a long sum in float32 loses, some thousand tiles one after another."""
+NUDGE = 2.0**-24
+FEW = 1024
+"""Outputs of so many elements at most have no variation of their own to tell what is large for them."""
 CHUNK = 1 << 25
 """Elements compared at once: the largest outputs have billions, and float64 copies of them would not fit."""
 
@@ -44,12 +47,18 @@ class Expected:
     most_lost: float
 
 
-def expect(truth: torch.Tensor, native: torch.Tensor) -> Expected:
-    """What to compare with: `truth` from the reference in higher precision, `native` as the problem computes it."""
+def expect(truth: torch.Tensor, native: torch.Tensor, nudged: torch.Tensor | None = None) -> Expected:
+    """What to compare with: `truth` from the reference in higher precision, `native` as the problem computes it.
+
+    `nudged` is the truth for inputs that were changed by a share of `NUDGE`. It tells how large the terms are that an
+    output is made of: of a sum of both signs the value may be near zero, and the terms are not.
+    """
     if not native.is_floating_point():
         return Expected(native, native.dtype, 0.0, 0.0, 0.0, 0.0)
     rms_lost, most_lost = _distance(native, truth)
     variation, magnitude = _variation(truth)
+    if nudged is not None:
+        magnitude = max(magnitude, _distance(nudged, truth)[0] / NUDGE)
     accumulated = 0.0 if native.dtype is torch.float64 else ACCUMULATED * magnitude
     noise = max(NOISE.get(native.dtype, 2e-5) * variation, accumulated)
     return Expected(truth, native.dtype, variation, noise, rms_lost, most_lost)

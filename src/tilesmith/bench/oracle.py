@@ -38,7 +38,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from tilesmith.bench.capture import describe as rows_of
-from tilesmith.bench.check import Expected, expect, finite, scaled_error
+from tilesmith.bench.check import FEW, NUDGE, Expected, expect, finite, scaled_error
 from tilesmith.bench.constants import apply_constants
 from tilesmith.bench.modules import cast
 from tilesmith.bench.wire import Gone, Late, Message, adopt
@@ -195,21 +195,33 @@ def prepare(program: Program, inputs: Inputs) -> Prepared:
     if not finite(leaves):
         raise Fault("the reference returns NaN or infinity on its own inputs")
     truth = tree_flatten(_precise(inputs, leaves))[0]
+    few = any(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.numel() <= FEW for leaf in leaves)
+    nudged = tree_flatten(_precise(inputs, leaves, NUDGE))[0] if few else [None] * len(leaves)
     expected = [
-        expect(true.detach(), own.detach()) if isinstance(own, torch.Tensor) else own
-        for own, true in zip(leaves, truth, strict=True)
+        expect(true.detach(), own.detach(), other.detach() if few and own.numel() <= FEW else None)
+        if isinstance(own, torch.Tensor)
+        else own
+        for own, true, other in zip(leaves, truth, nudged, strict=True)
     ]
     return Prepared(inputs, expected, structure)
 
 
-def _precise(inputs: Inputs, native: list[Any]) -> Any:
-    """The reference in float64; in float32 where float64 cannot be had; as it is where neither can."""
+def _precise(inputs: Inputs, native: list[Any], nudge: float = 0.0) -> Any:
+    """The reference in float64; in float32 where float64 cannot be had; as it is where neither can.
+
+    With `nudge` its inputs are changed by this share, up or down by chance.
+    """
+
+    def raised(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            return tensor.clone()
+        wide = tensor.to(dtype)
+        return wide + nudge * wide * torch.randn_like(wide).sign() if nudge else wide
+
     for dtype in (torch.float64, torch.float32):
         try:
             model = cast(copy.deepcopy(inputs.model), dtype)
-            values = tree_map_only(
-                torch.Tensor, lambda t, d=dtype: t.to(d) if t.is_floating_point() else t.clone(), inputs.inputs
-            )
+            values = tree_map_only(torch.Tensor, lambda t, d=dtype: raised(t, d), inputs.inputs)
             with torch.no_grad():
                 answer = model(*values)
             leaves = tree_flatten(answer)[0]
