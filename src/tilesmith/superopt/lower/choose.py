@@ -1,11 +1,31 @@
-"""Tile sizes, warps, stages and the rest, ranked by an estimate from the µGraph itself."""
+"""The short list of choices for a kernel: what fits, best estimate first, and not all alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 
+from tilesmith.core.errors import OptionError
 from tilesmith.core.gpu import Gpu
-from tilesmith.superopt.lower.plan import Choice, Plan
+from tilesmith.superopt.lower.estimate import Estimate, Misfit, estimate
+from tilesmith.superopt.lower.options import Choice, grid_order, may_group, may_prefetch, may_split, may_stream
+from tilesmith.superopt.lower.plan import Plan
+
+DOT_ROWS, DOT_COLUMNS, DOT_STEPS = (16, 32, 64, 128), (32, 64, 128, 256), (32, 64, 128, 256)
+LONG, SHORT = (1, 4, 16, 64, 128, 256, 512, 1024, 2048), (1, 4, 16, 64)
+"""Tiles of axes without products: along memory, and across."""
+SPLITS = (1, 2, 4, 8, 16)
+STAGES = (1, 2, 3, 4, 5)
+WARPS = (1, 2, 4, 8, 16)
+GROUP = 8
+TILES = 1 << 15
+"""Elements of one value that a program may hold."""
+ALIKE = 2
+"""Choices with the same tiles and split in one list."""
+
+Ranked = tuple[Choice, Estimate]
 
 
 def power(number: int) -> int:
@@ -13,12 +33,120 @@ def power(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
 
-def choices(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
-    del gpu
-    blocks = []
+def choices(plan: Plan, gpu: Gpu, most: int) -> tuple[Ranked, ...]:
+    """At most so many, best estimate first. Raises `OptionError` with the kernel's name where none fits."""
+    fitting: list[Ranked] = []
+    least: Misfit | None = None
+    for choice in _all(plan, gpu):
+        made = estimate(plan, choice, gpu)
+        if isinstance(made, Estimate):
+            fitting.append((choice, made))
+        elif least is None or made.needed - made.limit < least.needed - least.limit:
+            least = made
+    if not fitting and least is not None:
+        raise OptionError(
+            f"Kernel {plan.node} ({plan.name}) needs {least.needed} {least.what} at its smallest tiles, and {gpu.name} "
+            f"has {least.limit}; cut the dimensions that its blocks hold whole."
+        )
+    # A tie goes to the plainer: fewer stages, less splitting.
+    fitting.sort(key=lambda ranked: (ranked[1].seconds, ranked[0].split, ranked[0].stages, ranked[0].warps))
+    return tuple(_varied(fitting, most))
+
+
+def _varied(ranked: Sequence[Ranked], most: int) -> list[Ranked]:
+    """The first of every tiling and way of loading, then others until there are so many."""
+    seen: dict[object, int] = {}
+    ways: set[object] = set()
+    first: list[Ranked] = []
+    others: list[Ranked] = []
+    for choice, made in ranked:
+        alike, way = (choice.blocks, choice.split), (choice.blocks, choice.split, choice.prefetch)
+        if seen.get(alike, 0) == ALIKE or way in ways:
+            others.append((choice, made))
+            continue
+        seen[alike] = seen.get(alike, 0) + 1
+        ways.add(way)
+        first.append((choice, made))
+    return [*first, *others][:most]
+
+
+def _all(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
+    streams = any(may_stream(plan, load) for load in range(len(plan.kernel.loads)) if plan.sources[load] is not None)
+    order = tuple(grid_order(plan))
+    for blocks in _tiles(plan):
+        tiles = math.prod(_count(plan, blocks, grid) for grid in range(len(plan.kernel.grid)))
+        plain = Choice(blocks, 4, 1, stream=streams, order=order, again=gpu.arch == 90)
+        if may_group(plan) and tiles > gpu.multiprocessors and min(_count(plan, blocks, g) for g in order) > 1:
+            plain = replace(plain, group=GROUP)
+        splits = [s for s in SPLITS if s == 1 or (may_split(plan) and _worth(plan, blocks, s, tiles, gpu))]
+        for split, warps, way in product(splits, _warps(plan, blocks), _ways(plan)):
+            yield replace(plain, split=split, warps=warps, stages=way[0], prefetch=way[1])
+
+
+def _count(plan: Plan, blocks: Sequence[int], grid: int) -> int:
+    axis = plan.axes.grid[grid]
+    return plan.counts[grid].number if axis is None else math.ceil(plan.sizes[axis].number / blocks[axis])
+
+
+def _worth(plan: Plan, blocks: Sequence[int], split: int, tiles: int, gpu: Gpu) -> bool:
+    """Whether programs that share a loop all have work, and multiprocessors are idle without."""
+    axis = plan.axes.step
+    steps = math.ceil(plan.sizes[axis].number / blocks[axis]) if axis is not None else 1
+    return steps >= 2 * split and tiles * split <= 4 * gpu.multiprocessors
+
+
+def _ways(plan: Plan) -> list[tuple[int, bool]]:
+    """Stages of the pipeline, and whether the next iteration's loads wait in registers."""
+    if not plan.loops:
+        return [(1, False)]
+    ahead = [(1, True)] if may_prefetch(plan) else []
+    dots = any(plan.dots(step) for step in plan.kernel.body)
+    return [*((stages, False) for stages in (STAGES if dots else (1, 3))), *ahead]
+
+
+def _warps(plan: Plan, blocks: Sequence[int]) -> list[int]:
+    """Such that a thread has a few elements of the largest value."""
+    largest = max((math.prod(blocks[a] for row in rows for a in row) for rows in plan.axes.rows), default=1)
+    dots = any(plan.dots(step) for step in plan.kernel.body)
+    allowed = [w for w in WARPS if (4 <= w <= 8 if dots else 4 <= largest / (32 * w) <= 64)]
+    return allowed or [4]
+
+
+def _tiles(plan: Plan) -> Iterator[tuple[int, ...]]:
+    """A tile size for every axis."""
+    along = _along(plan)
+    options: list[list[int]] = []
     for number, axis in enumerate(plan.axes.axes):
-        full = power(plan.sizes[number].number)
-        least = 16 if axis.dot else 1
-        block = full if axis.kind in ("whole", "part") else min(full, 32)
-        blocks.append(max(least, block))
-    yield Choice(tuple(blocks), 4, 2)
+        full = max(16 if axis.dot else 1, power(plan.sizes[number].number))
+        if axis.kind in ("whole", "part"):
+            options.append([full])
+        elif axis.dot:
+            sizes: tuple[int, ...] = DOT_STEPS if axis.loop else DOT_COLUMNS if _is_column(plan, number) else DOT_ROWS
+            options.append([size for size in sizes if size <= full] or [min(full, sizes[0])])
+        else:
+            sizes = LONG if number in along else SHORT
+            options.append([size for size in sizes if size <= full] or [full])
+    kept = [rows for value, rows in enumerate(plan.axes.rows) if plan.sources[value : value + 1] != (None,)]
+    made = 0
+    for blocks in product(*options):
+        if all(math.prod(blocks[axis] for row in rows for axis in row) <= TILES for rows in kept):
+            made += 1
+            yield blocks
+    if not made:
+        yield tuple(min(sizes) for sizes in options)
+
+
+def _is_column(plan: Plan, axis: int) -> bool:
+    """Whether an axis is that of a product's columns."""
+    products = [step for step in plan.kernel.body if plan.dots(step)]
+    return any(axis in plan.axes.rows[step.operands[1]][-1] for step in products)
+
+
+def _along(plan: Plan) -> set[int]:
+    """Axes along which some tensor's neighbours in memory lie."""
+    made: set[int] = set()
+    for value, view in enumerate(plan.sources):
+        for pieces, row in zip(view.rows if view else (), plan.axes.rows[value], strict=False):
+            if row and pieces and pieces[-1].stride.number == 1:
+                made.add(row[-1])
+    return made

@@ -17,8 +17,9 @@ from tilesmith.core.operators import OPERATORS
 from tilesmith.core.problem import Dtype
 from tilesmith.superopt.lower import text
 from tilesmith.superopt.lower.axes import Row, Rows
-from tilesmith.superopt.lower.places import Lines, Names, Places, at, grid_order, operand
-from tilesmith.superopt.lower.plan import Choice, Plan, summed
+from tilesmith.superopt.lower.options import Choice, grid_order, may_stream
+from tilesmith.superopt.lower.places import Lines, Names, Places, at, operand
+from tilesmith.superopt.lower.plan import Plan, summed
 from tilesmith.superopt.lower.sizes import ONE, Size, contiguous
 from tilesmith.superopt.lower.text import Pad
 
@@ -156,7 +157,7 @@ class _Emitter:
         buffers += [_partials(place) for place in range(len(scratch))] + (["tickets"] if scratch else [])
         lines = [f"    {line}" for line in body]
         if choice.programs:
-            order = grid_order(plan, choice)
+            order = grid_order(plan, choice.order)
             total = " * ".join(self.places.count(grid) for grid in order) or "1"
             loop = f"    for program in range(tl.program_id(0), {total}, tl.num_programs(0)):"
             lines = [loop, *(f"    {line}" for line in lines)]
@@ -195,7 +196,7 @@ class _Emitter:
         parts = [self.places.address(view, rows, self._cuts(load.imap, len(rows), load.fmap), ahead)]
         mask = self.places.mask([row for row in rows if row], ahead=ahead)
         parts += [f"mask={mask}", "other=0.0"] if mask else []
-        if self.choice.stream and read_once(self.plan, value):
+        if self.choice.stream and may_stream(self.plan, value):
             parts.append('eviction_policy="evict_first"')
         return f"tl.load({', '.join(parts)})"
 
@@ -699,14 +700,6 @@ class _Emitter:
     def _spot(self, place: int, rows: Rows, spots: str, part: str) -> str:
         base = f"{_partials(place)}_ptr + (tile * SPLIT + {part})"
         return f"{base} * ({self._cells(rows)}) + {spots}" if spots else base
-
-
-def read_once(plan: Plan, value: int) -> bool:
-    """Whether no two programs or iterations load the same: every grid axis with programs cuts the tensor."""
-    load = plan.kernel.loads[value]
-    if plan.loops and load.fmap is None:
-        return False
-    return all(load.imap[grid] is not None for grid in grid_order(plan, Choice((), 4, 1)))
 
 
 def _partials(place: int) -> str:

@@ -10,7 +10,7 @@ A softmax is shifted by its maximum here, which exact arithmetic does not need.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -63,32 +63,43 @@ def prepared(graph: Graph, library: bool) -> Graph:
 
 
 def _needed(graph: Graph) -> Graph:
-    """Without the nodes that no output needs."""
-    firsts, value = [], len(graph.inputs)
-    for node in graph.nodes:
-        firsts.append(value)
-        value += 1 if isinstance(node, Op) else len(node.stores)
+    """Without the nodes and stores that no output needs."""
+    makers = list(_makers(graph))
     wanted = set(graph.outputs)
-    kept = []
-    for place in reversed(range(len(graph.nodes))):
-        node = graph.nodes[place]
-        count = 1 if isinstance(node, Op) else len(node.stores)
-        if wanted & set(range(firsts[place], firsts[place] + count)):
-            kept.append(place)
-            wanted |= set(node.operands if isinstance(node, Op) else (load.source for load in node.loads))
-    number = {value: value for value in range(len(graph.inputs))}
+    for value in range(len(makers) - 1, len(graph.inputs) - 1, -1):
+        # A kernel stands where its last store is: what it loads comes before its first.
+        node = graph.nodes[makers[value][0]]
+        if value in wanted:
+            wanted |= set(node.operands if isinstance(node, Op) else _sources(node, makers, value, wanted))
+    number: dict[int, int] = {}
+    for value in range(len(makers)):
+        if value < len(graph.inputs) or value in wanted:
+            number[value] = len(number)
     nodes: list[Node] = []
-    value = len(graph.inputs)
-    for place in reversed(kept):
-        node = graph.nodes[place]
-        for offset in range(1 if isinstance(node, Op) else len(node.stores)):
-            number[firsts[place] + offset] = value
-            value += 1
-        if isinstance(node, Op):
+    for place, node in enumerate(graph.nodes):
+        made = [value for value in range(len(graph.inputs), len(makers)) if makers[value][0] == place]
+        kept = [value for value in made if value in wanted]
+        if kept and isinstance(node, Op):
             nodes.append(replace(node, operands=tuple(number[o] for o in node.operands)))
-        else:
-            nodes.append(replace(node, loads=tuple(replace(load, source=number[load.source]) for load in node.loads)))
+        elif kept and isinstance(node, Kernel):
+            used = _pruned(replace(node, stores=tuple(node.stores[makers[value][1]] for value in kept)))
+            nodes.append(replace(used, loads=tuple(replace(load, source=number[load.source]) for load in used.loads)))
     return Graph(graph.inputs, tuple(nodes), tuple(number[output] for output in graph.outputs))
+
+
+def _makers(graph: Graph) -> Iterator[tuple[int, int]]:
+    """For every value its node, and which of the node's results it is; inputs have none."""
+    yield from ((-1, place) for place in range(len(graph.inputs)))
+    for place, node in enumerate(graph.nodes):
+        yield from ((place, result) for result in range(1 if isinstance(node, Op) else len(node.stores)))
+
+
+def _sources(kernel: Kernel, makers: Sequence[tuple[int, int]], value: int, wanted: set[int]) -> set[int]:
+    """What a kernel loads for those of its stores that are wanted."""
+    place = makers[value][0]
+    kept = [result for other, (node, result) in enumerate(makers) if node == place and other in wanted]
+    used = _pruned(replace(kernel, stores=tuple(kernel.stores[result] for result in kept)))
+    return {load.source for load in used.loads}
 
 
 # Inside kernels ------------------------------------------------------------------------------------------------------
@@ -128,24 +139,44 @@ def spelled(kernel: Kernel, sources: Sequence[Tensor]) -> Kernel:
             inner.append(emit(replace(op, operands=used)))
         number[value] = inner[-1]
     stores = tuple(replace(store, source=number[store.source]) for store in kernel.stores)
-    return _pruned(replace(kernel, body=tuple(body), stores=stores))
+    return _summed_at_once(_pruned(replace(kernel, body=tuple(body), stores=stores)))
+
+
+def _summed_at_once(kernel: Kernel) -> Kernel:
+    """Sums over what was gathered become part of the gathering, where nothing else reads that: no tile is kept."""
+    first = len(kernel.loads)
+    stored = {store.source for store in kernel.stores}
+    body = list(kernel.body)
+    for value, step in enumerate(kernel.body, first):
+        readers = [place for place, other in enumerate(kernel.body) if value in other.operands]
+        if not isinstance(step, Accumulate) or step.how not in ("sum", "max") or len(readers) != 1 or value in stored:
+            continue
+        reader = kernel.body[readers[0]]
+        if isinstance(reader, Op) and reader.operator == {"sum": "sum", "max": "amax"}[step.how]:
+            body[value - first] = replace(step, axes=tuple(sorted({*step.axes, *reader.axes})))
+    # What is summed already has extent 1 there: to sum it again changes nothing.
+    return replace(kernel, body=tuple(body))
 
 
 def _pruned(kernel: Kernel) -> Kernel:
-    """Without the steps that no store needs. Loads stay."""
+    """Without the loads and steps that no store needs."""
     first = len(kernel.loads)
     wanted = {store.source for store in kernel.stores}
     for value in range(first + len(kernel.body) - 1, first - 1, -1):
         if value in wanted:
             wanted |= set(kernel.body[value - first].operands)
-    number = {value: value for value in range(first)}
-    body: list[Step] = []
-    for value, step in enumerate(kernel.body, first):
-        if value in wanted:
-            number[value] = first + len(body)
-            body.append(replace(step, operands=tuple(number[o] for o in step.operands)))
-    stores = tuple(replace(store, source=number[store.source]) for store in kernel.stores)
-    return replace(kernel, body=tuple(body), stores=stores)
+    number = {value: place for place, value in enumerate(sorted(wanted))}
+    return Kernel(
+        kernel.grid,
+        kernel.loop,
+        tuple(load for value, load in enumerate(kernel.loads) if value in wanted),
+        tuple(
+            replace(step, operands=tuple(number[o] for o in step.operands))
+            for value, step in enumerate(kernel.body, first)
+            if value in wanted
+        ),
+        tuple(replace(store, source=number[store.source]) for store in kernel.stores),
+    )
 
 
 def _same_cuts(left: Op, right: Op, known: Sequence[Tensor]) -> bool:

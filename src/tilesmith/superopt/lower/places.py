@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tilesmith.superopt.lower.axes import Row, Rows
-from tilesmith.superopt.lower.plan import Choice, Plan, blocks_text
+from tilesmith.superopt.lower.options import Choice, grid_order
+from tilesmith.superopt.lower.plan import Plan, blocks_text
 from tilesmith.superopt.lower.sizes import ONE, Piece, Size, View, product
 
 INT32 = 1 << 31
@@ -79,7 +80,7 @@ class Places:
 
     def programs(self) -> None:
         """Which part of every grid axis this program has."""
-        plan, out, order = self.plan, self.head, grid_order(self.plan, self.choice)
+        plan, out, order = self.plan, self.head, grid_order(self.plan, self.choice.order)
         self.ids = ["0"] * len(plan.kernel.grid)
         for grid in order:
             axis = plan.axes.grid[grid]
@@ -239,13 +240,6 @@ class Places:
             else:
                 terms.append(f"{part} * {self.names.size(piece.stride)}")
         return " + ".join(terms)
-
-
-def grid_order(plan: Plan, choice: Choice) -> list[int]:
-    """The axes of the grid that have more than one program, or may have, that of neighbouring programs first."""
-    many = [g for g in range(len(plan.kernel.grid)) if plan.axes.grid[g] is not None or plan.counts[g] != ONE]
-    order = [grid for grid in choice.order if grid in many]
-    return order + [grid for grid in reversed(many) if grid not in order]
 
 
 def at(name: str, place: int, rank: int) -> str:

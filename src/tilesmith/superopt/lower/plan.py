@@ -7,39 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tilesmith.core.graph import Accumulate, Kernel, Op, Step, Tensor
-from tilesmith.core.graph_check import Block, Phase, block
+from tilesmith.core.graph_check import Block, block
 from tilesmith.core.problem import Dtype
 from tilesmith.superopt.lower.axes import Axes, Row, axes_of
 from tilesmith.superopt.lower.sizes import ONE, Size, Unnamed, View, product
 
 Sum = tuple[Size, int]
 """Over how many elements a sum goes, and into how many parts it is still split."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """How a kernel is written and launched. Every choice computes the same."""
-
-    blocks: tuple[int, ...]
-    """For every axis the elements that a program holds at once, a power of two."""
-    warps: int
-    stages: int
-    """Iterations whose loads are under way at once through shared memory; 1 does not overlap them."""
-    prefetch: bool = False
-    """Loads of the next iteration are started before this one is computed, and wait in registers. Needs `stages` 1."""
-    split: int = 1
-    """Programs that share one loop; the last to arrive adds what they have. Needs sums that can be added."""
-    stream: bool = False
-    """What is read once leaves the second-level cache first."""
-    again: bool = True
-    """A tile that a product and other operators read is loaded for each. On Hopper with stages above 1 they must not
-    share it: the pipelined buffer of an operand that both read was found overwritten too early."""
-    order: tuple[int, ...] = ()
-    """The grid's axes, that of neighbouring programs first."""
-    group: int = 0
-    """So many tiles of the second axis of `order` go together with all of the first; 0 walks along all."""
-    programs: int = 0
-    """Where above 0: so many programs are launched, and each takes tile after tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +41,12 @@ class Plan:
 
     @property
     def loops(self) -> bool:
-        return any(phase is not Phase.INVARIANT for phase in self.made.phases)
+        """Whether there is a loop: what varies over it is gathered, or nothing needs it."""
+        return any(isinstance(step, Accumulate) for step in self.kernel.body)
+
+    def many(self, grid: int) -> bool:
+        """Whether an axis of the grid has, or may have, more than one program."""
+        return self.axes.grid[grid] is not None or self.counts[grid] != ONE
 
     def dots(self, step: Step) -> bool:
         """Whether a step is a product on the matrix units: none of its three extents is 1."""

@@ -118,6 +118,9 @@ def _called(draft: Steps, names: Mapping[tuple[int, int], str]) -> dict[tuple[in
             words[find(size.names[0])] = name
 
     for made in plans:
+        if made.axes.step is not None:
+            call(made.sizes[made.axes.step], made.names[made.axes.step])
+    for made in plans:
         for size, word in zip(made.sizes, made.names, strict=True):
             call(size, word)
         for size in made.counts:

@@ -86,8 +86,10 @@ class View:
         return tuple(size.number for size in self.sizes)
 
     @property
-    def contiguous(self) -> bool:
-        return self.offset == 0 and self.rows == contiguous(self.buffer, self.dtype, self.sizes).rows
+    def elements(self) -> int:
+        """Elements of the buffer that it shows: what is repeated counts once."""
+        pieces = [piece for row in self.rows for piece in row]
+        return math.prod(piece.size.number for piece in pieces if piece.stride.number)
 
 
 def contiguous(buffer: str, dtype: Dtype, sizes: Sequence[Size]) -> View:

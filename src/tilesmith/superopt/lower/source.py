@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from tilesmith.core.graph import Accumulate, Graph, Kernel, Load, Op, Thread
 from tilesmith.core.graph_check import label, tensors
 from tilesmith.core.graph_hash import graph_hash
 from tilesmith.superopt.lower.emit import Written, written
-from tilesmith.superopt.lower.places import grid_order
-from tilesmith.superopt.lower.plan import Choice
+from tilesmith.superopt.lower.options import Choice, grid_order
 from tilesmith.superopt.lower.program import TORCH, Launch, Steps
 from tilesmith.superopt.lower.sizes import Size
 
@@ -173,15 +173,12 @@ def _wrapper(
         if not steps.named:
             yield f"    if tuple({name}.shape) != {tensor.dims}:"
             yield f'        raise ValueError(f"{name} must have the shape {tensor.dims}, not {{tuple({name}.shape)}}.")'
-        yield f"    {name} = {name}.contiguous()"
-    # Those that kernels need, and those that are extents of what is made.
-    text = "\n".join(_launches(steps, launches, kernels, choices))
+    lines = [*_launches(steps, launches, kernels, choices), f"    return {', '.join(steps.outputs)}"]
+    used = set(re.findall(r"\w+", "\n".join(lines)))
     for name, place, dim in steps.symbols:
-        if name in text.replace("(", " ").replace(")", " ").replace(",", " ").split():
+        if name in used:
             yield f"    {name} = {names[place]}.shape[{dim}]"
-    yield from text.split("\n")
-    made = ", ".join(steps.outputs)
-    yield f"    return {made}"
+    yield from lines
 
 
 def _launches(
@@ -199,10 +196,11 @@ def _launches(
         for name, sizes, dtype in zip(step.outputs, step.sizes, step.plan.dtypes, strict=True):
             dims = ", ".join(size.text for size in sizes) + ("," if len(sizes) == 1 else "")
             yield f"    {name} = torch.empty(({dims}), device={device}, dtype={TORCH[dtype]})"
-        yield from _launch(step, kernel, choice, suffix, device)
+        yield from _launch(step, kernel, choice, suffix, [name for name, _ in steps.inputs])
 
 
-def _launch(step: Launch, kernel: Written, choice: Choice, suffix: str, device: str) -> Iterator[str]:
+def _launch(step: Launch, kernel: Written, choice: Choice, suffix: str, inputs: Sequence[str]) -> Iterator[str]:
+    device = f"{inputs[0]}.device"
     constants = {name: f"{name}{suffix}" for name, _ in kernel.constants}
     plain = [(constants[name], value) for name, value in kernel.constants if isinstance(value, int)]
     if plain:
@@ -228,7 +226,8 @@ def _launch(step: Launch, kernel: Written, choice: Choice, suffix: str, device: 
         total = f"tiles{suffix} * {constants['SPLIT']}"
     elif choice.programs:
         total = f"min({choice.programs}, {total})"
-    arguments = [*buffers, *kernel.symbols, *(f"{name}={constants[name]}" for name, _ in kernel.constants)]
+    given = [f"{name}.contiguous()" if name in inputs else name for name in buffers]
+    arguments = [*given, *kernel.symbols, *(f"{name}={constants[name]}" for name, _ in kernel.constants)]
     arguments += [f"num_warps={choice.warps}", f"num_stages={choice.stages}"]
     yield f"    {step.plan.name}[({total},)]({', '.join(arguments)})"
 
@@ -246,7 +245,7 @@ def _total(step: Launch, choice: Choice, constants: dict[str, str]) -> str:
     """How many tiles there are, as the wrapper says it."""
     plan = step.plan
     parts = []
-    for grid in grid_order(plan, choice):
+    for grid in grid_order(plan, choice.order):
         axis = plan.axes.grid[grid]
         if axis is None:
             parts.append(plan.counts[grid].text)
@@ -257,3 +256,23 @@ def _total(step: Launch, choice: Choice, constants: dict[str, str]) -> str:
 
 def _renamed(cells: str, constants: dict[str, str]) -> str:
     return " * ".join(constants.get(part, part) for part in cells.split(" * "))
+
+
+# In a line -----------------------------------------------------------------------------------------------------------
+
+
+def note(steps: Steps, choices: Sequence[Choice]) -> str:
+    """How kernels are tiled and launched."""
+    launches = [step for step in steps.steps if isinstance(step, Launch)]
+    parts = []
+    for launch, choice in zip(launches, choices, strict=True):
+        tiles = zip(launch.plan.names, choice.blocks, strict=True)
+        words = [" x ".join(f"{name} {block}" for name, block in tiles) or "one element"]
+        words += [f"{choice.warps} warps"]
+        words += [f"{choice.stages} stages"] if choice.stages > 1 else []
+        words += ["prefetched"] if choice.prefetch else []
+        words += [f"split in {choice.split}"] if choice.split > 1 else []
+        words += ["strips"] if choice.group else []
+        words += [f"{choice.programs} programs"] if choice.programs else []
+        parts.append(f"{launch.plan.name}: {', '.join(words)}")
+    return "; ".join(parts)

@@ -1,0 +1,85 @@
+"""What a kernel may be written like beside the plain way, and when each is allowed. Every choice computes the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilesmith.core.graph import Accumulate
+from tilesmith.core.graph_check import Phase
+from tilesmith.superopt.lower.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a kernel is written and launched. Every choice computes the same."""
+
+    blocks: tuple[int, ...]
+    """For every axis the elements that a program holds at once, a power of two."""
+    warps: int
+    stages: int
+    """Iterations whose loads are under way at once through shared memory; 1 does not overlap them."""
+    prefetch: bool = False
+    """Loads of the next iteration are started before this one is computed, and wait in registers. Needs `stages` 1."""
+    split: int = 1
+    """Programs that share one loop; the last to arrive adds what they have. Needs sums that can be added."""
+    stream: bool = False
+    """What is read once leaves the second-level cache first."""
+    again: bool = True
+    """A tile that a product and other operators read is loaded for each. On Hopper with stages above 1 they must not
+    share it: the pipelined buffer of an operand that both read was found overwritten too early."""
+    order: tuple[int, ...] = ()
+    """The grid's axes, that of neighbouring programs first."""
+    group: int = 0
+    """So many tiles of the second axis of `order` go together with all of the first; 0 walks along all."""
+    programs: int = 0
+    """Where above 0: so many programs are launched, and each takes tile after tile."""
+
+
+def grid_order(plan: Plan, order: tuple[int, ...] = ()) -> list[int]:
+    """The axes of the grid that have more than one program, or may have, that of neighbouring programs first.
+
+    Unless `order` says otherwise, neighbours share what the largest tensor has for all of them.
+    """
+    many = [grid for grid in range(len(plan.kernel.grid)) if plan.many(grid)]
+    chosen = [grid for grid in order if grid in many]
+    rest = [grid for grid in reversed(many) if grid not in chosen]
+    return chosen + sorted(rest, key=lambda grid: _cuts_largest(plan, grid))
+
+
+def _cuts_largest(plan: Plan, grid: int) -> bool:
+    views = [(view, load) for view, load in zip(plan.sources, plan.kernel.loads, strict=True) if view is not None]
+    if not views:
+        return False
+    _, load = max(views, key=lambda pair: pair[0].elements)
+    return load.imap[grid] is not None
+
+
+def may_stream(plan: Plan, load: int) -> bool:
+    """Whether no two programs or iterations read the same of a tensor: every grid axis with programs cuts it."""
+    if plan.loops and plan.made.phases[load] is not Phase.VARYING:
+        return False
+    return all(plan.kernel.loads[load].imap[grid] is not None for grid in grid_order(plan))
+
+
+def may_prefetch(plan: Plan) -> bool:
+    """Whether the loop walks along an axis: what the next iteration loads is known in this one."""
+    return plan.axes.step is not None and plan.loops
+
+
+def may_split(plan: Plan) -> bool:
+    """Whether programs may share the loop: it walks along one axis, and what it gathers can be added afterwards."""
+    step = plan.axes.step
+    if step is None or plan.axes.axes[step].kind != "steps":
+        return False
+    return all(step.how != "concat" for step in plan.kernel.body if isinstance(step, Accumulate))
+
+
+def may_group(plan: Plan) -> bool:
+    """Whether two axes of the grid, and only those, have tiles that can be walked in strips."""
+    order = grid_order(plan)
+    return len(order) == 2 and all(plan.axes.grid[grid] is not None for grid in order)
+
+
+def needs_again(plan: Plan, load: int, arch: int) -> bool:
+    """Whether a tile must be loaded once for products and once for the rest: on Hopper, where it is in the loop."""
+    return arch == 90 and plan.made.phases[load] is Phase.VARYING
