@@ -92,6 +92,10 @@ def _settings(problem: Problem) -> tuple[str, ...]:
     if settings.tolerance != 1.0:
         lines.append(f"the limits of the error are multiplied by {settings.tolerance:g}")
     lines.append(f"dots of float32 operands {'may' if settings.tf32 else 'may not'} round them to TF32")
+    if settings.library:
+        lines.append(
+            "the framework's own kernels, such as torch.mm, may do a part of the work in a call, against the rule"
+        )
     return tuple(lines)
 
 

@@ -83,21 +83,31 @@ def test_the_rules_are_those_of_the_page() -> None:
         names = set(re.findall(r"`([^`]+)`", text)) - outcomes
         missing = {name for name in names if name.replace("…", "...") not in stated}
         # How a problem says that something is allowed stands with the problem.
-        assert missing <= {"tolerance", "problem.toml", "tf32 = true", "Model"}, title
+        assert missing <= {"tolerance", "problem.toml", "tf32 = true", "Model", "--allow library", "library = true"}, (
+            title
+        )
     for figure in ("at most 1 MiB", "torch, triton, numpy, einops, packaging, tqdm and typing_extensions", "120 s"):
         assert figure in " ".join(page.split())
         assert figure in " ".join(stated.split())
 
 
 def test_every_setting_of_a_problem_is_told() -> None:
-    problem = Problem("p", "M = 1\n", Settings("fp32", 2.0, True, small={"M": 3}, large={"N": (4, 5)}))
+    problem = Problem("p", "M = 1\n", Settings("fp32", 2.0, True, True, small={"M": 3}, large={"N": (4, 5)}))
     words = write_from_reference(Scene(problem, H200)).turns[0]
-    for told in ("cast to fp32", "multiplied by 2", "may round them to TF32", "M = 3", "N = (4, 5)"):
+    for told in (
+        "cast to fp32",
+        "multiplied by 2",
+        "may round them to TF32",
+        "such as torch.mm",
+        "M = 3",
+        "N = (4, 5)",
+    ):
         assert told in words
     plain = write_from_reference(Scene(Problem("p", "M = 1\n"), H200)).turns[0]
     assert "the dtypes that the problem gives them" in plain
     assert "may not round them to TF32" in plain
     assert "multiplied" not in plain
+    assert "torch.mm" not in plain
 
 
 @pytest.mark.parametrize("name", TABLE)
