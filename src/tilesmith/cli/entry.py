@@ -76,7 +76,7 @@ def optimize(
     ] = None,
     models: Annotated[str, typer.Option(metavar="LIST", help="Models that propose: provider:name, ...")] = "",
     proposers: Annotated[
-        str | None, typer.Option(metavar="LIST", help="rewrite, llm.  [rewrite; llm with models]")
+        str | None, typer.Option(metavar="LIST", help="superopt, rewrite, llm.  [as the problem needs]")
     ] = None,
     candidate_pool_size: Annotated[int | None, typer.Option(metavar="N", help="Parents a round expands.  [4]")] = None,
     num_bottlenecks: Annotated[int | None, typer.Option(metavar="N", help="Bottlenecks of each parent.  [2]")] = None,
@@ -119,7 +119,7 @@ def optimize(
 
     def deed() -> int:
         from tilesmith.cli.optimize import start
-        from tilesmith.cli.options import MODELS, REWRITE, BenchOptions, Options, Shape, gpu_list, name_list
+        from tilesmith.cli.options import AUTO, BenchOptions, Options, Shape, gpu_list, name_list
 
         named = None if proposers is None else name_list(proposers)
         shape = Shape(
@@ -147,7 +147,7 @@ def optimize(
             ),
             candidate_pool_size=shape.candidate_pool_size if shape else _or(candidate_pool_size, 4),
             num_bottlenecks=shape.num_bottlenecks if shape else _or(num_bottlenecks, 2),
-            proposers=_or(named, (MODELS, *shape.proposers) if shape else (REWRITE,)),
+            proposers=_or(named, (AUTO,)),
             seed=seed,
             rounds=_or(rounds, shape.rounds if shape else None),
             patience=_or(patience, shape.patience if shape else None),

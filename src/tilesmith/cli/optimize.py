@@ -20,7 +20,6 @@ from tilesmith.cli.history import record_of
 from tilesmith.cli.options import Given, Options, allowing
 from tilesmith.cli.screen import answer, say, show, watching
 from tilesmith.core.budget import Stop
-from tilesmith.core.errors import ProblemError
 from tilesmith.core.facts import Ending
 from tilesmith.core.reply import Reply
 from tilesmith.core.search import best, confirm, search
@@ -40,11 +39,7 @@ if TYPE_CHECKING:
 def start(options: Options, journal: Path, as_json: bool) -> int:
     """A new run. 0 where something correct was found, 1 where nothing was."""
     problem = allowing(config.load_problem(Path(options.problem_path)), options.allow)
-    if problem.start is None and options.preset is None:
-        raise ProblemError(
-            f"{options.problem_path} has no start kernel, and there is no model to write one: name models with "
-            "--models, or put a kernel.py beside problem.py in a folder of the problem, and name that folder"
-        )
+    options = options.settled(problem)
     opened = rooms.models(options)
     out = winner.place(options.out, problem.name, options.problem_path)
     settled = replace(options, out=str(out), bench=rooms.chosen(options.bench, problem))

@@ -15,8 +15,8 @@ from tilesmith.core.budget import Limits
 from tilesmith.core.errors import JournalError, OptionError
 from tilesmith.core.problem import Problem
 
-REWRITE, MODELS = "rewrite", "llm"
-PROPOSERS = (REWRITE, MODELS)
+REWRITE, MODELS, SUPEROPT, AUTO = "rewrite", "llm", "superopt", "auto"
+PROPOSERS = (SUPEROPT, REWRITE, MODELS)
 DEFAULT_PRESET = "beam"
 
 
@@ -48,7 +48,8 @@ class Options:
     bench: BenchOptions = field(default_factory=BenchOptions)
     candidate_pool_size: int = 4
     num_bottlenecks: int = 2
-    proposers: tuple[str, ...] = (REWRITE,)
+    proposers: tuple[str, ...] = (AUTO,)
+    """Who proposes. auto: models where some are named; else rewrites, of µGraphs' kernels where there is no other."""
     seed: int = 0
     rounds: int | None = None
     budget_trials: int | None = None
@@ -74,12 +75,27 @@ class Options:
         _positive("--budget-tokens", self.budget_tokens)
         _positive("--patience", self.patience)
         for name in self.proposers:
-            if name not in PROPOSERS:
+            if name not in (*PROPOSERS, AUTO):
                 raise OptionError(f"--proposers: {unknown('proposer', name, PROPOSERS)}")
         if not self.proposers:
             raise OptionError(f"--proposers is empty; known are: {', '.join(PROPOSERS)}")
-        if (MODELS in self.proposers) != (self.preset is not None):
+        if MODELS in self.proposers and self.preset is None:
             raise OptionError("--proposers names llm, which needs models: name some with --models, or a --preset")
+
+    def settled(self, problem: Problem) -> Options:
+        """With nothing left to choose of who proposes. Raises `OptionError` where nobody could begin."""
+        if self.proposers != (AUTO,):
+            chosen = self.proposers
+        elif self.preset is not None:
+            chosen = (MODELS, *self.preset.proposers)
+        else:
+            chosen = (REWRITE,) if problem.start is not None else (SUPEROPT, REWRITE)
+        if problem.start is None and chosen == (REWRITE,):
+            raise OptionError(
+                f"{self.problem_path} has no start kernel to rewrite: put a kernel.py beside problem.py in a folder of "
+                "the problem and name that folder, name models with --models, or leave --proposers out"
+            )
+        return replace(self, proposers=chosen)
 
     @property
     def limits(self) -> Limits:

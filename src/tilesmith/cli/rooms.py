@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tilesmith.bench import gpus
 from tilesmith.bench.effort import Effort
-from tilesmith.cli.options import REWRITE, BenchOptions, Options
+from tilesmith.cli.options import REWRITE, SUPEROPT, BenchOptions, Options
 from tilesmith.cli.screen import say
 from tilesmith.config import Preset
 from tilesmith.core.budget import Limits
@@ -77,6 +77,10 @@ def proposer(options: Options, opened: Models | None, bench: Bench, run: Run) ->
 
     chosen: list[Proposer] = []
     with ExitStack() as life:
+        if SUPEROPT in options.proposers:
+            from tilesmith.superopt.proposer import SuperoptProposer
+
+            chosen.append(SuperoptProposer(_gpu(options.bench)[0], seed=options.seed, say=say))
         if REWRITE in options.proposers:
             shape = options.preset
             chosen.append(

@@ -106,6 +106,6 @@ def test_lists() -> None:
 
 
 def test_the_beam_is_told_its_width() -> None:
-    options = Options("toy", "", candidate_pool_size=7, num_bottlenecks=3, seed=9)
+    options = Options("toy", "", candidate_pool_size=7, num_bottlenecks=3, proposers=("rewrite",), seed=9)
     with rooms.proposer(options, None, None, None) as proposer:  # type: ignore[arg-type]
         assert proposer == RewriteProposer(candidate_pool_size=7, num_bottlenecks=3, seed=9)
