@@ -54,7 +54,12 @@ FAULTS: list[tuple[str, Spoil, str, str]] = [
         "optimize toy",
         "tolerance",
     ),
-    ("no start kernel", lambda here: (here / "p.py").write_text(PROBLEM), "optimize p.py --proposers rewrite", "kernel.py"),
+    (
+        "no start kernel",
+        lambda here: (here / "p.py").write_text(PROBLEM),
+        "optimize p.py --proposers rewrite",
+        "kernel.py",
+    ),
     ("a folder for the winner that is not there", nothing, "optimize toy --out no/where.py", "--out"),
     ("a folder for the winner itself", nothing, "optimize toy --out toy", "--out"),
     ("the problem for the winner", nothing, "optimize toy --out toy/problem.py", "--out"),
