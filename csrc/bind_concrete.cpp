@@ -274,6 +274,7 @@ void bind_concrete(nb::module_ &module) {
         .def_ro("phase", &Counts::phase)
         .def_ro("memory", &Counts::memory)
         .def_ro("oracle", &Counts::oracle)
+        .def_ro("bound", &Counts::bound)
         .def_ro("unsound", &Counts::unsound)
         .def_ro("roots", &Counts::roots)
         .def_ro("frontier", &Counts::frontier)
@@ -294,7 +295,7 @@ void bind_concrete(nb::module_ &module) {
                 const std::vector<std::int64_t> &primes, const std::vector<FunctionTuple> &functions,
                 const std::vector<NodeTuple> &nodes, const std::vector<int> &targets, const std::vector<int> &unary,
                 const std::vector<NormTuple> &norms, bool transposes, bool subtracts, int element_bytes, bool as_coded,
-                bool heads, const std::vector<std::int32_t> &tiles, const std::vector<std::int32_t> &loops,
+                bool bounded, bool heads, const std::vector<std::int32_t> &tiles, const std::vector<std::int32_t> &loops,
                 std::int64_t least_blocks, std::int64_t most_blocks, int kernel_ops, int block_ops, int graph_defined,
                 int loads, int stores, std::int64_t shared_bytes, int oracle_every, std::size_t max_classes, double seconds) {
                  Problem problem;
@@ -307,7 +308,7 @@ void bind_concrete(nb::module_ &module) {
                  problem.transposes = transposes;
                  problem.subtracts = subtracts;
                  problem.element_bytes = element_bytes;
-                 Rules rules{as_coded, heads,  tiles,  loops,        least_blocks, most_blocks, kernel_ops, block_ops, graph_defined,
+                 Rules rules{as_coded, bounded, heads,  tiles,  loops,        least_blocks, most_blocks, kernel_ops, block_ops, graph_defined,
                              loads,    stores, shared_bytes, oracle_every};
                  new (self) Search{.control = Control(seconds), .space = {}, .roots = {}, .shared = {}, .asking = {}};
                  self->seconds = seconds;
@@ -323,7 +324,7 @@ void bind_concrete(nb::module_ &module) {
                  }
              },
              nb::kw_only(), "inputs"_a, "outputs"_a, "primes"_a, "functions"_a, "nodes"_a, "targets"_a, "unary"_a, "norms"_a,
-             "transposes"_a, "subtracts"_a, "element_bytes"_a, "as_coded"_a, "heads"_a, "tiles"_a, "loops"_a,
+             "transposes"_a, "subtracts"_a, "element_bytes"_a, "as_coded"_a, "bounded"_a, "heads"_a, "tiles"_a, "loops"_a,
              "least_blocks"_a, "most_blocks"_a, "kernel_ops"_a, "block_ops"_a, "graph_defined"_a, "loads"_a, "stores"_a,
              "shared_bytes"_a, "oracle_every"_a, "max_classes"_a, "seconds"_a)
         .def(

@@ -1,6 +1,7 @@
 #include "concrete.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <stdexcept>
 
@@ -54,6 +55,7 @@ void Counts::operator+=(const Counts &other) {
     phase += other.phase;
     memory += other.memory;
     oracle += other.oracle;
+    bound += other.bound;
     unsound += other.unsound;
     roots += other.roots;
     frontier = std::max(frontier, other.frontier);
@@ -90,6 +92,8 @@ void SharedAnswers::put(const std::string &formula, bool answer, double &wait_s)
 Worker::Worker(const Space &space, const Asking &asking, SharedAnswers *shared, Control &control)
     : space_(space), rules_(space.rules()), asking_(asking), shared_(shared), control_(control),
       expressions_(space.problem().names) {
+    for (std::size_t code = 0; code < space.binary_operators(); ++code)
+        if (space.operators(true)[code].commutes()) commuting_ |= std::uint64_t{1} << code;
     if (asking_.oracle == Asked::table) return;
     if (!asking_.z3) throw std::invalid_argument("the z3 oracle needs a library");
     const std::vector<Node> &nodes = space_.problem().degrees.program.nodes;
@@ -175,7 +179,11 @@ bool Worker::arrive() {
     ++counts.depths[std::min<std::size_t>(depth(), kMaxDepth - 1)];
     if ((counts.states & kPollMask) == 0) control_.poll();
     if (control_.stopped()) return false;
-    if (state_.inside) return true;
+    if (state_.inside) {
+        if (!rules_.bounded || usable()) return true;
+        ++counts.bound;
+        return false;
+    }
     std::vector<std::uint8_t> outputs;
     if (complete(outputs)) {
         if (state_.unsound) ++counts.unsound;
@@ -183,6 +191,14 @@ bool Worker::arrive() {
         return false;
     }
     return state_.graph.made < rules_.kernel_ops;
+}
+
+// An operator joins two values at the most.
+bool Worker::usable() const {
+    int unused = 0;
+    for (std::size_t i = 0; i < state_.block.count; ++i) unused += !state_.block.tiles[i].uses;
+    const Block &block = state_.blocks[state_.defined];
+    return unused - rules_.stores <= rules_.block_ops - block.loads - block.steps;
 }
 
 // Predefined kernels, beginnings and ends of blocks, and their operators.
@@ -250,26 +266,39 @@ Key Worker::key(std::span<const std::uint8_t> sources) const {
 
 template <typename Visit> void Worker::add_operators(const Visit &visit) {
     const bool inside = state_.inside;
+    const Value *values = inside ? state_.block.tiles.data() : state_.graph.tensors.data();
     const int count = inside ? state_.block.count : state_.graph.count;
     const Key last = inside ? state_.block.last : state_.graph.last;
-    const auto operators = space_.operators(inside);
-    // The first operand of the last operator's key: nothing before it can come next.
-    const int first = last ? static_cast<int>(last >> 56) - 1 : 0;
-    for (std::size_t code = 0; code < operators.size(); ++code) {
-        const Operator &op = operators[code];
-        for (int a = first; a < count; ++a) {
-            if (!op.binary()) {
-                attempt(code, static_cast<std::uint8_t>(a), Step::kNone, visit);
-                continue;
-            }
-            const int most = rules_.as_coded ? count - 1 : a;
-            for (int b = 0; b <= most; ++b) {
-                attempt(code, static_cast<std::uint8_t>(a), static_cast<std::uint8_t>(b), visit);
-                if (!rules_.as_coded && !op.commutes() && b < a)
-                    attempt(code, static_cast<std::uint8_t>(b), static_cast<std::uint8_t>(a), visit);
-            }
+    const std::size_t unary = space_.unary_operators(inside), binary = space_.binary_operators();
+    const std::uint64_t all_unary = ((std::uint64_t{1} << unary) - 1) << binary, all_binary = (std::uint64_t{1} << binary) - 1;
+    const std::uint64_t commuting = rules_.as_coded ? 0 : commuting_;
+    // What the table excludes need not be looked at one by one, where it is the table that is asked and now.
+    const bool table = !z3_ && rules_.oracle_every == 1;
+    const auto possible = [&](int a) { return table ? all_unary & space_.possible(values[a].cls) : all_unary; };
+    const auto joins = [&](int a, int b) { return table ? all_binary & space_.possible(values[a].cls, values[b].cls) : all_binary; };
+    // Nothing before the last operator's operands can come next; at the same ones, operators are compared.
+    for (int a = last ? static_cast<int>(last >> 56) - 1 : 0; a < count; ++a) {
+        const Key here = slot(0, static_cast<std::uint8_t>(a));
+        if ((here | 0xffff) > last) attempt_all(possible(a), unary, a, -1, visit);
+        const int most = rules_.as_coded ? count - 1 : a;
+        for (int b = 0; b <= most; ++b) {
+            if ((here | slot(1, static_cast<std::uint8_t>(b)) | 0xffff) <= last) continue;
+            attempt_all(joins(a, b), binary, a, b, visit);
+            if (!rules_.as_coded && b < a)
+                attempt_all(joins(b, a) & ~commuting, binary - static_cast<std::size_t>(std::popcount(commuting)), b, a, visit);
         }
     }
+}
+
+// Operators of two values, or of one, out of so many.
+template <typename Visit>
+void Worker::attempt_all(std::uint64_t codes, std::size_t count, int a, int b, const Visit &visit) {
+    const std::size_t excluded = count - static_cast<std::size_t>(std::popcount(codes));
+    counts.candidates += excluded;
+    counts.oracle += excluded;
+    for (; codes; codes &= codes - 1)
+        attempt(static_cast<std::size_t>(std::countr_zero(codes)), static_cast<std::uint8_t>(a),
+                b < 0 ? Step::kNone : static_cast<std::uint8_t>(b), visit);
 }
 
 template <typename Visit> void Worker::attempt(std::size_t code, std::uint8_t a, std::uint8_t b, const Visit &visit) {
@@ -287,7 +316,9 @@ template <typename Visit> void Worker::attempt(std::size_t code, std::uint8_t a,
     std::int64_t bytes = 0;
     made.uses = 0;
 
-    if (rules_.as_coded && !accepted(op, x, y, made)) {
+    // A table tells sooner than shapes, z3 later.
+    const bool first = rules_.as_coded || !z3_;
+    if (first && !accepted(op, x, y, made)) {
         ++counts.oracle;
         return;
     }
@@ -297,7 +328,7 @@ template <typename Visit> void Worker::attempt(std::size_t code, std::uint8_t a,
     case Cause::memory: ++counts.memory; return;
     case Cause::good: break;
     }
-    if (!rules_.as_coded && !accepted(op, x, y, made)) {
+    if (!first && !accepted(op, x, y, made)) {
         ++counts.oracle;
         return;
     }
@@ -389,11 +420,6 @@ Worker::Cause Worker::fits(const Operator &op, const Value &x, const Value *y, V
 
 // The oracle ------------------------------------------------------------------------------------------------------------
 
-Class Worker::root_of(const Norm &norm, Class c) const {
-    for (const int function : norm.root) c = space_.table().apply(c, function);
-    return c;
-}
-
 Class Worker::class_of(const Operator &op, const Value &x, const Value *y) const {
     const DegreeTable &table = space_.table();
     const std::int32_t loop = state_.inside ? setting().loop : 1;
@@ -405,11 +431,11 @@ Class Worker::class_of(const Operator &op, const Value &x, const Value *y) const
     case Kind::mul: return table.join(Rule::mul, x.cls, y->cls);
     case Kind::div: return table.join(Rule::div, x.cls, y->cls);
     case Kind::apply: return table.apply(x.cls, op.arg);
-    case Kind::norm: return table.join(Rule::div, x.cls, root_of(space_.problem().norms[op.arg], x.cls));
+    case Kind::norm: return table.join(Rule::div, x.cls, space_.root_of(space_.problem().norms[op.arg], x.cls));
     case Kind::sum: return op.arg < x.shape.rank ? table.sum(x.cls, x.shape.extents[op.arg]) : kNoClass;
     case Kind::accumulate: return table.sum(x.cls, loop);
     case Kind::accumulate_sum: return table.sum(table.sum(x.cls, loop), x.shape.last());
-    case Kind::accumulate_root: return root_of(space_.problem().norms[op.arg], x.cls);
+    case Kind::accumulate_root: return space_.root_of(space_.problem().norms[op.arg], x.cls);
     }
     return kNoClass;
 }

@@ -69,6 +69,7 @@ struct Rules {
     // comes after the loop with what does not vary; no sums but in accumulators; a kernel loads the last two tensors, or
     // all three; the oracle is asked before shapes are looked at.
     bool as_coded = false;
+    bool bounded = false;            // cuts where more values are unused than what is left could join; nothing is lost
     bool heads = false;              // grids of a batch and a second dimension
     std::vector<std::int32_t> tiles{8, 16, 32, 64, 128, 256}; // a grid leaves that much of some dimension
     std::vector<std::int32_t> loops{4, 16, 64};
@@ -150,6 +151,7 @@ struct Counts {
     std::uint64_t phase = 0;  // joins the loop with what comes after it, or gathers what does not vary
     std::uint64_t memory = 0; // shared memory
     std::uint64_t oracle = 0; // no part of the target
+    std::uint64_t bound = 0;  // too few operators are left to use everything
     std::uint64_t unsound = 0; // hits that gather what does not vary: an iteration too often
     std::uint64_t roots = 0, unfit_roots = 0;
     std::uint64_t frontier = 0; // the most states that waited at once
@@ -197,6 +199,10 @@ class Space {
 
     // What a block may load, by the shapes.
     const std::vector<Setting> &settings(const std::vector<Shape> &shapes) const;
+    Class root_of(const Norm &norm, Class c) const {
+        for (const int function : norm.root) c = table_.apply(c, function);
+        return c;
+    }
     std::uint64_t unfit() const { return unfit_; }
 
     // In the order of their codes; those that only blocks have come last.
@@ -204,9 +210,21 @@ class Space {
         return std::span(operators_).first(block ? operators_.size() : kernel_operators_);
     }
 
+    std::size_t unary_operators(bool block) const { return operators(block).size() - binary_operators_; }
+    std::size_t binary_operators() const { return binary_operators_; } // they have the lowest codes
+
+    // Which operators the table may allow, a bit for each code: of a value, and of two in this order. Where there are
+    // too many classes to keep that, any.
+    std::uint64_t possible(Class c) const { return possible_.empty() ? ~std::uint64_t{0} : possible_[c]; }
+    std::uint8_t possible(Class a, Class b) const {
+        return joins_.empty() ? std::uint8_t{0xff} : joins_[a * table_.table().classes() + b];
+    }
+
     const Theory &theory() const { return theory_; }
 
   private:
+    void list_operators();
+    void list_possible();
     std::vector<Setting> enumerate(const std::vector<Shape> &shapes) const;
 
     Problem problem_;
@@ -214,7 +232,9 @@ class Space {
     DegreeTable table_;
     Theory theory_;
     std::vector<Operator> operators_;
-    std::size_t kernel_operators_ = 0;
+    std::size_t kernel_operators_ = 0, binary_operators_ = 0;
+    std::vector<std::uint64_t> possible_;
+    std::vector<std::uint8_t> joins_;
     mutable std::mutex mutex_;
     mutable std::map<std::vector<Shape>, std::unique_ptr<const std::vector<Setting>>> settings_;
     mutable std::uint64_t unfit_ = 0;
@@ -281,6 +301,7 @@ class Worker {
     bool arrive();
     template <typename Visit> void expand(const Visit &visit);
     template <typename Visit> void add_operators(const Visit &visit);
+    template <typename Visit> void attempt_all(std::uint64_t codes, std::size_t count, int a, int b, const Visit &visit);
     template <typename Visit> void attempt(std::size_t code, std::uint8_t a, std::uint8_t b, const Visit &visit);
     template <typename Visit> void begin_blocks(const Visit &visit);
     template <typename Visit> void finish_block(const Visit &visit);
@@ -297,11 +318,11 @@ class Worker {
     bool ask(Expression e);
     bool solve(Expression e);
     Class class_of(const Operator &op, const Value &x, const Value *y) const;
-    Class root_of(const Norm &norm, Class c) const;
     Expression expression_of(const Operator &op, const Value &x, const Value *y);
     Expression root_of(const Norm &norm, Expression e);
     Expression applied(int function, Expression e);
     std::size_t depth() const;
+    bool usable() const;
     bool complete(std::vector<std::uint8_t> &outputs);
     void record(const std::vector<std::uint8_t> &outputs);
     const Setting &setting() const { return state_.blocks[state_.defined].setting; }
@@ -315,6 +336,7 @@ class Worker {
     std::unique_ptr<Z3Oracle> z3_;
     Expressions expressions_;
     FlatMap<bool> answers_;
+    std::uint64_t commuting_ = 0; // codes of operators
     State state_;
     std::vector<Found> found_;
     const Gather *gather_ = nullptr; // instead of searching blocks

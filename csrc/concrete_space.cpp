@@ -73,6 +73,11 @@ Space::Space(Problem problem, Rules rules, const TableLimits &limits)
     for (const std::int32_t n : rules_.tiles) demand(n >= 1, "a tile has an extent below 1");
     for (const std::int32_t n : rules_.loops) demand(n >= 1, "a loop has a range below 1");
 
+    list_operators();
+    list_possible();
+}
+
+void Space::list_operators() {
     const auto add = [&](Kind kind, std::size_t arg = 0) { operators_.push_back({kind, static_cast<std::uint8_t>(arg)}); };
     add(Kind::matmul);
     if (problem_.transposes) add(Kind::matmul_transposed);
@@ -80,6 +85,7 @@ Space::Space(Problem problem, Rules rules, const TableLimits &limits)
     if (problem_.subtracts) add(Kind::sub);
     add(Kind::mul);
     add(Kind::div);
+    binary_operators_ = operators_.size();
     for (const int function : problem_.unary) {
         demand(function >= 0 && static_cast<std::size_t>(function) < problem_.names.size() && function < 256, "no such function");
         add(Kind::apply, static_cast<std::size_t>(function));
@@ -91,7 +97,37 @@ Space::Space(Problem problem, Rules rules, const TableLimits &limits)
     add(Kind::accumulate);
     add(Kind::accumulate_sum);
     for (std::size_t norm = 0; norm < problem_.norms.size(); ++norm) add(Kind::accumulate_root, norm);
-    demand(operators_.size() < 127, "too many operators");
+    demand(operators_.size() < 64, "too many operators");
+}
+
+void Space::list_possible() {
+    constexpr std::size_t kMostClasses = 4096;
+    const std::size_t classes = table_.table().classes();
+    if (classes > kMostClasses) return;
+    possible_.resize(classes);
+    joins_.resize(classes * classes);
+    const auto allowed = [&](const Operator &op, Class c) {
+        switch (op.kind) {
+        case Kind::apply: return table_.apply(c, op.arg) != kNoClass;
+        case Kind::norm: return table_.join(Rule::div, c, root_of(problem_.norms[op.arg], c)) != kNoClass;
+        case Kind::accumulate_root: return root_of(problem_.norms[op.arg], c) != kNoClass;
+        default: return true; // sums, as far as their degrees allow
+        }
+    };
+    for (std::size_t c = 0; c < classes; ++c)
+        for (std::size_t code = binary_operators_; code < operators_.size(); ++code)
+            if (allowed(operators_[code], static_cast<Class>(c))) possible_[c] |= std::uint64_t{1} << code;
+    for (const Row &row : table_.table().rows)
+        for (std::size_t code = 0; code < binary_operators_; ++code) {
+            const Kind kind = operators_[code].kind;
+            const Rule rule = kind == Kind::add   ? Rule::add
+                              : kind == Kind::sub ? Rule::sub
+                              : kind == Kind::div ? Rule::div
+                                                  : Rule::mul;
+            if (row.rule != rule) continue;
+            joins_[row.a * classes + row.b] |= static_cast<std::uint8_t>(1u << code);
+            if (rule == Rule::add || rule == Rule::mul) joins_[row.b * classes + row.a] |= static_cast<std::uint8_t>(1u << code);
+        }
 }
 
 const std::vector<Setting> &Space::settings(const std::vector<Shape> &shapes) const {

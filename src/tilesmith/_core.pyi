@@ -109,3 +109,119 @@ class Engine:
     def run(self) -> Result: ...
     def interrupt(self) -> None: ...
     def graphs(self) -> list[list[Kernel]]: ...
+
+# The concrete space and its oracles.
+
+class Z3:
+    """libz3, loaded from a path."""
+
+    def __init__(self, path: str) -> None: ...
+
+class Solver:
+    """A context of z3 with axioms: is a formula part of any target? One thread at a time."""
+
+    def __init__(self, z3: Z3, axioms: str, targets: Sequence[str], effort: int) -> None: ...
+    def ask(self, formula: str) -> str:
+        """yes, no or unknown."""
+
+class Judge:
+    """The table of a program in degrees, asked about expressions, which are numbers."""
+
+    classes: int
+    rows: int
+    seconds: float
+    incomplete: str
+    def __init__(
+        self,
+        inputs: int,
+        primes: Sequence[int],
+        functions: Sequence[tuple[str, int, str]],
+        nodes: Sequence[tuple[str, int, int]],
+        outputs: Sequence[int],
+        degrees: Sequence[int],
+    ) -> None: ...
+    def input(self, place: int) -> int: ...
+    def make(self, kind: str, a: int, b: int) -> int: ...
+    def accepts(self, expression: int) -> bool: ...
+    def probe_ns(self, times: int) -> float: ...
+    def text(self, expression: int) -> str: ...
+    def formula(self, expression: int) -> str:
+        """For z3; empty where no target can have such a degree."""
+    def axioms(self) -> str: ...
+
+class ConcreteCounts:
+    states: int
+    candidates: int
+    tested: int
+    shape: int
+    phase: int
+    memory: int
+    oracle: int
+    bound: int
+    unsound: int
+    roots: int
+    frontier: int
+    depths: list[int]
+    calls: int
+    hits: int
+    unknown: int
+    only_oracle: int
+    only_table: int
+    oracle_s: float
+    wait_s: float
+    busy_s: float
+
+ConcreteStep = tuple[str, int, int, int]
+ConcreteBlock = tuple[list[int], int, list[tuple[int, list[int], int]], list[ConcreteStep], list[int], list[int]]
+ConcreteGraph = tuple[list[ConcreteStep | ConcreteBlock], list[int]]
+
+class ConcreteSearch:
+    """A concrete space. `roots` first; then `search_root` of any, by any thread, or `run`."""
+
+    stop: str
+    incomplete: str
+    classes: int
+    rows: int
+    table_s: float
+    unfit_roots: int
+    predefined: list[ConcreteGraph]
+    root_counts: ConcreteCounts
+    def __init__(
+        self,
+        *,
+        inputs: Sequence[Sequence[int]],
+        outputs: Sequence[Sequence[int]],
+        primes: Sequence[int],
+        functions: Sequence[tuple[str, int, str]],
+        nodes: Sequence[tuple[str, int, int]],
+        targets: Sequence[int],
+        unary: Sequence[int],
+        norms: Sequence[tuple[int, Sequence[int]]],
+        transposes: bool,
+        subtracts: bool,
+        element_bytes: int,
+        as_coded: bool,
+        bounded: bool,
+        heads: bool,
+        tiles: Sequence[int],
+        loops: Sequence[int],
+        least_blocks: int,
+        most_blocks: int,
+        kernel_ops: int,
+        block_ops: int,
+        graph_defined: int,
+        loads: int,
+        stores: int,
+        shared_bytes: int,
+        oracle_every: int,
+        max_classes: int,
+        seconds: float,
+    ) -> None: ...
+    def ask_z3(self, z3: Z3, cache: str, effort: int) -> None: ...
+    def breadth_first(self, frontier_bytes: int) -> None: ...
+    def roots(self) -> int: ...
+    def interrupt(self) -> None: ...
+    def search_root(self, index: int) -> tuple[list[ConcreteGraph], ConcreteCounts]: ...
+    def run(
+        self, threads: int, pulled: bool, max_found: int
+    ) -> tuple[list[tuple[int, ConcreteGraph]], list[ConcreteCounts]]: ...

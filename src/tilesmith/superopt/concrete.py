@@ -1,0 +1,432 @@
+"""The concrete space: the published search, kept as the baseline that is searched in parallel.
+
+A graph grows by predefined kernels and by graph-defined ones, whose grids, maps and loops are tried with their numbers.
+Sums are known by their degree alone, so that what reaches the target is a candidate until it is verified. What it finds
+depends on program, limits and choices only, not on the number of threads.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tilesmith import _core
+from tilesmith.core.errors import OptionError
+from tilesmith.core.gpu import Gpu, target
+from tilesmith.core.graph import Graph, Kernel, Limits, Op
+from tilesmith.core.graph_check import BYTES, block, block_ops, check, shared_bytes, tensors
+from tilesmith.core.graph_hash import graph_hash
+from tilesmith.superopt.concrete_lower import FoundGraph, FoundNode, lower
+from tilesmith.superopt.concrete_program import Described, described
+from tilesmith.superopt.engine import L2_BYTES_PER_CLOCK, LAUNCH_S, PASS_S
+from tilesmith.superopt.limits import Plan, checked
+from tilesmith.superopt.search import Found, KernelSummary, Oracle, Pruned, Results, Worker
+from tilesmith.superopt.verify import Verified, verify
+
+MAX_CLASSES = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the space has of grids and loops. The defaults are those of the published code."""
+
+    as_coded: bool = False
+    """As the published code has it where that falls short of the paper: see `Rules` in csrc/concrete.hpp."""
+    bounded: bool = False
+    """Cut where more values are unused than the operators left could join. The published search does not."""
+    tiles: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
+    """A grid leaves that much of some dimension to each block."""
+    loops: tuple[int, ...] = (4, 16, 64)
+    least_blocks: int = 32
+    most_blocks: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How the pruning oracle is asked, and in which order states are searched."""
+
+    oracle: Literal["table", "z3"] = "table"
+    cache: Literal["none", "thread", "shared"] = "thread"
+    """Of z3's answers."""
+    every: int = 1
+    """Ask for each that many levels of a block, or of the kernels."""
+    effort: int = 80_000
+    """z3's resource limit of one query."""
+    order: Literal["dfs", "bfs"] = "dfs"
+    frontier_bytes: int = 64 << 20
+    """What breadth-first search keeps at most; what does not fit is searched depth-first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a worker did, and why candidates were not grown."""
+
+    states: int
+    candidates: int
+    tested: int
+    """Graphs with as many results as the program."""
+    shape: int
+    phase: int
+    memory: int
+    oracle: int
+    bound: int
+    unsound: int
+    """Graphs that reach the target by gathering what does not vary over the loop."""
+    roots: int
+    calls: int
+    """Of z3; what a cache answered is in `hits`."""
+    hits: int
+    unknown: int
+    only_oracle: int
+    """Expressions that z3 accepts and the table does not."""
+    only_table: int
+    frontier: int
+    """The most states that waited at once."""
+    depths: tuple[int, ...]
+    """States, by how many steps led to them."""
+    busy_seconds: float
+    oracle_seconds: float
+    wait_seconds: float
+    """For the lock of shared answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """What a search found, by root: candidates, not verified."""
+
+    program: Described
+    stop: str
+    reason: str
+    classes: int
+    rows: int
+    table_seconds: float
+    roots: int
+    unfit_roots: int
+    """Whose loads alone do not fit into shared memory."""
+    seconds: float
+    """Of the table, the roots and the search."""
+    found: tuple[FoundGraph, ...]
+    beginning: Counted
+    """What comes before the roots."""
+    workers: tuple[Counted, ...]
+
+    @property
+    def counts(self) -> tuple[Counted, ...]:
+        return (self.beginning, *self.workers)
+
+
+@dataclass(slots=True)
+class Space:
+    """A space with its roots, for whoever deals them out."""
+
+    program: Described
+    made: _core.ConcreteSearch
+    roots: int
+
+    def search_root(self, index: int) -> tuple[list[FoundGraph], Counted]:
+        """What is under a root; the same whoever asks and when."""
+        found, counts = self.made.search_root(index)
+        return found, _counted(counts)
+
+
+def space(
+    graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = None, asking: Asking | None = None
+) -> Space:
+    """The space of a program: its table and its roots. Raises `OptionError` for what it does not know."""
+    choices, asking = choices or Choices(), asking or Asking()
+    checked(limits, plan)
+    if not choices.tiles or not choices.loops:
+        raise OptionError("The concrete space needs a tile and a loop to try.")
+    program = described(graph, opaque_norms=choices.as_coded)
+    degrees = program.degrees
+    try:
+        made = _core.ConcreteSearch(
+            inputs=program.inputs,
+            outputs=program.outputs,
+            primes=degrees.primes,
+            functions=degrees.function_rows,
+            nodes=degrees.nodes,
+            targets=degrees.outputs,
+            unary=program.unary,
+            norms=[(norm.extent, norm.root) for norm in program.norms],
+            transposes=program.transposes,
+            subtracts=program.subtracts,
+            element_bytes=program.element_bytes,
+            as_coded=choices.as_coded,
+            bounded=choices.bounded,
+            heads=all(len(tensor.dims) == 3 for tensor in graph.inputs),
+            tiles=choices.tiles,
+            loops=choices.loops,
+            least_blocks=choices.least_blocks,
+            most_blocks=min(choices.most_blocks, limits.blocks),
+            kernel_ops=limits.kernel_ops,
+            block_ops=limits.block_ops,
+            graph_defined=limits.graph_defined_kernels,
+            loads=limits.inputs,
+            stores=limits.outputs,
+            shared_bytes=limits.shared_bytes,
+            oracle_every=asking.every,
+            max_classes=MAX_CLASSES,
+            seconds=plan.seconds or 0.0,
+        )
+    except ValueError as fault:
+        raise OptionError(f"The concrete space cannot be searched: {fault}.") from None
+    if asking.oracle == "z3":
+        made.ask_z3(_core.Z3(str(libz3())), asking.cache, asking.effort)
+    if asking.order == "bfs":
+        made.breadth_first(asking.frontier_bytes)
+    return Space(program, made, made.roots())
+
+
+def libz3() -> Path:
+    """The library of the z3-solver package. Raises `OptionError` without one."""
+    spec = importlib.util.find_spec("z3")
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
+        for name in ("libz3.so", "libz3.dylib"):
+            if (path := Path(folder) / "lib" / name).exists():
+                return path
+    raise OptionError("The z3 oracle needs z3; install it with: pip install z3-solver")
+
+
+def explore(
+    graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = None, asking: Asking | None = None
+) -> Explored:
+    """Every candidate of the space, not verified. `plan.schedule` static deals roots out, otherwise they are pulled.
+
+    Ctrl-C ends the search, not the program: what was found until then is the result.
+    """
+    began = time.monotonic()
+    made = space(graph, limits, plan, choices, asking)
+    native = made.made
+    found: list[FoundGraph] = list(native.predefined)
+    counts: list[_core.ConcreteCounts] = []
+    if not plan.max_graphs or len(found) < plan.max_graphs:
+        rooted, counts = _run(native, plan)
+        found += [graph for _, graph in rooted]
+    incomplete = native.incomplete
+    return Explored(
+        made.program,
+        "incomplete" if incomplete else native.stop,
+        incomplete,
+        native.classes,
+        native.rows,
+        native.table_s,
+        made.roots,
+        native.unfit_roots,
+        time.monotonic() - began,
+        tuple(found),
+        _counted(native.root_counts),
+        tuple(_counted(count) for count in counts),
+    )
+
+
+def _run(native: _core.ConcreteSearch, plan: Plan) -> tuple[list[tuple[int, FoundGraph]], list[_core.ConcreteCounts]]:
+    """On a thread of its own, so that Ctrl-C is heard while it runs."""
+    results: list[tuple[list[tuple[int, FoundGraph]], list[_core.ConcreteCounts]]] = []
+    faults: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(native.run(plan.threads, plan.schedule != "static", plan.max_graphs or 0))
+        except BaseException as fault:  # carried over to the thread that waits
+            faults.append(fault)
+
+    worker = threading.Thread(target=work, name="search", daemon=True)
+    worker.start()
+    while worker.is_alive():
+        try:
+            worker.join()
+        except KeyboardInterrupt:
+            native.interrupt()
+    if faults:
+        raise faults[0]
+    return results[0]
+
+
+def _counted(counts: _core.ConcreteCounts) -> Counted:
+    return Counted(
+        counts.states, counts.candidates, counts.tested, counts.shape, counts.phase, counts.memory, counts.oracle,
+        counts.bound, counts.unsound, counts.roots, counts.calls, counts.hits, counts.unknown,
+        counts.only_oracle, counts.only_table, counts.frontier, tuple(counts.depths),
+        counts.busy_s, counts.oracle_s, counts.wait_s,
+    )  # fmt: skip
+
+
+# Verification -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """Candidates that differ in the numbers of their grids and loops alone; the verdict on one is that on all."""
+
+    verified: Verified | None
+    members: tuple[FoundGraph, ...]
+
+
+def structures(explored: Explored, seed: int) -> tuple[Structure, ...]:
+    """The candidates by structure, with the verdict on the first of each."""
+    groups: dict[tuple[object, ...], list[FoundGraph]] = {}
+    for found in explored.found:
+        groups.setdefault(_structure(explored.program, found), []).append(found)
+    return tuple(Structure(_verdict(explored.program, members[0], seed), tuple(members)) for members in groups.values())
+
+
+def _structure(program: Described, found: FoundGraph) -> tuple[object, ...]:
+    """Without numbers, but for where a tile has an extent of 1, along which it would broadcast."""
+    return (*(_node_structure(program, node) for node in found[0]), tuple(found[1]))
+
+
+def _node_structure(program: Described, node: FoundNode) -> tuple[object, ...]:
+    if len(node) == 4:
+        return tuple(node)
+    grid, loop, loads, body, stored, omap = node
+    cut = []
+    for source, imap, fmap in loads:
+        dims = list(program.inputs[source]) if source < len(program.inputs) else []
+        for axis, dim in enumerate(imap):
+            if dim >= 0 and dims:
+                dims[dim] //= grid[axis]
+        if fmap >= 0 and dims:
+            dims[fmap] //= loop
+        cut.append((source, tuple(imap), fmap, tuple(extent == 1 for extent in dims)))
+    return tuple(extent > 1 for extent in grid), loop > 1, tuple(cut), tuple(body), tuple(stored), tuple(omap)
+
+
+def _verdict(program: Described, found: FoundGraph, seed: int) -> Verified | None:
+    graph = lower(program, found)
+    if check(graph):
+        return None
+    verdict = verify(graph, program.graph, seed)
+    return verdict if isinstance(verdict, Verified) else None
+
+
+def search(
+    graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = None, asking: Asking | None = None
+) -> Results:
+    """The graphs of the concrete space that compute the program, verified; the `plan.keep` fastest by estimate.
+
+    Raises `OptionError` for a program that the space does not know, or for limits of nothing.
+    """
+    asking = asking or Asking()
+    explored = explore(graph, limits, plan, choices, asking)
+    began = time.monotonic()
+    gpu = target(plan.target)
+    good = [s for s in structures(explored, plan.seed) if s.verified is not None]
+    ranked: list[tuple[float, str, Graph, tuple[KernelSummary, ...]]] = []
+    for structure in good:
+        for member in structure.members:
+            made = lower(explored.program, member)
+            summaries = tuple(_summaries(made, gpu))
+            ranked.append((sum(summary.estimate_us for summary in summaries), graph_hash(made), made, summaries))
+    ranked.sort(key=lambda entry: entry[:2])
+    graphs: dict[str, Found] = {}
+    bounds: list[float] = []
+    for estimate_us, identity, made, summaries in ranked:
+        if len(graphs) == plan.keep:
+            break
+        if identity in graphs or check(made, limits):
+            continue
+        verdict = verify(made, graph, plan.seed)
+        if not isinstance(verdict, Verified):
+            continue
+        bounds.append(verdict.bound)
+        ops = max((block_ops(node) for node in made.nodes if isinstance(node, Kernel)), default=0)
+        graphs[identity] = Found(identity, made, estimate_us, summaries, ops)
+    counts = explored.counts
+    asked = asking.oracle == "table"
+    return Results(
+        stop=explored.stop,
+        reason=explored.reason,
+        seconds=explored.seconds,
+        table_seconds=explored.table_seconds,
+        rank_seconds=time.monotonic() - began,
+        states=sum(c.states for c in counts),
+        candidates=sum(len(s.members) for s in good),
+        pruned=Pruned(
+            shape=sum(c.shape for c in counts),
+            phase=sum(c.phase for c in counts),
+            table=sum(c.oracle for c in counts),
+            duplicate=0,
+            bound=sum(c.bound for c in counts),
+            unfit=sum(c.memory for c in counts),
+        ),
+        oracle=Oracle(
+            asking.oracle,
+            explored.classes,
+            explored.rows,
+            not explored.reason,
+            sum(c.candidates for c in counts) if asked else sum(c.calls for c in counts),
+            explored.table_seconds if asked else sum(c.oracle_seconds for c in counts),
+        ),
+        verified=len(graphs),
+        error_bound=max(bounds, default=1.0),
+        graphs=tuple(graphs.values()),
+        workers=tuple(Worker(c.states, c.busy_seconds, c.wait_seconds, c.oracle_seconds) for c in explored.workers),
+    )
+
+
+# Estimates ----------------------------------------------------------------------------------------------------------
+
+
+def _summaries(graph: Graph, gpu: Gpu) -> Iterator[KernelSummary]:
+    """A roofline of each kernel: bytes of device memory, traffic of the second-level cache, products."""
+    made = tensors(graph)
+    value = len(graph.inputs)
+    for node in graph.nodes:
+        if isinstance(node, Kernel):
+            yield _kernel_summary(node, graph, value, gpu)
+            value += len(node.stores)
+            continue
+        if node.operator not in ("reshape", "permute", "constant"):
+            used = (*node.operands, value)
+            moved = float(sum(_bytes(made[v].dims, BYTES[made[v].dtype]) for v in used))
+            flops = 0.0
+            if node.operator == "matmul":
+                flops = 2.0 * _bytes(made[value].dims, 1) * made[node.operands[0]].dims[-1]
+            yield _rated((), 1, moved, moved, flops, 0, gpu)
+        value += 1
+
+
+def _kernel_summary(kernel: Kernel, graph: Graph, first: int, gpu: Gpu) -> KernelSummary:
+    made = tensors(graph)
+    inside = block(kernel, made)
+    blocks = _bytes(kernel.grid, 1)
+    stored = sum(_bytes(t.dims, BYTES[t.dtype]) for t in made[first : first + len(kernel.stores)])
+    read = sum(_bytes(made[s].dims, BYTES[made[s].dtype]) for s in {load.source for load in kernel.loads})
+    traffic = float(stored)
+    for load, tile in zip(kernel.loads, inside.tiles, strict=False):
+        passes = kernel.loop if load.fmap is not None else 1
+        traffic += blocks * passes * _bytes(tile.dims, BYTES[tile.dtype])
+    flops = 0.0
+    for place, step in enumerate(kernel.body, len(kernel.loads)):
+        if isinstance(step, Op) and step.operator == "matmul":
+            varies = inside.phases[place].value == "varying"
+            inner = inside.tiles[step.operands[0]].dims[-1]
+            flops += 2.0 * _bytes(inside.tiles[place].dims, 1) * inner * blocks * (kernel.loop if varies else 1)
+    return _rated(kernel.grid, kernel.loop, float(read + stored), traffic, flops, shared_bytes(kernel, made), gpu)
+
+
+def _rated(
+    grid: tuple[int, ...], loop: int, moved: float, traffic: float, flops: float, shared: int, gpu: Gpu
+) -> KernelSummary:
+    blocks = _bytes(grid, 1)
+    waves = -(-blocks // gpu.multiprocessors)
+    share = blocks / (waves * gpu.multiprocessors)
+    l2 = L2_BYTES_PER_CLOCK * gpu.clock_hz * gpu.multiprocessors
+    whole = 1.0 if not grid else share
+    seconds = max(moved / gpu.readable_bytes_per_s, traffic / (l2 * whole), flops / (gpu.matrix_flops("fp16") * whole))
+    seconds += LAUNCH_S + waves * loop * PASS_S
+    return KernelSummary(grid, loop, 1e6 * seconds, moved, traffic, flops, shared)
+
+
+def _bytes(dims: Sequence[int], element: int) -> int:
+    total = element
+    for extent in dims:
+        total *= extent
+    return total
