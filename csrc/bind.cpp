@@ -251,9 +251,18 @@ NB_MODULE(_core, module) {
         .def_prop_ro("classes", [](const Engine &engine) { return engine.table().classes(); })
         .def_prop_ro("rows", [](const Engine &engine) { return engine.table().rows.size(); })
         .def_prop_ro("input_tensors", [](const Engine &engine) {
-            std::vector<std::optional<std::uint64_t>> tensors;
-            for (const Class c : engine.table().inputs)
-                tensors.push_back(c == kNoClass ? std::nullopt : std::optional<std::uint64_t>(tensor(c, 0)));
+            using Names = std::vector<std::pair<int, int>>;
+            std::vector<std::optional<std::pair<std::uint64_t, Names>>> tensors;
+            for (std::size_t i = 0; i < engine.table().inputs.size(); ++i) {
+                auto &made = tensors.emplace_back();
+                const Class c = engine.table().inputs[i];
+                if (c == kNoClass) continue;
+                made.emplace(tensor(c, 0), Names{});
+                const int renaming = engine.table().input_names[i];
+                if (renaming < 0) continue;
+                for (const auto &[from, to] : engine.table().renamings[static_cast<std::size_t>(renaming)])
+                    made->second.emplace_back(from, to);
+            }
             return tensors;
         })
         .def_prop_ro("output_tensors", [](const Engine &engine) {
@@ -262,13 +271,14 @@ NB_MODULE(_core, module) {
             return tensors;
         })
         .def_prop_ro("views", [](const Engine &engine) {
-            std::vector<std::tuple<std::uint64_t, std::uint64_t, int, int>> views;
-            for (std::size_t alias = 0; alias < engine.table().views.size(); ++alias)
-                for (std::size_t c = 0; c < engine.table().classes(); ++c) {
-                    const Class other = engine.table().views[alias][c];
-                    const auto &[from, to] = engine.request().program.aliases[alias];
-                    if (other != kNoClass && other != c) views.emplace_back(c, other, from, to);
-                }
+            std::vector<std::tuple<std::uint64_t, std::uint64_t, std::vector<std::pair<int, int>>>> views;
+            for (std::size_t r = 0; r < engine.table().views.size(); ++r) {
+                std::vector<std::pair<int, int>> names;
+                for (const auto &[from, to] : engine.table().renamings[r]) names.emplace_back(from, to);
+                for (std::size_t c = 0; c < engine.table().classes(); ++c)
+                    if (const Class other = engine.table().views[r][c]; other != kNoClass && other != c)
+                        views.emplace_back(c, other, names);
+            }
             return views;
         })
         .def("graphs", [](nb::object self) {

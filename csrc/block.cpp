@@ -298,13 +298,13 @@ bool BlockSearch::storable(const Value &value) const {
 
 // Whether the same kernel exists under other names and comes first there: it computes the same tensors.
 bool BlockSearch::renamable(const std::array<int, kMaxStores> &stores, int count) const {
-    for (std::size_t alias = 0; alias < space_.aliases(); ++alias) {
-        const auto missing = [&](Tensor input) { return space_.view(alias, class_of(input)) == kNoClass; };
+    for (std::size_t renaming = 0; renaming < space_.renamings(); ++renaming) {
+        const auto missing = [&](Tensor input) { return space_.view(renaming, class_of(input)) == kNoClass; };
         if (std::ranges::any_of(found_->inputs, missing)) continue;
         std::array<Class, kMaxStores> here{}, there{};
         for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
             here[i] = values_[static_cast<std::size_t>(stores[i])].cls;
-            there[i] = space_.view(alias, here[i]);
+            there[i] = space_.view(renaming, here[i]);
         }
         if (std::ranges::find(there, kNoClass) != there.end()) continue;
         if (count == 2 && here[0] > here[1]) std::swap(here[0], here[1]);

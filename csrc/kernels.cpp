@@ -107,7 +107,7 @@ void Listing::expand(const Pool &pool) {
     const std::uint32_t end = pool.count == 32 ? ~0u : (1u << pool.count) - 1;
     for (auto at = std::ranges::lower_bound(subsets_, pool.last_inputs); at != subsets_.end() && *at <= end; ++at) {
         const std::uint32_t inputs = *at;
-        const std::uint32_t owners = space_.aliases() ? owned(pool, inputs) : inputs;
+        const std::uint32_t owners = space_.renamings() ? owned(pool, inputs) : inputs;
         const bool uses_all = (owners & pool.needed) == pool.needed;
         if (left == 1 && !uses_all) continue;
         if (control_.stopped()) return;

@@ -48,10 +48,8 @@ std::size_t Space::live_classes() const {
 
 std::vector<Class> Space::names_of(Class c) const {
     std::vector<Class> names{c};
-    for (std::size_t i = 0; i < names.size(); ++i)
-        for (std::size_t alias = 0; alias < aliases(); ++alias)
-            if (const Class other = view(alias, names[i]); other != kNoClass && std::ranges::find(names, other) == names.end())
-                names.push_back(other);
+    for (const std::vector<Class> &views : table_.views)
+        if (views[c] != kNoClass && std::ranges::find(names, views[c]) == names.end()) names.push_back(views[c]);
     return names;
 }
 

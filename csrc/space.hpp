@@ -74,9 +74,9 @@ class Space {
     // The fewest steps from a class to a target; the fewest that are no joins of two values.
     int distance(Class c) const { return distance_[c]; }
     int single_steps(Class c) const { return single_steps_[c]; }
-    // A class under an alias, as in the table. Where shapes are oriented there are no aliases.
-    std::size_t aliases() const { return table_.views.size(); }
-    Class view(std::size_t alias, Class c) const { return table_.views[alias][c]; }
+    // A class under other names, as in the table. Where shapes are oriented there are none.
+    std::size_t renamings() const { return table_.views.size(); }
+    Class view(std::size_t renaming, Class c) const { return table_.views[renaming][c]; }
     // Every class of the tensor that has a class, under all names: that class first.
     std::vector<Class> names_of(Class c) const;
 

@@ -36,9 +36,10 @@ struct Part {
 
 class Decomposition {
   public:
-    Decomposition(Terms &terms, std::size_t limit, const std::function<bool()> &stopped)
-        : terms_(terms), limit_(limit), stopped_(stopped) {
+    Decomposition(Terms &terms, const Exchangeable &exchangeable, std::size_t limit, const std::function<bool()> &stopped)
+        : terms_(terms), exchangeable_(exchangeable), limit_(limit), stopped_(stopped) {
         contexts_.intern({});
+        closed_.emplace_back();
     }
 
     std::vector<Poly> run(const std::vector<Poly> &targets) {
@@ -62,23 +63,67 @@ class Decomposition {
         if (found_.size() > limit_) throw Overflow("it has more than " + std::to_string(limit_) + " sub-values");
     }
 
-    // Copies of free labels become copy 0; none where two copies of one label would become the same: no tensor has
-    // that shape.
-    static std::optional<Terms::Renaming> opening(const Labels &labels) {
+    // Every way for copies of free labels to become copy 0: of their own name, or of another that can be exchanged for
+    // it. None where two would become the same: no tensor has that shape.
+    std::vector<Terms::Renaming> openings(const Labels &labels) const {
+        std::vector<Terms::Renaming> ways;
         Terms::Renaming names;
-        Labels seen;
-        for (const Label l : labels) {
-            if (contains(seen, atomic(l))) return std::nullopt;
-            seen.push_back(atomic(l));
-            if (l != atomic(l)) names.emplace_back(l, atomic(l));
-        }
-        return names;
+        Labels taken;
+        const auto open = [&](const auto &self, std::size_t place) -> void {
+            if (place == labels.size()) {
+                ways.push_back(names);
+                return;
+            }
+            const Label l = labels[place];
+            for (const Label name : l == atomic(l) ? Labels{l} : names_for(l)) {
+                if (contains(taken, name)) continue;
+                taken.push_back(name);
+                if (l != name) names.emplace_back(l, name);
+                self(self, place + 1);
+                if (l != name) names.pop_back();
+                taken.pop_back();
+            }
+        };
+        open(open, 0);
+        return ways;
     }
 
-    std::optional<Poly> open(Poly p) {
-        const auto names = opening(terms_.free_of(p));
-        if (!names) return std::nullopt;
-        return terms_.rename(p, *names);
+    Labels names_for(Label l) const {
+        const Base base = static_cast<Base>(atomic(l) / kParts + 1);
+        const int part = static_cast<int>(atomic(l) % kParts);
+        for (const std::vector<Base> &group : exchangeable_) {
+            if (std::ranges::find(group, base) == group.end()) continue;
+            Labels names;
+            for (const Base other : group) names.push_back(label(other, part));
+            return names;
+        }
+        return {atomic(l)};
+    }
+
+    // The parts of one dimension, which stand together in a variable, must have got one name.
+    bool consistent(Poly p) const {
+        if (exchangeable_.empty()) return true;
+        for (const Mono m : terms_.monos(p))
+            for (const Comp c : terms_.comps(m))
+                for (const Atom a : terms_.atoms(c)) {
+                    if (terms_.kind(a) != Terms::kVariable) {
+                        if (!consistent(terms_.argument(a))) return false;
+                        continue;
+                    }
+                    const std::span<const Label> labels = terms_.labels(a);
+                    for (std::size_t i = 1; i < labels.size(); ++i) {
+                        const Label l = labels[i], before = labels[i - 1];
+                        const bool same_dimension = atomic(l) % kParts != 0 && l == atomic(l) && before == atomic(before);
+                        if (same_dimension && atomic(l) / kParts != atomic(before) / kParts) return false;
+                    }
+                }
+        return true;
+    }
+
+    std::vector<Poly> open(Poly p) {
+        std::vector<Poly> opened;
+        for (const Terms::Renaming &names : openings(terms_.free_of(p))) opened.push_back(terms_.rename(p, names));
+        return opened;
     }
 
     Labels free_of(const std::vector<Atom> &atoms) const {
@@ -157,7 +202,10 @@ class Decomposition {
                 Labels summed;
                 for (std::size_t i = 0; i < choice.size(); ++i)
                     if (pick >> i & 1) summed.push_back(choice[i]);
-                if (auto piece = cut(bound, some, rest, inside, summed)) made.push_back(std::move(*piece));
+                const auto factors = components(summed, some);
+                if (!factors) continue;
+                for (const Terms::Renaming &names : openings(without(inside, summed)))
+                    made.push_back(cut(bound, *factors, rest, inside, summed, names));
             }
         });
         std::ranges::sort(made);
@@ -165,20 +213,17 @@ class Decomposition {
         return pieces_.emplace(c, std::move(made)).first->second;
     }
 
-    std::optional<Piece> cut(const Labels &bound, const std::vector<Atom> &some, const std::vector<Atom> &rest,
-                             const Labels &inside, const Labels &summed) {
-        auto factors = components(summed, some);
-        const auto names = opening(without(inside, summed));
-        if (!factors || !names) return std::nullopt;
+    Piece cut(const Labels &bound, const std::vector<Comp> &factors, const std::vector<Atom> &rest, const Labels &inside,
+              const Labels &summed, const Terms::Renaming &names) {
         Piece piece;
-        for (const Comp factor : *factors) piece.factors.push_back(terms_.rename_comp(factor, *names));
+        for (const Comp factor : factors) piece.factors.push_back(terms_.rename_comp(factor, names));
         std::ranges::sort(piece.factors);
 
         Terms::Renaming holes;
         Labels left;
         for (const Label l : bound) {
             if (!contains(inside, l)) left.push_back(l);
-            else if (!contains(summed, l)) holes.emplace_back(l, copy_of(l, kHole));
+            else if (!contains(summed, l)) holes.emplace_back(l, copy_of(renamed(l, names), kHole));
         }
         if (rest.empty() && holes.empty()) return piece;
         std::vector<std::uint32_t> key{0};
@@ -190,7 +235,31 @@ class Decomposition {
         for (const auto &[from, hole] : holes) key.push_back(hole);
         std::sort(key.begin() + 1, key.end());
         piece.context = contexts_.intern(key);
+        if (piece.context == closed_.size()) {
+            Labels around;
+            const Labels outside = free_of(rest);
+            for (const Label l : bound)
+                if (contains(outside, l) && !contains(summed, l)) around.push_back(l);
+            const bool covered = std::ranges::all_of(holes, [&](const auto &hole) { return contains(outside, hole.first); });
+            closed_.push_back(covered ? components(around, rest) : std::nullopt);
+        }
         return piece;
+    }
+
+    // A term that is free of what a sum binds stands before the sum: c·Σ w is Σ c·w. Where another term leaves the
+    // context Σ ·w, this one does too, with the part c.
+    std::optional<Mono> part_before(Mono m, const std::vector<Context> &contexts) {
+        std::vector<Comp> left(terms_.comps(m).begin(), terms_.comps(m).end());
+        for (const Context context : contexts) {
+            if (!closed_[context]) return std::nullopt;
+            for (const Comp c : *closed_[context]) {
+                const auto found = std::ranges::find(left, c);
+                if (found == left.end()) return std::nullopt;
+                left.erase(found);
+            }
+        }
+        if (left.empty()) return std::nullopt;
+        return terms_.mono(std::move(left));
     }
 
     const std::vector<Part> &parts(Mono m) {
@@ -224,14 +293,14 @@ class Decomposition {
         std::map<std::vector<Context>, std::vector<std::vector<Mono>>> by_context;
         for (std::size_t i = 0; i < monos.size(); ++i)
             for (const Part &part : parts(monos[i])) {
-                Labels free;
-                for (const Comp c : part.factors) free = unite(free, terms_.free_of_comp(c));
-                if (!opening(free)) continue;
                 auto &choices = by_context[part.contexts];
                 choices.resize(monos.size());
                 choices[i].push_back(terms_.mono(part.factors));
             }
         for (auto &[context, choices] : by_context) {
+            for (std::size_t i = 0; i < monos.size() && monos.size() > 1; ++i)
+                if (const auto part = part_before(monos[i], context); part && std::ranges::find(choices[i], *part) == choices[i].end())
+                    choices[i].push_back(*part);
             std::erase_if(choices, [](const auto &choice) { return choice.empty(); });
             std::vector<std::size_t> picked(choices.size(), 0);
             for (bool more = true; more;) {
@@ -239,7 +308,7 @@ class Decomposition {
                 for (std::size_t i = 0; i < choices.size(); ++i)
                     if (picked[i]) sum.push_back(choices[i][picked[i] - 1]);
                 if (!sum.empty())
-                    if (const auto value = open(terms_.poly(std::move(sum)))) found_.insert(*value);
+                    if (const Poly value = terms_.poly(std::move(sum)); consistent(value)) found_.insert(value);
                 check();
                 more = false;
                 for (std::size_t i = 0; i < choices.size() && !more; ++i) {
@@ -268,16 +337,19 @@ class Decomposition {
                         const Poly next = terms_.argument(some[i]);
                         value = kind == Terms::kExp ? terms_.add(value, next) : terms_.mul(value, next);
                     }
-                    if (const auto opened = open(value)) work.push_back(*opened);
+                    for (const Poly opened : open(value))
+                        if (consistent(opened)) work.push_back(opened);
                 });
             }
         }
     }
 
     Terms &terms_;
+    const Exchangeable &exchangeable_;
     std::size_t limit_, steps_ = 0;
     const std::function<bool()> &stopped_;
     Rows contexts_;
+    std::vector<std::optional<std::vector<Comp>>> closed_; // of each context: what it is of nothing; none if no value
     std::map<Comp, std::vector<Piece>> pieces_;
     std::map<Mono, std::vector<Part>> parts_;
     std::unordered_set<Poly> found_;
@@ -285,9 +357,9 @@ class Decomposition {
 
 } // namespace
 
-std::vector<Terms::Poly> sub_values(Terms &terms, const std::vector<Terms::Poly> &targets, std::size_t limit,
-                                    const std::function<bool()> &stopped) {
-    return Decomposition(terms, limit, stopped).run(targets);
+std::vector<Terms::Poly> sub_values(Terms &terms, const std::vector<Terms::Poly> &targets, const Exchangeable &exchangeable,
+                                    std::size_t limit, const std::function<bool()> &stopped) {
+    return Decomposition(terms, exchangeable, limit, stopped).run(targets);
 }
 
 } // namespace tilesmith

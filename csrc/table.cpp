@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <stdexcept>
 
 #include "subvalues.hpp"
@@ -230,6 +231,8 @@ class Builder {
 
   private:
     void build() {
+        find_groups();
+        for (const std::vector<Base> &group : square_groups()) terms_.exchange(group);
         const std::vector<Value> values = evaluation_.run();
         if (program_.outputs.empty()) throw std::invalid_argument("the program has no output");
         std::vector<Poly> targets;
@@ -241,7 +244,7 @@ class Builder {
         for (const Value &value : values) table_.rank = std::max(table_.rank, __builtin_popcount(value.bases));
 
         // What a matmul multiplies before it sums has one dimension more than a tensor; nothing has two.
-        for (const Poly p : sub_values(terms_, targets, limits_.classes, limits_.stopped))
+        for (const Poly p : sub_values(terms_, targets, square_groups(), limits_.classes, limits_.stopped))
             if (in_block(free_of(p)) <= table_.rank + 1) classes_.push_back(p);
         for (std::size_t i = 0; i < classes_.size(); ++i) {
             bool fresh = false;
@@ -255,21 +258,72 @@ class Builder {
         unary();
         std::ranges::sort(table_.rows);
 
-        for (const auto &[from, to] : program_.aliases) {
-            std::vector<Class> &views = table_.views.emplace_back();
-            for (std::size_t i = 0; i < classes_.size(); ++i) {
-                const bool has = parts_of(table_.free[i], from) != 0, meets = parts_of(table_.free[i], to) != 0;
-                if (meets) views.push_back(kNoClass);
-                else views.push_back(has ? known(terms_.rename(classes_[i], evaluation_.naming(from, to))) : static_cast<Class>(i));
-            }
-        }
-        for (std::size_t i = 0; i < program_.inputs.size(); ++i) table_.inputs.push_back(known(evaluation_.input(i).poly));
+        name_views();
+        for (std::size_t i = 0; i < program_.inputs.size(); ++i) find_input(evaluation_.input(i).poly);
         for (const Value &value : values) table_.nodes.push_back(known(value.poly));
         for (const int output : program_.outputs) {
             table_.outputs.push_back(table_.nodes[static_cast<std::size_t>(output)]);
             table_.output_dims.push_back(values[static_cast<std::size_t>(output)].dims);
             if (table_.outputs.back() == kNoClass) throw Overflow("an output has more dimensions than a tensor can have");
         }
+    }
+
+    void find_groups() {
+        for (const auto &[a, b] : program_.aliases) {
+            const auto has = [](Base base) { return [base](const auto &group) { return contains_base(group, base); }; };
+            auto group = std::ranges::find_if(groups_, has(a));
+            if (group == groups_.end()) group = std::ranges::find_if(groups_, has(b));
+            if (group == groups_.end()) group = groups_.insert(groups_.end(), std::vector<Base>{});
+            for (const Base base : {a, b})
+                if (!contains_base(*group, base)) group->push_back(base);
+            std::ranges::sort(*group);
+        }
+    }
+
+    // Groups of names of which some input has two.
+    Exchangeable square_groups() const {
+        Exchangeable squares = groups_;
+        std::erase_if(squares, [&](const std::vector<Base> &group) {
+            return std::ranges::none_of(program_.inputs, [&](const Input &input) {
+                int named = 0;
+                for (const Base base : group) named += find_dim(input.dims, base) >= 0;
+                return named > 1;
+            });
+        });
+        return squares;
+    }
+
+    // Every way to exchange names of one extent among themselves, but for the one that changes nothing.
+    void name_views() {
+        std::vector<std::vector<Base>> order = groups_;
+        while (std::ranges::any_of(order, [](auto &group) { return std::ranges::next_permutation(group).found; })) {
+            auto &renaming = table_.renamings.emplace_back();
+            Terms::Renaming labels;
+            for (std::size_t g = 0; g < groups_.size(); ++g)
+                for (std::size_t i = 0; i < groups_[g].size(); ++i) {
+                    if (groups_[g][i] == order[g][i]) continue;
+                    renaming.emplace_back(groups_[g][i], order[g][i]);
+                    std::ranges::copy(evaluation_.naming(groups_[g][i], order[g][i]), std::back_inserter(labels));
+                }
+            if (table_.renamings.size() > kMostRenamings) throw Overflow("one extent has too many names");
+            std::ranges::sort(labels);
+            auto &views = table_.views.emplace_back();
+            for (const Poly p : classes_) views.push_back(known(terms_.rename(p, labels)));
+            labels_.push_back(std::move(labels));
+        }
+    }
+
+    void find_input(Poly p) {
+        table_.inputs.push_back(known(p));
+        table_.input_names.push_back(-1);
+        for (std::size_t r = 0; r < labels_.size() && table_.inputs.back() == kNoClass; ++r) {
+            table_.inputs.back() = known(terms_.rename(p, labels_[r]));
+            table_.input_names.back() = static_cast<int>(r);
+        }
+    }
+
+    static bool contains_base(const std::vector<Base> &group, Base base) {
+        return std::ranges::find(group, base) != group.end();
     }
 
     Free free_of(Poly p) const {
@@ -362,7 +416,10 @@ class Builder {
     Terms terms_;
     Evaluation evaluation_;
     std::vector<Poly> classes_;
+    std::vector<std::vector<Base>> groups_; // of names of one extent
+    std::vector<Terms::Renaming> labels_;   // of every renaming
     FlatMap<Class> by_value_;
+    static constexpr std::size_t kMostRenamings = 720;
     static constexpr int kSieveShift = 47;
     std::vector<bool> sieve_ = std::vector<bool>(std::size_t{1} << (64 - kSieveShift));
     Table table_;

@@ -36,12 +36,16 @@ struct Table {
     std::vector<Row> rows; // sorted
     std::vector<Free> free; // of each class
     std::vector<std::string> shown; // of each class, where they were asked for
-    std::vector<Class> inputs; // of each input of the program; kNoClass where it is no part of the target
+    // Of each input of the program its class, kNoClass where it is no part of the target; and by which renaming, -1 for
+    // none, where it is one only under other names.
+    std::vector<Class> inputs;
+    std::vector<int> input_names;
     std::vector<Class> outputs;
     std::vector<Dims> output_dims;
     std::vector<Class> nodes; // of each node; kNoClass where its value is no sub-value
-    // Of each alias and class: the same tensor under the other name; the class itself where it lacks the first name, and
-    // kNoClass where it has the second too or is no part of the target under it.
+    // Renamings that exchange names of one extent, and of each of them and each class: the same tensor under the other
+    // names. The class itself where it has none of them, kNoClass where it is no part of the target so.
+    std::vector<std::vector<std::pair<Base, Base>>> renamings;
     std::vector<std::vector<Class>> views;
     int rank = 0; // the most dimensions that a tensor of the program has
     std::string incomplete; // why values are missing; empty where none are

@@ -6,23 +6,24 @@
 namespace tilesmith {
 namespace {
 
-Label renamed(Label l, const Terms::Renaming &names) {
-    for (const auto &[from, to] : names)
-        if (from == l) return to;
-    return l;
-}
-
 bool touches(const Labels &labels, const Terms::Renaming &names) {
     return std::ranges::any_of(names, [&](const auto &pair) { return contains(labels, pair.first); });
 }
 
-// One base's bound labels, and the names that they get in some order.
+// The bound labels of one name, and its copies that they get in some order.
 struct Group {
+    Label name;
     Labels labels;
     Labels names;
 };
 
 } // namespace
+
+Label renamed(Label l, const Terms::Renaming &names) {
+    for (const auto &[from, to] : names)
+        if (from == l) return to;
+    return l;
+}
 
 Labels unite(const Labels &a, const Labels &b) {
     Labels both;
@@ -39,7 +40,15 @@ Labels without(const Labels &a, const Labels &b) {
 
 bool contains(const Labels &a, Label l) { return std::ranges::find(a, l) != a.end(); }
 
-Terms::Terms(std::size_t limit) : limit_(limit) { minus_one_ = variable(kMinusOne, {}); }
+Terms::Terms(std::size_t limit) : limit_(limit) {
+    for (Label l = 0; l < bound_name_.size(); ++l) bound_name_[l] = l;
+    minus_one_ = variable(kMinusOne, {});
+}
+
+void Terms::exchange(const std::vector<Base> &group) {
+    for (const Base base : group)
+        for (int part = 0; part < kParts; ++part) bound_name_[label(base, part)] = label(group[0], part);
+}
 
 void Terms::check() const {
     if (size() > limit_) throw Overflow("the normal form grew past " + std::to_string(limit_) + " terms");
@@ -90,15 +99,16 @@ Terms::Comp Terms::comp(const Labels &bound, std::vector<Atom> atoms) {
 
     std::vector<Group> groups;
     for (const Label l : bound) {
-        auto group = std::ranges::find_if(groups, [&](const Group &g) { return atomic(g.labels[0]) == atomic(l); });
-        if (group == groups.end()) group = groups.insert(groups.end(), Group{});
+        const Label name = bound_name_[atomic(l)];
+        auto group = std::ranges::find_if(groups, [&](const Group &g) { return g.name == name; });
+        if (group == groups.end()) group = groups.insert(groups.end(), Group{name, {}, {}});
         group->labels.push_back(l);
     }
     Labels names;
     double orders = 1;
     for (Group &group : groups) {
         for (Label copy = 1; group.names.size() < group.labels.size(); ++copy)
-            if (const Label name = copy_of(group.labels[0], copy); !contains(free, name)) group.names.push_back(name);
+            if (const Label name = copy_of(group.name, copy); !contains(free, name)) group.names.push_back(name);
         for (std::size_t i = 2; i <= group.names.size(); ++i) orders *= static_cast<double>(i);
         names.insert(names.end(), group.names.begin(), group.names.end());
     }

@@ -13,6 +13,7 @@
 // arguments of functions, and names that were numbered for each call anew would capture one another.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -57,6 +58,9 @@ class Terms {
 
     explicit Terms(std::size_t limit);
 
+    // Bound labels of these bases are all called by the first one's name.
+    void exchange(const std::vector<Base> &group);
+
     Poly variable(std::uint32_t name, std::span<const Label> labels);
     Poly add(Poly p, Poly q);
     Poly mul(Poly p, Poly q);
@@ -76,6 +80,7 @@ class Terms {
     std::span<const Label> bound(Comp c) const { return comps_[c].subspan(1, comps_[c][0]); }
     std::span<const Atom> atoms(Comp c) const { return comps_[c].subspan(1 + comps_[c][0]); }
     std::uint32_t kind(Atom a) const { return atoms_[a][0]; }
+    std::span<const Label> labels(Atom a) const { return atoms_[a].subspan(2); } // of a variable
     Poly argument(Atom a) const { return atoms_[a][1]; }
     const Labels &free_of_atom(Atom a) const { return atom_free_[a]; }
     const Labels &free_of_comp(Comp c) const { return comp_free_[c]; }
@@ -123,11 +128,15 @@ class Terms {
     std::vector<std::uint64_t> mono_value_, poly_value_;
     Rows renamings_;
     std::vector<Comp> renamed_;
+    std::array<Label, std::size_t{1} << kCopyShift> bound_name_{}; // of each atomic label
     Poly minus_one_ = 0;
     Label temporaries_ = 0;
     double seen_orders_ = 1, most_orders_ = 1e5;
     std::size_t limit_;
 };
+
+// What a label becomes.
+Label renamed(Label l, const Terms::Renaming &names);
 
 // Sorted unions and differences of label sets.
 Labels unite(const Labels &a, const Labels &b);

@@ -79,10 +79,11 @@ class Engine:
 
     classes: int
     rows: int
-    input_tensors: list[int | None]
+    input_tensors: list[tuple[int, list[tuple[int, int]]] | None]
+    """With the names that the tensor has in place of its own."""
     output_tensors: list[int]
-    views: list[tuple[int, int, int, int]]
-    """A tensor, the same under another name, and the two names."""
+    views: list[tuple[int, int, list[tuple[int, int]]]]
+    """A tensor, the same under other names, and which names become which."""
     def __init__(
         self,
         parts: Sequence[int],

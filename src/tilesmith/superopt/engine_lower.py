@@ -43,9 +43,9 @@ class _Lowering:
         self.count = len(program.graph.inputs)
         self.made: dict[int, _Laid] = {}
         """Of tensors between kernels, by the engine's number."""
-        self.views: dict[int, list[tuple[int, int, int]]] = {}
-        for tensor, other, name, new in engine.views:
-            self.views.setdefault(tensor, []).append((other, name, new))
+        self.views: dict[int, list[tuple[int, dict[int, int]]]] = {}
+        for tensor, other, names in engine.views:
+            self.views.setdefault(tensor, []).append((other, dict(names)))
 
     def run(self, kernels: Sequence[_core.Kernel]) -> Graph:
         self._inputs()
@@ -70,19 +70,18 @@ class _Lowering:
         return value if dims == shape else self._node(Op("reshape", (value,), dims=shape))
 
     def _inputs(self) -> None:
-        for place, (names, tensor) in enumerate(zip(self.program.inputs, self.engine.input_tensors, strict=True)):
-            if tensor is None:
+        for place, (names, known) in enumerate(zip(self.program.inputs, self.engine.input_tensors, strict=True)):
+            if known is None:
                 continue
+            tensor, renamed = known
             dims = tuple(self.program.extent(name) for name in names)
             value = self._view(place, self.program.graph.inputs[place].dims, (), dims)
-            self._add(tensor, _Laid(value, names, dims))
+            self._add(tensor, _Laid(value, tuple(dict(renamed).get(name, name) for name in names), dims))
 
     def _add(self, tensor: int, laid: _Laid) -> None:
-        if tensor in self.made:
-            return
         self.made[tensor] = laid
-        for other, name, new in self.views.get(tensor, ()):
-            self._add(other, _Laid(laid.value, tuple(new if n == name else n for n in laid.names), laid.dims))
+        for other, new in self.views.get(tensor, ()):
+            self.made[other] = _Laid(laid.value, tuple(new.get(name, name) for name in laid.names), laid.dims)
 
     def _kernel(self, kernel: _core.Kernel) -> None:
         loop_name, _, split_name = kernel.walk

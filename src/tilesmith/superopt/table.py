@@ -76,7 +76,13 @@ def named(graph: Graph, limits: Limits) -> Named:
 
 
 def _spelled(graph: Graph) -> Graph:
-    """Macros in primitives, but for the norm, which is an operator of blocks too."""
+    """Macros in primitives, but for the norm, which is an operator of blocks too; and without what no output needs."""
+    needed = set(graph.outputs)
+    for place, node in reversed(list(enumerate(graph.nodes, len(graph.inputs)))):
+        if not isinstance(node, Op):
+            raise Misfit(f"node {place - len(graph.inputs)} is a kernel; a search starts from operators")
+        if place in needed:
+            needed.update(node.operands)
     known = list(graph.inputs)
     nodes: list[Op] = []
     number = list(range(len(known)))
@@ -86,9 +92,11 @@ def _spelled(graph: Graph) -> Graph:
         known.append(apply(op, known))
         return len(known) - 1
 
-    for place, node in enumerate(graph.nodes):
-        if not isinstance(node, Op):
-            raise Misfit(f"node {place} is a kernel; a search starts from operators")
+    for node in graph.nodes:
+        assert isinstance(node, Op), "kernels were refused above"
+        if len(number) not in needed:
+            number.append(-1)
+            continue
         op = replace(node, operands=tuple(number[value] for value in node.operands))
         number.append(emit(op) if op.operator == "rms_norm" else spell(op, known, emit))
     return Graph(graph.inputs, tuple(nodes), tuple(number[output] for output in graph.outputs))
