@@ -226,6 +226,43 @@ class Judge {
     std::vector<Class> classes_;
 };
 
+// The table of the symbolic space, of a program with named dimensions.
+using NamedNode = std::tuple<std::string_view, int, int, std::vector<int>>;
+
+Bases set_of(const std::vector<int> &bases) {
+    Bases set = 0;
+    for (const int base : bases) {
+        if (base < 1 || base > kMaxBases) throw std::invalid_argument("dimension " + std::to_string(base) + " is unknown");
+        set |= bit(static_cast<Base>(base));
+    }
+    return set;
+}
+
+Table named_table(const std::vector<int> &parts, const std::vector<std::vector<int>> &inputs,
+                  const std::vector<FunctionTuple> &functions, const std::vector<NamedNode> &nodes,
+                  const std::vector<int> &outputs) {
+    constexpr std::array<std::string_view, 8> terms{"input", "apply", "add", "sub", "mul", "div", "matmul", "sum"};
+    Program program;
+    program.named = true;
+    program.parts.push_back(0);
+    for (const int part : parts) program.parts.push_back(static_cast<std::uint8_t>(part & 7));
+    for (const std::vector<int> &bases : inputs) {
+        if (bases.size() > kRank) throw std::invalid_argument("a tensor has more than " + std::to_string(kRank) + " dimensions");
+        set_of(bases);
+        Dims dims = 0;
+        for (const int base : bases) dims = dims << 8 | static_cast<Dims>(base);
+        program.inputs.push_back({static_cast<int>(program.inputs.size()), dims});
+    }
+    for (const auto &[name, id, shown] : functions)
+        program.functions.push_back({static_cast<Fn>(place(kFunctions, name)), static_cast<std::int16_t>(id), -1, 0});
+    for (const auto &[name, a, b, over] : nodes)
+        program.nodes.push_back({static_cast<Term>(place(terms, name)), a, b, set_of(over)});
+    program.outputs = outputs;
+    return build_table(program, {});
+}
+
+int number_of(Class c) { return c == kNoClass ? -1 : static_cast<int>(c); }
+
 struct Solver {
     Z3Oracle oracle;
     std::string ask(const std::string &formula) {
@@ -265,6 +302,26 @@ void bind_concrete(nb::module_ &module) {
         .def_prop_ro("rows", [](const Judge &judge) { return judge.table().rows.size(); })
         .def_prop_ro("seconds", [](const Judge &judge) { return judge.table().seconds; })
         .def_prop_ro("incomplete", [](const Judge &judge) { return judge.table().incomplete; });
+
+    nb::class_<Table>(module, "NamedTable")
+        .def("__init__",
+             [](Table *self, const std::vector<int> &parts, const std::vector<std::vector<int>> &inputs,
+                const std::vector<FunctionTuple> &functions, const std::vector<NamedNode> &nodes, const std::vector<int> &outputs) {
+                 new (self) Table(named_table(parts, inputs, functions, nodes, outputs));
+             },
+             "parts"_a, "inputs"_a, "functions"_a, "nodes"_a, "outputs"_a)
+        // Classes are numbers; -1 is none.
+        .def("input", [](const Table &table, std::size_t place) { return number_of(table.inputs.at(place)); })
+        .def("probe",
+             [](const Table &table, std::string_view rule, int a, int b) {
+                 constexpr std::array<std::string_view, 6> rules{"add", "sub", "mul", "div", "apply", "sum"};
+                 const Rule known = static_cast<Rule>(place(rules, rule));
+                 if (a < 0 || b < 0) return -1;
+                 return number_of(table.probe(known, static_cast<Class>(a), static_cast<std::uint16_t>(b)));
+             })
+        .def_prop_ro("classes", [](const Table &table) { return table.classes(); })
+        .def_prop_ro("rank", [](const Table &table) { return table.rank; })
+        .def_prop_ro("incomplete", [](const Table &table) { return table.incomplete; });
 
     nb::class_<Counts>(module, "ConcreteCounts")
         .def_ro("states", &Counts::states)

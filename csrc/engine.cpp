@@ -67,8 +67,13 @@ const Result &Engine::run() {
     }
     const auto start = Control::Clock::now();
     space_ = std::make_unique<Space>(request_.program, table_, request_.space);
-    if (request_.closure) close();
-    else list();
+    try {
+        if (request_.closure) close();
+        else list();
+    } catch (const Overflow &overflow) {
+        result_.incomplete = overflow.what();
+        control_.ask(Stop::incomplete);
+    }
     result_.search_s = seconds_since(start);
     result_.stop = control_.reason();
     const auto ranking = Control::Clock::now();

@@ -41,29 +41,29 @@ std::vector<Tensor> program_inputs(const Space &space) {
     return inputs;
 }
 
-void Listing::add(Pool &pool, Tensor t, bool needs) const {
-    const auto owner = static_cast<std::uint8_t>(pool.count);
-    if (needs) pool.needed |= 1u << pool.count;
+void Listing::add(State &state, Tensor t, bool needs) {
+    const auto owner = static_cast<std::uint8_t>(state.count);
+    if (needs) state.needed |= Set{1} << state.count;
     for (const Class name : space_.names_of(class_of(t))) {
         const Tensor named = tensor(name, dims_of(t));
-        if (pool.has(named)) continue;
-        const auto place = static_cast<std::size_t>(pool.count);
-        if (place == pool.tensors.size()) throw std::invalid_argument("a program has more than 32 tensors at the kernel level");
-        pool.tensors[place] = named;
-        pool.hashes[place] = Catalogue::hash_of(named);
-        pool.owners[place] = owner;
-        ++pool.count;
+        if (has(state, named)) continue;
+        if (state.count == kMostTensors) throw Overflow("more than 64 tensors stand between kernels");
+        const auto place = static_cast<std::size_t>(state.count++);
+        tensors_[place] = named;
+        hashes_[place] = Catalogue::hash_of(named);
+        owners_[place] = owner;
     }
 }
 
-std::uint32_t Listing::owned(const Pool &pool, std::uint32_t inputs) {
-    std::uint32_t owners = 0;
-    for (; inputs; inputs &= inputs - 1) owners |= 1u << pool.owners[static_cast<std::size_t>(__builtin_ctz(inputs))];
+Listing::Set Listing::owned(Set inputs) const {
+    if (!space_.renamings()) return inputs;
+    Set owners = 0;
+    for (; inputs; inputs &= inputs - 1) owners |= Set{1} << owners_[static_cast<std::size_t>(__builtin_ctzll(inputs))];
     return owners;
 }
 
-bool Listing::Pool::has(Tensor t) const {
-    return std::find(tensors.begin(), tensors.begin() + count, t) != tensors.begin() + count;
+bool Listing::has(const State &state, Tensor t) const {
+    return std::find(tensors_.begin(), tensors_.begin() + state.count, t) != tensors_.begin() + state.count;
 }
 
 Listing::Listing(const Space &space, const KernelLimits &limits, Control &control)
@@ -71,68 +71,79 @@ Listing::Listing(const Space &space, const KernelLimits &limits, Control &contro
 
 void Listing::run(const Visit &visit) {
     visit_ = &visit;
-    Pool pool;
-    for (const Tensor input : program_inputs(space_)) add(pool, input, false);
-    pool.targets_left = static_cast<int>(space_.table().outputs.size());
+    State state;
+    for (const Tensor input : program_inputs(space_)) add(state, input, false);
+    state.targets_left = static_cast<int>(space_.table().outputs.size());
 
     std::size_t names = 1;
     for (std::size_t c = 0; c < space_.classes(); ++c) names = std::max(names, space_.names_of(static_cast<Class>(c)).size());
-    const int most = std::min(32, pool.count + kMaxStores * static_cast<int>(names) * (limits_.kernels - 1));
-    const auto extend = [&](const auto &self, std::uint32_t set, int from, int size) -> void {
+    const int most = std::min(kMostTensors, state.count + kMaxStores * static_cast<int>(names) * (limits_.kernels - 1));
+    const auto extend = [&](const auto &self, Set set, int from, int size) -> void {
         if (set) subsets_.push_back(set);
-        for (int i = from; i < most && size < limits_.inputs; ++i) self(self, set | 1u << i, i + 1, size + 1);
+        for (int i = from; i < most && size < limits_.inputs; ++i) self(self, set | Set{1} << i, i + 1, size + 1);
     };
     subsets_.clear();
     extend(extend, 0, 0, 0);
     std::ranges::sort(subsets_);
-    expand(pool);
+    expand(state);
 }
 
-const Kernels &Listing::kernels(const Pool &pool, std::uint32_t inputs, bool last) {
-    std::array<Tensor, 32> tensors;
+const Kernels &Listing::kernels(Set inputs, bool last) {
+    std::array<Tensor, kMostTensors> tensors;
     std::size_t count = 0;
     std::uint64_t hash = 0;
     for (; inputs; inputs &= inputs - 1) {
-        const auto place = static_cast<std::size_t>(__builtin_ctz(inputs));
-        tensors[count++] = pool.tensors[place];
-        hash += pool.hashes[place];
+        const auto place = static_cast<std::size_t>(__builtin_ctzll(inputs));
+        tensors[count++] = tensors_[place];
+        hash += hashes_[place];
     }
     std::sort(tensors.begin(), tensors.begin() + count);
     return catalogue_.kernels({tensors.data(), count}, hash, last);
 }
 
-void Listing::expand(const Pool &pool) {
+// Kernels that end a program: they use everything that is needed and make every target that is left.
+void Listing::finish(const State &state, Set inputs) {
+    const Kernels &found = kernels(inputs, true);
+    for (std::uint32_t s = 0; s < found.signatures.size(); ++s) {
+        int made = 0;
+        bool again = false;
+        for (const Tensor output : found.signatures[s].outputs) {
+            made += output != kNoTensor;
+            again |= output != kNoTensor && has(state, output);
+        }
+        if (made != state.targets_left || again) continue;
+        plan_.push_back({&found, s});
+        (*visit_)(plan_);
+        plan_.pop_back();
+    }
+}
+
+void Listing::expand(const State &state) {
     ++nodes_;
     const int left = limits_.kernels - static_cast<int>(plan_.size());
-    const std::uint32_t end = pool.count == 32 ? ~0u : (1u << pool.count) - 1;
-    for (auto at = std::ranges::lower_bound(subsets_, pool.last_inputs); at != subsets_.end() && *at <= end; ++at) {
-        const std::uint32_t inputs = *at;
-        const std::uint32_t owners = space_.renamings() ? owned(pool, inputs) : inputs;
-        const bool uses_all = (owners & pool.needed) == pool.needed;
-        if (left == 1 && !uses_all) continue;
+    const Set all = state.count == kMostTensors ? ~Set{0} : (Set{1} << state.count) - 1;
+    if (left == 1 && !space_.renamings()) {
+        // Only sets that hold all that is needed.
+        const auto extend = [&](const auto &self, Set inputs, Set others, int more) -> void {
+            if (inputs && inputs >= state.last_inputs) finish(state, inputs);
+            for (; others && more && !control_.stopped(); others &= others - 1)
+                self(self, inputs | (others & -others), others & (others - 1), more - 1);
+        };
+        extend(extend, state.needed, all & ~state.needed, limits_.inputs - __builtin_popcountll(state.needed));
+        return;
+    }
+    for (auto at = std::ranges::lower_bound(subsets_, state.last_inputs); at != subsets_.end() && *at <= all; ++at) {
+        const Set inputs = *at, owners = owned(inputs);
+        const bool uses_all = (owners & state.needed) == state.needed;
         if (control_.stopped()) return;
-        if (uses_all) {
-            const Kernels &found = kernels(pool, inputs, true);
-            for (std::uint32_t s = 0; s < found.signatures.size(); ++s) {
-                int made = 0;
-                bool again = false;
-                for (const Tensor output : found.signatures[s].outputs) {
-                    made += output != kNoTensor;
-                    again |= output != kNoTensor && pool.has(output);
-                }
-                if (made != pool.targets_left || again) continue;
-                plan_.push_back({&found, s});
-                (*visit_)(plan_);
-                plan_.pop_back();
-            }
-        }
+        if (uses_all) finish(state, inputs);
         if (left == 1) continue;
-        const Kernels &found = kernels(pool, inputs, false);
+        const Kernels &found = kernels(inputs, false);
         for (std::uint32_t s = 0; s < found.signatures.size(); ++s) {
-            if (inputs == pool.last_inputs && s <= pool.last_signature) continue;
+            if (inputs == state.last_inputs && s <= state.last_signature) continue;
             const auto &outputs = found.signatures[s].outputs;
-            if (pool.has(outputs[0]) || (outputs[1] != kNoTensor && pool.has(outputs[1]))) continue;
-            Pool next = pool;
+            if (has(state, outputs[0]) || (outputs[1] != kNoTensor && has(state, outputs[1]))) continue;
+            State next = state;
             next.needed &= ~owners;
             for (const Tensor output : outputs) {
                 if (output == kNoTensor) continue;
@@ -143,7 +154,7 @@ void Listing::expand(const Pool &pool) {
             next.last_inputs = inputs;
             next.last_signature = s;
             // Each kernel that is left takes so many of what is needed, and all but the last add one.
-            if (__builtin_popcount(next.needed) > (left - 1) * (limits_.inputs - 1) + 1) continue;
+            if (__builtin_popcountll(next.needed) > (left - 1) * (limits_.inputs - 1) + 1) continue;
             plan_.push_back({&found, s});
             expand(next);
             plan_.pop_back();

@@ -59,35 +59,40 @@ class Listing {
 
     Listing(const Space &space, const KernelLimits &limits, Control &control);
 
+    // Raises Overflow where more tensors stand between kernels than it can count.
     void run(const Visit &visit);
 
     Catalogue &catalogue() { return catalogue_; }
     std::uint64_t nodes() const { return nodes_; }
 
   private:
-    struct Pool {
-        std::array<Tensor, 32> tensors{};
-        std::array<std::uint64_t, 32> hashes{};
-        std::array<std::uint8_t, 32> owners{}; // the first name of the same tensor
+    static constexpr int kMostTensors = 64;
+    using Set = std::uint64_t; // of tensors of a pool
+
+    // A program in the making; its tensors are the first `count` of all that are kept.
+    struct State {
         int count = 0;
-        std::uint32_t needed = 0; // made and not yet used, by owners
-        std::uint32_t last_inputs = 0;
+        Set needed = 0; // made and not yet used, by owners
+        Set last_inputs = 0;
         std::uint32_t last_signature = 0;
         int targets_left = 0;
-
-        bool has(Tensor t) const;
     };
 
-    void add(Pool &pool, Tensor t, bool needs) const;
-    static std::uint32_t owned(const Pool &pool, std::uint32_t inputs);
-    void expand(const Pool &pool);
-    const Kernels &kernels(const Pool &pool, std::uint32_t inputs, bool last);
+    bool has(const State &state, Tensor t) const;
+    void add(State &state, Tensor t, bool needs);
+    Set owned(Set inputs) const;
+    void finish(const State &state, Set inputs);
+    void expand(const State &state);
+    const Kernels &kernels(Set inputs, bool last);
 
     const Space &space_;
     KernelLimits limits_;
     Control &control_;
     Catalogue catalogue_;
-    std::vector<std::uint32_t> subsets_; // sorted
+    std::array<Tensor, kMostTensors> tensors_{};
+    std::array<std::uint64_t, kMostTensors> hashes_{};
+    std::array<std::uint8_t, kMostTensors> owners_{}; // the first name of the same tensor
+    std::vector<Set> subsets_;                        // sorted
     std::uint64_t nodes_ = 0;
     Plan plan_;
     const Visit *visit_ = nullptr;
