@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -99,6 +100,16 @@ class Rows {
                 starts_.push_back({store(row), static_cast<std::uint32_t>(row.size())});
                 return slot.id;
             }
+            if (slot.hash == hash && std::ranges::equal((*this)[slot.id], row)) return slot.id;
+        }
+    }
+
+    // The place of a row that is kept, or none.
+    std::optional<Id> find(std::span<const std::uint32_t> row) const {
+        const std::uint32_t hash = hash_of(row);
+        for (std::size_t i = hash & (slots_.size() - 1);; i = (i + 1) & (slots_.size() - 1)) {
+            const Slot &slot = slots_[i];
+            if (slot.id == kNone) return std::nullopt;
             if (slot.hash == hash && std::ranges::equal((*this)[slot.id], row)) return slot.id;
         }
     }

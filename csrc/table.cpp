@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <iterator>
+#include <set>
 #include <stdexcept>
 
 #include "subvalues.hpp"
@@ -252,6 +253,7 @@ class Builder {
             if (!fresh) throw Overflow("two values of the table have one fingerprint");
             sieve_[terms_.value(classes_[i]) >> kSieveShift] = true;
             table_.free.push_back(free_of(classes_[i]));
+            shapes_.insert(table_.free.back());
             if (limits_.show) table_.shown.push_back(terms_.show(classes_[i]));
         }
         binary();
@@ -350,15 +352,15 @@ class Builder {
 
     // Terms are only made where the values of their operands, joined, are the value of a class.
     void binary() {
+        const std::uint64_t minus_one = terms_.value(terms_.variable(Terms::kMinusOne, {}));
         const bool subtracts =
             std::ranges::any_of(program_.nodes, [](const Node &node) { return node.term == Term::sub; });
-        std::vector<Poly> inverses;
-        std::vector<std::uint64_t> values, inverse_values, negative_values;
-        for (const Poly p : classes_) {
-            inverses.push_back(terms_.inverse(p));
-            values.push_back(terms_.value(p));
-            inverse_values.push_back(terms_.value(inverses.back()));
-            negative_values.push_back(terms_.value(terms_.negative(p)));
+        // Quotients have an inverse that is known from the target.
+        std::vector<std::pair<std::size_t, Poly>> inverses;
+        std::vector<std::uint64_t> values;
+        for (std::size_t i = 0; i < classes_.size(); ++i) {
+            values.push_back(terms_.value(classes_[i]));
+            if (terms_.knows(Terms::kInverse, classes_[i])) inverses.emplace_back(i, terms_.inverse(classes_[i]));
         }
         for (std::size_t i = 0; i < classes_.size(); ++i) {
             if (limits_.stopped()) throw Overflow("the time for its table ran out");
@@ -366,12 +368,11 @@ class Builder {
                 if (maybe(values[i] + values[j])) put(Rule::add, i, j, terms_.add(classes_[i], classes_[j]));
                 if (maybe(values[i] * values[j])) put(Rule::mul, i, j, terms_.mul(classes_[i], classes_[j]));
             }
-            for (std::size_t j = 0; j < classes_.size(); ++j) {
-                if (maybe(values[i] * inverse_values[j]))
-                    put(Rule::div, i, j, terms_.mul(classes_[i], inverses[j]));
-                if (subtracts && maybe(values[i] + negative_values[j]))
+            for (const auto &[j, inverse] : inverses)
+                if (maybe(values[i] * terms_.value(inverse))) put(Rule::div, i, j, terms_.mul(classes_[i], inverse));
+            for (std::size_t j = 0; subtracts && j < classes_.size(); ++j)
+                if (maybe(values[i] + values[j] * minus_one))
                     put(Rule::sub, i, j, terms_.add(classes_[i], terms_.negative(classes_[j])));
-            }
         }
     }
 
@@ -381,23 +382,34 @@ class Builder {
             if (limits_.stopped()) throw Overflow("the time for its table ran out");
             for (std::size_t f = 0; f < program_.functions.size(); ++f)
                 put_made(Rule::apply, i, f, [&] {
-                    const bool hopeless = squares(program_.functions[f].fn) && !squared(classes_[i]);
-                    return hopeless ? std::nullopt : evaluation_.apply(program_.functions[f], classes_[i]);
+                    const bool hope = possible(program_.functions[f], classes_[i]);
+                    return hope ? evaluation_.apply(program_.functions[f], classes_[i]) : std::nullopt;
                 });
             for (int b = 1; b <= program_.bases(); ++b) {
                 const Base base = static_cast<Base>(b);
                 const unsigned all = parts_of(table_.free[i], base);
                 for (unsigned parts = all; parts; parts = (parts - 1) & all)
-                    put_made(Rule::sum, i, static_cast<std::size_t>(8 * b) + parts,
+                    if (shapes_.contains(table_.free[i] & ~free_parts(base, parts))) put_made(Rule::sum, i, static_cast<std::size_t>(8 * b) + parts,
                              [&] { return evaluation_.sum(base, parts, classes_[i]); });
             }
         }
     }
 
-    // A norm can only be on the way to the target if the square that it sums is.
-    static bool squares(Fn fn) { return fn == Fn::square || fn == Fn::rms_norm; }
-    bool squared(Poly p) const {
-        return terms_.monos(p).size() > 1 || maybe(terms_.value(p) * terms_.value(p));
+    // Whether a function's result may be a class: then all that it is made of is known from the target.
+    bool possible(const Function &function, Poly p) const {
+        switch (function.fn) {
+        case Fn::exp: return terms_.knows(Terms::kExp, p);
+        case Fn::sqrt:
+        case Fn::rsqrt: return terms_.knows(Terms::kSqrt, p);
+        case Fn::reciprocal: return terms_.knows(Terms::kInverse, p);
+        case Fn::opaque: return terms_.knows(Terms::kOpaque + static_cast<std::uint32_t>(function.id), p);
+        case Fn::square:
+        case Fn::rms_norm:
+            return terms_.monos(p).size() > 1 ? terms_.knows(Terms::kSquare, p) : maybe(terms_.value(p) * terms_.value(p));
+        case Fn::scale:
+        case Fn::shift: break;
+        }
+        return true;
     }
 
     // What is a class was made before: its sums bound no more copies than any then, so that an overflow is no loss.
@@ -418,6 +430,7 @@ class Builder {
     std::vector<Poly> classes_;
     std::vector<std::vector<Base>> groups_; // of names of one extent
     std::vector<Terms::Renaming> labels_;   // of every renaming
+    std::set<Free> shapes_; // of classes
     FlatMap<Class> by_value_;
     static constexpr std::size_t kMostRenamings = 720;
     static constexpr int kSieveShift = 47;

@@ -198,6 +198,22 @@ Terms::Poly Terms::exp(Poly p) {
     return poly({mono(std::move(factors))});
 }
 
+bool Terms::knows(std::uint32_t kind, Poly p) const {
+    const auto known = [&](std::optional<Poly> argument) {
+        const std::uint32_t row[] = {kind, argument.value_or(0)};
+        return argument && atoms_.find(row);
+    };
+    const auto single = [&](std::span<const Comp> factors) -> std::optional<Poly> {
+        const auto m = monos_.find(factors);
+        return m ? polys_.find({&*m, 1}) : std::nullopt;
+    };
+    if (kind == kExp)
+        return std::ranges::all_of(monos(p), [&](Mono m) { return known(polys_.find({&m, 1})); });
+    if ((kind == kInverse || kind == kSqrt) && monos(p).size() == 1)
+        return std::ranges::all_of(comps(monos(p)[0]), [&](Comp c) { return known(single({&c, 1})); });
+    return known(p);
+}
+
 Terms::Poly Terms::opaque(std::uint32_t kind, Poly p) { return poly({mono({function(kind, p)})}); }
 
 void Terms::apart(Comp c, Labels &bound_labels, std::vector<Atom> &factors) {

@@ -74,6 +74,9 @@ class Terms {
     std::optional<Poly> sum(Label l, Poly p);
     Poly rename(Poly p, const Renaming &names);
 
+    // Whether every function that applying one of this kind to a value would make has been made before.
+    bool knows(std::uint32_t kind, Poly p) const;
+
     // What terms are made of.
     std::span<const Mono> monos(Poly p) const { return polys_[p]; }
     std::span<const Comp> comps(Mono m) const { return monos_[m]; }
