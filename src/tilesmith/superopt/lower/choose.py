@@ -9,16 +9,18 @@ from itertools import product
 
 from tilesmith.core.errors import OptionError
 from tilesmith.core.gpu import Gpu
-from tilesmith.superopt.lower.estimate import Estimate, Misfit, estimate
+from tilesmith.superopt.lower.estimate import Estimate, Misfit, estimate, lasting
 from tilesmith.superopt.lower.options import Choice, grid_order, may_group, may_prefetch, may_split, may_stream
 from tilesmith.superopt.lower.plan import Plan
 
 DOT_ROWS, DOT_COLUMNS, DOT_STEPS = (16, 32, 64, 128), (32, 64, 128, 256), (32, 64, 128, 256)
 LONG, SHORT = (1, 4, 16, 64, 128, 256, 512, 1024, 2048), (1, 4, 16, 64)
 """Tiles of axes without products: along memory, and across."""
-SPLITS = (1, 2, 4, 8, 16)
-STAGES = (1, 2, 3, 4, 5)
+SPLITS = (1, 2, 4, 8, 16, 32)
+STAGES = (2, 3, 4, 5)
 WARPS = (1, 2, 4, 8, 16)
+DOUBLE = 64 * 128
+"""Elements of a product from which 8 warps may share it."""
 GROUP = 8
 TILES = 1 << 15
 """Elements of one value that a program may hold."""
@@ -37,7 +39,7 @@ def choices(plan: Plan, gpu: Gpu, most: int) -> tuple[Ranked, ...]:
     """At most so many, best estimate first. Raises `OptionError` with the kernel's name where none fits."""
     fitting: list[Ranked] = []
     least: Misfit | None = None
-    for choice in _all(plan, gpu):
+    for choice in ways(plan, gpu):
         made = estimate(plan, choice, gpu)
         if isinstance(made, Estimate):
             fitting.append((choice, made))
@@ -60,7 +62,8 @@ def _varied(ranked: Sequence[Ranked], most: int) -> list[Ranked]:
     first: list[Ranked] = []
     others: list[Ranked] = []
     for choice, made in ranked:
-        alike, way = (choice.blocks, choice.split), (choice.blocks, choice.split, choice.prefetch)
+        alike = (choice.blocks, choice.split, choice.programs > 0)
+        way = (*alike, choice.prefetch)
         if seen.get(alike, 0) == ALIKE or way in ways:
             others.append((choice, made))
             continue
@@ -70,7 +73,8 @@ def _varied(ranked: Sequence[Ranked], most: int) -> list[Ranked]:
     return [*first, *others][:most]
 
 
-def _all(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
+def ways(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
+    """Every choice that is looked at, whether or not it fits."""
     streams = any(may_stream(plan, load) for load in range(len(plan.kernel.loads)) if plan.sources[load] is not None)
     order = tuple(grid_order(plan))
     for blocks in _tiles(plan):
@@ -79,8 +83,11 @@ def _all(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
         if may_group(plan) and tiles > gpu.multiprocessors and min(_count(plan, blocks, g) for g in order) > 1:
             plain = replace(plain, group=GROUP)
         splits = [s for s in SPLITS if s == 1 or (may_split(plan) and _worth(plan, blocks, s, tiles, gpu))]
-        for split, warps, way in product(splits, _warps(plan, blocks), _ways(plan)):
-            yield replace(plain, split=split, warps=warps, stages=way[0], prefetch=way[1])
+        for split, warps, way in product(splits, _warps(plan, blocks), _ways(plan, blocks)):
+            choice = replace(plain, split=split, warps=warps, stages=way[0], prefetch=way[1])
+            yield choice
+            if split == 1 and tiles > (programs := lasting(plan, choice, gpu)):
+                yield replace(choice, programs=programs)
 
 
 def _count(plan: Plan, blocks: Sequence[int], grid: int) -> int:
@@ -92,12 +99,13 @@ def _worth(plan: Plan, blocks: Sequence[int], split: int, tiles: int, gpu: Gpu) 
     """Whether programs that share a loop all have work, and multiprocessors are idle without."""
     axis = plan.axes.step
     steps = math.ceil(plan.sizes[axis].number / blocks[axis]) if axis is not None else 1
-    return steps >= 2 * split and tiles * split <= 4 * gpu.multiprocessors
+    return steps >= split and tiles * split <= 4 * gpu.multiprocessors
 
 
-def _ways(plan: Plan) -> list[tuple[int, bool]]:
+def _ways(plan: Plan, blocks: Sequence[int]) -> list[tuple[int, bool]]:
     """Stages of the pipeline, and whether the next iteration's loads wait in registers."""
-    if not plan.loops:
+    axis = plan.axes.step
+    if not plan.loops or (axis is not None and blocks[axis] >= plan.sizes[axis].number):
         return [(1, False)]
     ahead = [(1, True)] if may_prefetch(plan) else []
     dots = any(plan.dots(step) for step in plan.kernel.body)
@@ -105,11 +113,13 @@ def _ways(plan: Plan) -> list[tuple[int, bool]]:
 
 
 def _warps(plan: Plan, blocks: Sequence[int]) -> list[int]:
-    """Such that a thread has a few elements of the largest value."""
-    largest = max((math.prod(blocks[a] for row in rows for a in row) for rows in plan.axes.rows), default=1)
-    dots = any(plan.dots(step) for step in plan.kernel.body)
-    allowed = [w for w in WARPS if (4 <= w <= 8 if dots else 4 <= largest / (32 * w) <= 64)]
-    return allowed or [4]
+    """Such that a thread has a few elements of the largest value; of products that of the largest result."""
+    products = [value for value, step in enumerate(plan.kernel.body, len(plan.kernel.loads)) if plan.dots(step)]
+    values = products or range(len(plan.axes.rows))
+    largest = max((math.prod(blocks[a] for row in plan.axes.rows[v] for a in row) for v in values), default=1)
+    if products:
+        return [4] if largest < DOUBLE else [4, 8]
+    return [warps for warps in WARPS if 4 <= largest / (32 * warps) <= 64] or [4]
 
 
 def _tiles(plan: Plan) -> Iterator[tuple[int, ...]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tilesmith.core.gpu import Gpu
-from tilesmith.core.graph import Accumulate, Op
+from tilesmith.core.graph import Accumulate, Op, Step
 from tilesmith.core.graph_check import BYTES, Phase
 from tilesmith.core.operators import OPERATORS
 from tilesmith.superopt.lower.axes import Rows
@@ -28,7 +28,7 @@ L2_OVER_DRAM = 1.6
 ITERATION_S = 0.06e-6
 PROGRAM_S = 0.5e-9
 """Between the starts of two programs."""
-TICKET_S = 1.2e-6
+TICKET_S = 0.8e-6
 """What the last of several programs that share a tile adds."""
 REGISTERS = 255
 """Of one thread, at most."""
@@ -70,10 +70,7 @@ def estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     registers = _registers(plan, choice)
     if registers > REGISTERS:
         return Misfit("registers of a thread", registers, REGISTERS)
-    resident = max(1, min(
-        gpu.shared_bytes // max(1, shared + 1024), gpu.registers // (registers * 32 * choice.warps),
-        gpu.warps // choice.warps, gpu.blocks,
-    ))  # fmt: skip
+    resident = _resident(choice, gpu, shared, registers)
     launched = min(programs, choice.programs) if choice.programs else programs
     rounds = math.ceil(programs / min(launched, gpu.multiprocessors * resident))
     active = min(launched, gpu.multiprocessors * resident)
@@ -81,7 +78,10 @@ def estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     memory = _memory(plan, choice, gpu, programs, steps, active)
     dots, others = _operations(plan, choice, steps)
     matrix = gpu.matrix_flops("fp16") * _efficiency(plan, choice) * busy
-    chain = rounds * steps * (ITERATION_S if _overlaps(choice) else ITERATION_S + LATENCY_S / resident)
+    # A warp waits for its own results: few warps do not fill a multiprocessor's 128 lanes.
+    alone = others / (min(128, 16 * choice.warps) * gpu.clock_hz)
+    waiting = ITERATION_S if _overlaps(choice) else ITERATION_S + LATENCY_S / resident
+    chain = rounds * (steps * waiting + alone)
     # What waits in registers is copied to shared memory before a product, and the copy is not overlapped.
     matrix *= COPIED if choice.prefetch else 1.0 if choice.stages > 2 else 0.8
     arithmetic = programs * (dots / matrix + others / (0.5 * gpu.fp32_flops * busy))
@@ -91,6 +91,18 @@ def estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
         carried = sum(_held(plan, choice, rows) for rows in _carried(plan)) * 4
         seconds += TICKET_S + 2 * programs * carried / (L2_OVER_DRAM * gpu.readable_bytes_per_s)
     return Estimate(seconds, programs, shared, registers)
+
+
+def lasting(plan: Plan, choice: Choice, gpu: Gpu) -> int:
+    """How many programs the GPU holds at once."""
+    registers = min(REGISTERS, _registers(plan, choice))
+    return gpu.multiprocessors * _resident(choice, gpu, _shared(plan, choice), registers)
+
+
+def _resident(choice: Choice, gpu: Gpu, shared: int, registers: int) -> int:
+    """Programs of one multiprocessor."""
+    by_registers = gpu.registers // (registers * 32 * choice.warps)
+    return max(1, min(gpu.shared_bytes // (shared + 1024), by_registers, gpu.warps // choice.warps, gpu.blocks))
 
 
 def _parts(plan: Plan, choice: Choice) -> Iterator[int]:
@@ -135,15 +147,23 @@ def _shared(plan: Plan, choice: Choice) -> int:
     """Buffers of the pipeline, and of products' operands that come from registers."""
     first = len(plan.kernel.loads)
     factors = {operand for step in plan.kernel.body if plan.dots(step) for operand in step.operands[:2]}
+    # The wide products of Hopper read their operands while the next are copied: one buffer more.
+    wide = choice.warps >= 4 and max((_rows(plan, choice, step) for step in plan.kernel.body), default=0) >= 64
+    buffers = choice.stages if wide else max(1, choice.stages - 1)
     made = 0
     for value in range(len(plan.made.tiles)):
         size = _held(plan, choice, plan.axes.rows[value]) * BYTES[plan.made.tiles[value].dtype]
         view = plan.sources[value] if value < first else None
         if view is not None and plan.made.phases[value] is Phase.VARYING:
-            made += size * (max(1, choice.stages))
+            made += size * buffers
         elif value in factors:
             made += size
     return made
+
+
+def _rows(plan: Plan, choice: Choice, step: Step) -> int:
+    """How many rows a product on the matrix units has; 0 of what is none."""
+    return _held(plan, choice, plan.axes.rows[step.operands[0]][-2:-1]) if plan.dots(step) else 0
 
 
 def _registers(plan: Plan, choice: Choice) -> int:
@@ -208,7 +228,7 @@ def _memory(plan: Plan, choice: Choice, gpu: Gpu, programs: int, steps: int, act
         share = STREAMED if streams else 1.0
         buffers[view.buffer] = max(buffers.get(view.buffer, 0.0), view.elements * size * share)
         traffic += programs * tile * (steps if varies else 1) * _scattered(plan, choice, value, size)
-        ahead = 2.0 if choice.prefetch else max(1.0, choice.stages - 1.0)
+        ahead = 1.0 if choice.prefetch else max(1.0, choice.stages - 1.0)
         flight += tile * (ahead if varies else 1.0 if not plan.loops else 0.0)
     once = sum(buffers.values())
     for store in plan.kernel.stores:
@@ -258,11 +278,8 @@ def _operations(plan: Plan, choice: Choice, steps: int) -> tuple[float, float]:
 
 def _efficiency(plan: Plan, choice: Choice) -> float:
     """The share of the matrix units' rate that tiles of such sizes reach: wide instructions take 64 rows at least."""
-    rows, columns = 16, 16
-    for step in plan.kernel.body:
-        if plan.dots(step):
-            left, right = (plan.axes.rows[operand] for operand in step.operands[:2])
-            rows = max(rows, _held(plan, choice, left[-2:-1]))
-            columns = max(columns, _held(plan, choice, right[-1:]))
+    rows = max((_rows(plan, choice, step) for step in plan.kernel.body), default=0)
+    products = [step for step in plan.kernel.body if plan.dots(step)]
+    columns = max((_held(plan, choice, plan.axes.rows[step.operands[1]][-1:]) for step in products), default=0)
     tall = 1.0 if rows >= 128 else 0.8 if rows >= 64 else 0.4
     return tall * (1.0 if columns >= 128 else 0.8 if columns >= 64 else 0.5)

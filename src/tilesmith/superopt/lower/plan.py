@@ -119,15 +119,16 @@ def stored_sizes(plan: Plan, place: int) -> tuple[Size, ...]:
         counted = grid is not None and (not row or plan.axes.axes[row[0]].kind in ("part", "whole"))
         if counted and grid is not None:
             size = plan.counts[grid] * size
-        if row and plan.axes.axes[row[0]].kind == "part" and _joined(plan.kernel, store.source):
-            size = Size(plan.kernel.loop) * size
+        if _joined(plan.kernel, store.source, dim) and (not row or plan.axes.axes[row[0]].kind == "part"):
+            size = plan.loop * size
         made.append(size)
     return tuple(made)
 
 
-def _joined(kernel: Kernel, value: int) -> bool:
+def _joined(kernel: Kernel, value: int, dim: int) -> bool:
+    """Whether the tiles of all iterations lie one after another along a dimension."""
     step = kernel.body[value - len(kernel.loads)] if value >= len(kernel.loads) else None
-    return isinstance(step, Accumulate) and step.how == "concat"
+    return isinstance(step, Accumulate) and step.how == "concat" and dim in step.axes
 
 
 def _size(number: int, kernel: Kernel, axes: Axes, sources: Sequence[View | None], named: bool) -> Size:

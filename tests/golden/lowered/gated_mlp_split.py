@@ -1,0 +1,158 @@
+"""
+Lowered from µGraph 3c4820d7c2c740bc.
+
+    X: fp16 [8, 4096]
+    A: fp16 [4096, 4096]
+    B: fp16 [4096, 4096]
+    node 0: a kernel of grid [64], loop 32
+        X imap [-], fmap 1
+        A imap [1], fmap 0
+        B imap [1], fmap 0
+        matmul, accumulate sum, matmul, accumulate sum, silu, mul
+        -> v3 [8, 4096], omap [1]
+    returns v3
+
+It is made for inputs of any extents.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+# Programs that share a tile count themselves here; the last of them sets its count back to zero.
+_tickets = {}
+
+
+def tickets(device, count):
+    """At least `count` zeros, the same in every call."""
+    if device not in _tickets or _tickets[device].numel() < count:
+        _tickets[device] = torch.zeros(count, device=device, dtype=torch.int32)
+    return _tickets[device]
+
+
+@triton.jit
+def matmul_silu_mul_kernel(
+    X_ptr,
+    A_ptr,
+    B_ptr,
+    made1_ptr,
+    partials_ptr,
+    partials2_ptr,
+    tickets_ptr,
+    INNER: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_INNER: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    SPLIT: tl.constexpr,
+):
+    program = tl.program_id(0)
+    part = program % SPLIT
+    tile = program // SPLIT
+    columns_tile = tile
+    rows = tl.arange(0, BLOCK_ROWS)
+    rows_inside = rows < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS,), True, tl.int1)
+    columns = columns_tile * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    columns_inside = columns < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full((BLOCK_COLUMNS,), True, tl.int1)
+    products = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    products2 = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    SHARE: tl.constexpr = tl.cdiv(tl.cdiv(INNER, SPLIT), BLOCK_INNER) * BLOCK_INNER
+    inner_first = part * SHARE
+    inner_stop = tl.minimum(inner_first + SHARE, INNER)
+    ahead = inner_first + tl.arange(0, BLOCK_INNER)
+    ahead_inside = ahead < inner_stop
+    next_x = tl.load(
+        X_ptr + rows[:, None] * INNER + ahead[None, :], mask=rows_inside[:, None] & ahead_inside[None, :], other=0.0
+    )
+    next_a = tl.load(
+        A_ptr + ahead[:, None] * COLUMNS + columns[None, :],
+        mask=ahead_inside[:, None] & columns_inside[None, :],
+        other=0.0,
+        eviction_policy="evict_first",
+    )
+    next_b = tl.load(
+        B_ptr + ahead[:, None] * COLUMNS + columns[None, :],
+        mask=ahead_inside[:, None] & columns_inside[None, :],
+        other=0.0,
+        eviction_policy="evict_first",
+    )
+    for inner_start in range(inner_first, inner_stop, BLOCK_INNER):
+        x = next_x
+        a = next_a
+        b = next_b
+        ahead = inner_start + BLOCK_INNER + tl.arange(0, BLOCK_INNER)
+        ahead_inside = ahead < inner_stop
+        next_x = tl.load(
+            X_ptr + rows[:, None] * INNER + ahead[None, :], mask=rows_inside[:, None] & ahead_inside[None, :], other=0.0
+        )
+        next_a = tl.load(
+            A_ptr + ahead[:, None] * COLUMNS + columns[None, :],
+            mask=ahead_inside[:, None] & columns_inside[None, :],
+            other=0.0,
+            eviction_policy="evict_first",
+        )
+        next_b = tl.load(
+            B_ptr + ahead[:, None] * COLUMNS + columns[None, :],
+            mask=ahead_inside[:, None] & columns_inside[None, :],
+            other=0.0,
+            eviction_policy="evict_first",
+        )
+        products = tl.dot(x, a, products)
+        products2 = tl.dot(x, b, products2)
+    spots2 = tl.arange(0, BLOCK_ROWS)[:, None] * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[None, :]
+    spots3 = tl.arange(0, BLOCK_ROWS)[:, None] * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[None, :]
+    tl.store(partials_ptr + (tile * SPLIT + part) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots2, products)
+    tl.store(partials2_ptr + (tile * SPLIT + part) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots3, products2)
+    tl.debug_barrier()
+    if tl.atomic_add(tickets_ptr + tile, 1, sem="acq_rel") == SPLIT - 1:
+        products = tl.full((BLOCK_ROWS, BLOCK_COLUMNS), 0.0, tl.float32)
+        products2 = tl.full((BLOCK_ROWS, BLOCK_COLUMNS), 0.0, tl.float32)
+        for other in range(SPLIT):
+            part_products = tl.load(
+                partials_ptr + (tile * SPLIT + other) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots2, cache_modifier=".cg"
+            )
+            part_products2 = tl.load(
+                partials2_ptr + (tile * SPLIT + other) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots3, cache_modifier=".cg"
+            )
+            products += part_products
+            products2 += part_products2
+        gated = products * tl.sigmoid(products)
+        scaled = gated * products2
+        tl.store(
+            made1_ptr + rows[:, None] * COLUMNS + columns[None, :],
+            scaled.to(tl.float16),
+            mask=rows_inside[:, None] & columns_inside[None, :],
+        )
+        tl.atomic_xchg(tickets_ptr + tile, 0)
+
+
+def kernel_function(X, A, B):
+    ROWS = X.shape[0]
+    INNER = X.shape[1]
+    COLUMNS = A.shape[1]
+    made1 = torch.empty((ROWS, COLUMNS), device=X.device, dtype=torch.float16)
+    BLOCK_INNER, BLOCK_COLUMNS, SPLIT = 64, 64, 4
+    BLOCK_ROWS = max(triton.next_power_of_2(ROWS), 16)
+    tiles = triton.cdiv(COLUMNS, BLOCK_COLUMNS)
+    partials = torch.empty(tiles * SPLIT * BLOCK_ROWS * BLOCK_COLUMNS, device=X.device, dtype=torch.float32)
+    partials2 = torch.empty(tiles * SPLIT * BLOCK_ROWS * BLOCK_COLUMNS, device=X.device, dtype=torch.float32)
+    matmul_silu_mul_kernel[(tiles * SPLIT,)](
+        X.contiguous(),
+        A.contiguous(),
+        B.contiguous(),
+        made1,
+        partials,
+        partials2,
+        tickets(X.device, tiles),
+        INNER,
+        ROWS,
+        COLUMNS,
+        BLOCK_ROWS=BLOCK_ROWS,
+        BLOCK_INNER=BLOCK_INNER,
+        BLOCK_COLUMNS=BLOCK_COLUMNS,
+        SPLIT=SPLIT,
+        num_warps=4,
+        num_stages=1,
+    )
+    return made1

@@ -1,0 +1,165 @@
+"""
+Lowered from µGraph a9b30ec4e91afeff.
+
+    Q: fp16 [2, 256, 64]
+    K: fp16 [2, 64, 4096]
+    V: fp16 [2, 4096, 64]
+    node 0: a kernel of grid [2, 4], loop 64
+        Q imap [0, 1], fmap -
+        K imap [0, -], fmap 2
+        V imap [0, -], fmap 1
+        matmul, 16, div, accumulate rescale, accumulate rescale, div
+        -> v3 [2, 256, 64], omap [0, 1]
+    returns v3
+
+It is made for inputs of any extents.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+# Programs that share a tile count themselves here; the last of them sets its count back to zero.
+_tickets = {}
+
+
+def tickets(device, count):
+    """At least `count` zeros, the same in every call."""
+    if device not in _tickets or _tickets[device].numel() < count:
+        _tickets[device] = torch.zeros(count, device=device, dtype=torch.int32)
+    return _tickets[device]
+
+
+@triton.jit
+def matmul_div_softmax_kernel(
+    Q_ptr,
+    K_ptr,
+    V_ptr,
+    made1_ptr,
+    partials_ptr,
+    partials2_ptr,
+    partials3_ptr,
+    tickets_ptr,
+    ROWS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    INNER: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_DEPTH: tl.constexpr,
+    BLOCK_INNER: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    SPLIT: tl.constexpr,
+):
+    program = tl.program_id(0)
+    part = program % SPLIT
+    tile = program // SPLIT
+    rows_tile = tile % tl.cdiv(ROWS, BLOCK_ROWS)
+    others = tile // tl.cdiv(ROWS, BLOCK_ROWS)
+    batch = others
+    rows = rows_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    depth = tl.arange(0, BLOCK_DEPTH)
+    rows_inside = rows < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS,), True, tl.int1)
+    depth_inside = depth < DEPTH if DEPTH % BLOCK_DEPTH else tl.full((BLOCK_DEPTH,), True, tl.int1)
+    columns = tl.arange(0, BLOCK_COLUMNS)
+    columns_inside = columns < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full((BLOCK_COLUMNS,), True, tl.int1)
+    q = tl.load(
+        Q_ptr + batch * (DEPTH * ROWS) + rows[:, None] * DEPTH + depth[None, :],
+        mask=rows_inside[:, None] & depth_inside[None, :],
+        other=0.0,
+    )
+    peaks = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
+    mixed = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    weights = tl.zeros((BLOCK_ROWS,), tl.float32)
+    SHARE: tl.constexpr = tl.cdiv(tl.cdiv(INNER, SPLIT), BLOCK_INNER) * BLOCK_INNER
+    inner_first = part * SHARE
+    inner_stop = tl.minimum(inner_first + SHARE, INNER)
+    for inner_start in range(inner_first, inner_stop, BLOCK_INNER):
+        inner = inner_start + tl.arange(0, BLOCK_INNER)
+        inner_inside = inner < INNER if INNER % BLOCK_INNER else tl.full((BLOCK_INNER,), True, tl.int1)
+        k = tl.load(
+            K_ptr + batch * (DEPTH * INNER) + depth[:, None] * INNER + inner[None, :],
+            mask=depth_inside[:, None] & inner_inside[None, :],
+            other=0.0,
+        )
+        v = tl.load(
+            V_ptr + batch * (COLUMNS * INNER) + inner[:, None] * COLUMNS + columns[None, :],
+            mask=inner_inside[:, None] & columns_inside[None, :],
+            other=0.0,
+        )
+        product = tl.dot(q, k)
+        ratio = product / 16.0
+        scores = tl.where(inner_inside[None, :], ratio, float("-inf"))
+        new_peaks = tl.maximum(peaks, tl.max(scores, axis=1))
+        shrink = tl.exp(peaks - new_peaks)
+        e = tl.exp(scores - new_peaks[:, None])
+        peaks = new_peaks
+        mixed = tl.dot(e.to(tl.float16), v, mixed * shrink[:, None])
+        weights = weights * shrink + tl.sum(e, axis=1)
+    spots2 = tl.arange(0, BLOCK_ROWS)
+    spots3 = tl.arange(0, BLOCK_ROWS)[:, None] * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[None, :]
+    spots4 = tl.arange(0, BLOCK_ROWS)
+    tl.store(partials_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots2, peaks)
+    tl.store(partials2_ptr + (tile * SPLIT + part) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots3, mixed)
+    tl.store(partials3_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots4, weights)
+    tl.debug_barrier()
+    if tl.atomic_add(tickets_ptr + tile, 1, sem="acq_rel") == SPLIT - 1:
+        peaks = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
+        mixed = tl.full((BLOCK_ROWS, BLOCK_COLUMNS), 0.0, tl.float32)
+        weights = tl.full((BLOCK_ROWS,), 0.0, tl.float32)
+        for other in range(SPLIT):
+            part_peaks = tl.load(partials_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots2, cache_modifier=".cg")
+            part_mixed = tl.load(
+                partials2_ptr + (tile * SPLIT + other) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots3, cache_modifier=".cg"
+            )
+            part_weights = tl.load(partials3_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots4, cache_modifier=".cg")
+            new_peaks2 = tl.maximum(peaks, part_peaks)
+            shrink2 = tl.where(peaks == new_peaks2, 1.0, tl.exp(peaks - new_peaks2))
+            own_shrink = tl.where(part_peaks == new_peaks2, 1.0, tl.exp(part_peaks - new_peaks2))
+            mixed = mixed * shrink2[:, None] + part_mixed * own_shrink[:, None]
+            weights = weights * shrink2 + part_weights * own_shrink
+            peaks = new_peaks2
+        ratio2 = mixed / weights[:, None]
+        tl.store(
+            made1_ptr + batch * (COLUMNS * ROWS) + rows[:, None] * COLUMNS + columns[None, :],
+            ratio2.to(tl.float16),
+            mask=rows_inside[:, None] & columns_inside[None, :],
+        )
+        tl.atomic_xchg(tickets_ptr + tile, 0)
+
+
+def kernel_function(Q, K, V):
+    BATCH = Q.shape[0]
+    ROWS = Q.shape[1]
+    DEPTH = Q.shape[2]
+    INNER = K.shape[2]
+    COLUMNS = V.shape[2]
+    made1 = torch.empty((BATCH, ROWS, COLUMNS), device=Q.device, dtype=torch.float16)
+    BLOCK_ROWS, BLOCK_INNER, SPLIT = 64, 128, 16
+    BLOCK_DEPTH = max(triton.next_power_of_2(DEPTH), 16)
+    BLOCK_COLUMNS = max(triton.next_power_of_2(COLUMNS), 16)
+    tiles = triton.cdiv(ROWS, BLOCK_ROWS) * BATCH
+    partials = torch.empty(tiles * SPLIT * BLOCK_ROWS, device=Q.device, dtype=torch.float32)
+    partials2 = torch.empty(tiles * SPLIT * BLOCK_ROWS * BLOCK_COLUMNS, device=Q.device, dtype=torch.float32)
+    partials3 = torch.empty(tiles * SPLIT * BLOCK_ROWS, device=Q.device, dtype=torch.float32)
+    matmul_div_softmax_kernel[(tiles * SPLIT,)](
+        Q.contiguous(),
+        K.contiguous(),
+        V.contiguous(),
+        made1,
+        partials,
+        partials2,
+        partials3,
+        tickets(Q.device, tiles),
+        ROWS,
+        DEPTH,
+        INNER,
+        COLUMNS,
+        BLOCK_ROWS=BLOCK_ROWS,
+        BLOCK_DEPTH=BLOCK_DEPTH,
+        BLOCK_INNER=BLOCK_INNER,
+        BLOCK_COLUMNS=BLOCK_COLUMNS,
+        SPLIT=SPLIT,
+        num_warps=8,
+        num_stages=3,
+    )
+    return made1

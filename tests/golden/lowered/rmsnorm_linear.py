@@ -1,0 +1,122 @@
+"""
+Lowered from µGraph e50f2a727c42aeac.
+
+    X: fp16 [2, 4096]
+    W: fp16 [4096, 6144]
+    node 0: v2 = rms_norm(X), axes [1], 1/100000
+    node 1: v3 = matmul(v2, W)
+    returns v3
+
+It is made for inputs of any extents.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def square_sum_div_kernel_0(
+    X_ptr, between1_ptr, INNER: tl.constexpr, ROWS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_INNER: tl.constexpr
+):
+    program = tl.program_id(0)
+    rows_tile = program
+    rows = rows_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    inner = tl.arange(0, BLOCK_INNER)
+    rows_inside = rows < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS,), True, tl.int1)
+    inner_inside = inner < INNER if INNER % BLOCK_INNER else tl.full((BLOCK_INNER,), True, tl.int1)
+    x = tl.load(
+        X_ptr + rows[:, None] * INNER + inner[None, :],
+        mask=rows_inside[:, None] & inner_inside[None, :],
+        other=0.0,
+        eviction_policy="evict_first",
+    )
+    x_wide = x.to(tl.float32)
+    squared = x_wide * x_wide
+    total = tl.sum(squared, axis=1)
+    scaled = total / INNER
+    added = scaled + 1e-05
+    root = tl.sqrt(added)
+    ratio = x_wide / root[:, None]
+    tl.store(
+        between1_ptr + rows[:, None] * INNER + inner[None, :],
+        ratio.to(tl.float16),
+        mask=rows_inside[:, None] & inner_inside[None, :],
+    )
+
+
+@triton.jit
+def matmul_kernel_1(
+    between1_ptr,
+    W_ptr,
+    made2_ptr,
+    ROWS: tl.constexpr,
+    INNER: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_INNER: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
+    program = tl.program_id(0)
+    rows_tile = program % tl.cdiv(ROWS, BLOCK_ROWS)
+    others = program // tl.cdiv(ROWS, BLOCK_ROWS)
+    columns_tile = others
+    rows = rows_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    rows_inside = rows < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS,), True, tl.int1)
+    columns = columns_tile * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    columns_inside = columns < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full((BLOCK_COLUMNS,), True, tl.int1)
+    products = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    for inner_start in range(0, INNER, BLOCK_INNER):
+        inner = inner_start + tl.arange(0, BLOCK_INNER)
+        inner_inside = inner < INNER if INNER % BLOCK_INNER else tl.full((BLOCK_INNER,), True, tl.int1)
+        between1 = tl.load(
+            between1_ptr + rows[:, None] * INNER + inner[None, :],
+            mask=rows_inside[:, None] & inner_inside[None, :],
+            other=0.0,
+        )
+        w = tl.load(
+            W_ptr + inner[:, None] * COLUMNS + columns[None, :],
+            mask=inner_inside[:, None] & columns_inside[None, :],
+            other=0.0,
+        )
+        products = tl.dot(between1, w, products)
+    tl.store(
+        made2_ptr + rows[:, None] * COLUMNS + columns[None, :],
+        products.to(tl.float16),
+        mask=rows_inside[:, None] & columns_inside[None, :],
+    )
+
+
+def kernel_function(X, W):
+    ROWS = X.shape[0]
+    INNER = X.shape[1]
+    COLUMNS = W.shape[1]
+    between1 = torch.empty((ROWS, INNER), device=X.device, dtype=torch.float16)
+    BLOCK_ROWS_0 = 1
+    BLOCK_INNER_0 = triton.next_power_of_2(INNER)
+    square_sum_div_kernel_0[(triton.cdiv(ROWS, BLOCK_ROWS_0),)](
+        X.contiguous(),
+        between1,
+        INNER,
+        ROWS,
+        BLOCK_ROWS=BLOCK_ROWS_0,
+        BLOCK_INNER=BLOCK_INNER_0,
+        num_warps=8,
+        num_stages=1,
+    )
+    made2 = torch.empty((ROWS, COLUMNS), device=X.device, dtype=torch.float16)
+    BLOCK_ROWS_1, BLOCK_INNER_1, BLOCK_COLUMNS_1 = 16, 256, 64
+    matmul_kernel_1[(triton.cdiv(ROWS, BLOCK_ROWS_1) * triton.cdiv(COLUMNS, BLOCK_COLUMNS_1),)](
+        between1,
+        W.contiguous(),
+        made2,
+        ROWS,
+        INNER,
+        COLUMNS,
+        BLOCK_ROWS=BLOCK_ROWS_1,
+        BLOCK_INNER=BLOCK_INNER_1,
+        BLOCK_COLUMNS=BLOCK_COLUMNS_1,
+        num_warps=4,
+        num_stages=3,
+    )
+    return made2
