@@ -161,7 +161,10 @@ NB_MODULE(_core, module) {
         .def_ro("table", &Counters::table)
         .def_ro("duplicate", &Counters::duplicate)
         .def_ro("bound", &Counters::bound)
-        .def_ro("blocks", &Counters::blocks);
+        .def_ro("blocks", &Counters::blocks)
+        .def_prop_ro("short_by", [](const Counters &counters) {
+            return counters.short_by == Counters::kNotShort ? 0 : counters.short_by;
+        });
 
     nb::class_<Worker>(module, "Worker")
         .def_ro("counters", &Worker::counters)

@@ -27,6 +27,7 @@ void Counters::operator+=(const Counters &other) {
     duplicate += other.duplicate;
     bound += other.bound;
     blocks += other.blocks;
+    short_by = std::min(short_by, other.short_by);
 }
 
 BlockSearch::BlockSearch(const Space &space, const BlockLimits &limits, Control &control)
@@ -273,19 +274,22 @@ bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
 // Admissible: what is unused must be joined, which takes a step for every pair, and what varies accumulated, which takes
 // one. In the last kernel every unused value is its distance from a target besides. Only there: elsewhere a kernel's own
 // outputs are what must be reached.
-bool BlockSearch::within_bounds() const {
+bool BlockSearch::within_bounds() {
     const int left = limits_.operators - count_;
     const int gathers = unused_varying_ ? 1 : 0;
-    if (std::max(0, unused_ - most_stores_) + gathers > left) return false;
-    if (goal_ != Goal::last) return true;
+    int least = std::max(0, unused_ - most_stores_) + gathers;
+    if (goal_ != Goal::last) return least <= left;
     int singles = gathers;
     for (int i = 0; i < count_; ++i) {
         const Value &value = values_[static_cast<std::size_t>(i)];
         if (value.uses) continue;
-        if (space_.distance(value.cls) > left) return false;
+        least = std::max(least, space_.distance(value.cls));
         singles = std::max(singles, space_.single_steps(value.cls));
     }
-    return most_stores_ > 1 || unused_ - 1 + singles <= left;
+    if (most_stores_ == 1) least = std::max(least, unused_ - 1 + singles);
+    if (least <= left) return true;
+    if (least < Space::kFar) counters.short_by = std::min(counters.short_by, least - left);
+    return false;
 }
 
 bool BlockSearch::storable(const Value &value) const {

@@ -62,6 +62,10 @@ struct Counters {
     std::uint64_t duplicate = 0; // computed before
     std::uint64_t bound = 0;     // too few operators are left
     std::uint64_t blocks = 0;    // block searches
+    // The fewest operators more that a kernel which the bound cut, and which was to be the last, would need at least.
+    int short_by = kNotShort;
+
+    static constexpr int kNotShort = 1000;
 
     void operator+=(const Counters &other);
 };
@@ -118,7 +122,7 @@ class BlockSearch {
     bool broadcasts(Dims a, Dims b, Dims &joined) const;
     bool remove_dims(Dims dims, Bases over, Dims &left) const;
     Class sum_in_tile(Class c, Free free, Bases over) const;
-    bool within_bounds() const;
+    bool within_bounds();
     void finish();
     void keep(std::array<int, kMaxStores> stores, int count);
     bool storable(const Value &value) const;

@@ -119,7 +119,8 @@ void Listing::finish(const State &state, Set inputs) {
 }
 
 void Listing::expand(const State &state) {
-    ++nodes_;
+    // Where every block search is known nobody else looks at the clock.
+    if ((++nodes_ & 1023) == 0) control_.poll();
     const int left = limits_.kernels - static_cast<int>(plan_.size());
     const Set all = state.count == kMostTensors ? ~Set{0} : (Set{1} << state.count) - 1;
     if (left == 1 && !space_.renamings()) {

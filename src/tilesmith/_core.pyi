@@ -26,6 +26,8 @@ class Counters:
     duplicate: int
     bound: int
     blocks: int
+    short_by: int
+    """The fewest operators that a last kernel lacked; 0 where none lacked any."""
 
 class Worker:
     counters: Counters
@@ -149,6 +151,23 @@ class Judge:
     def formula(self, expression: int) -> str:
         """For z3; empty where no target can have such a degree."""
     def axioms(self) -> str: ...
+
+class NamedTable:
+    """The table of the symbolic space. Classes are numbers; -1 is none. `probe` of a sum takes 8 · name + parts."""
+
+    classes: int
+    rank: int
+    incomplete: str
+    def __init__(
+        self,
+        parts: Sequence[int],
+        inputs: Sequence[Sequence[int]],
+        functions: Sequence[tuple[str, int, str]],
+        nodes: Sequence[tuple[str, int, int, Sequence[int]]],
+        outputs: Sequence[int],
+    ) -> None: ...
+    def input(self, place: int) -> int: ...
+    def probe(self, rule: str, a: int, b: int) -> int: ...
 
 class ConcreteCounts:
     states: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from tilesmith import _core
+from tilesmith.core.errors import OptionError
 from tilesmith.core.gpu import Gpu
 from tilesmith.core.graph import Limits
 from tilesmith.superopt.limits import Plan
@@ -60,7 +61,10 @@ def engine(program: Named, limits: Limits, plan: Plan, gpu: Gpu) -> _core.Engine
 
 
 def run(made: _core.Engine) -> _core.Result:
-    """The result of a search. Ctrl-C ends the search, not the program: what was found until then is the result."""
+    """The result of a search. Ctrl-C ends the search, not the program: what was found until then is the result.
+
+    Raises `OptionError` for a program that has no place in the space.
+    """
     results: list[_core.Result] = []
     faults: list[BaseException] = []
 
@@ -78,5 +82,7 @@ def run(made: _core.Engine) -> _core.Result:
         except KeyboardInterrupt:
             made.interrupt()
     if faults:
+        if isinstance(faults[0], ValueError):
+            raise OptionError(f"The program cannot be searched in the symbolic space: {faults[0]}.") from None
         raise faults[0]
     return results[0]

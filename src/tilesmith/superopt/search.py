@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from tilesmith.core.graph_hash import graph_hash
 from tilesmith.superopt import engine as engines
 from tilesmith.superopt.engine_lower import lower
 from tilesmith.superopt.limits import Plan, checked
+from tilesmith.superopt.numeric import difference
 from tilesmith.superopt.table import Named, named
 from tilesmith.superopt.verify import Verified, verify
 
@@ -104,6 +106,14 @@ class Results:
     graphs: tuple[Found, ...]
     """The fastest by estimate first."""
     workers: tuple[Worker, ...]
+    closest: str = ""
+    """Where there are no graphs: what stopped the nearest."""
+    refused: int = 0
+    """Graphs that verification did not accept, and that are not among `graphs`."""
+
+
+AGREES = 1e-6
+"""How far a graph's outputs may be from the program's in float64, in standard deviations."""
 
 
 def search(graph: Graph, limits: Limits, plan: Plan) -> Results:
@@ -117,7 +127,8 @@ def search(graph: Graph, limits: Limits, plan: Plan) -> Results:
     program = named(graph, limits)
     made = engines.engine(program, limits, plan, gpu)
     result = engines.run(made)
-    found, bounds = _verified(program, made, plan)
+    ranked = [lower(program, made, kernels) for kernels in made.graphs()]
+    found, bounds = _verified(program, ranked, made, plan)
     counters = [worker.counters for worker in result.workers]
     return Results(
         stop=result.stop,
@@ -142,18 +153,49 @@ def search(graph: Graph, limits: Limits, plan: Plan) -> Results:
         error_bound=max(bounds, default=1.0),
         graphs=tuple(found),
         workers=tuple(Worker(w.counters.states, w.busy_s, w.wait_s, w.oracle_s) for w in result.workers),
+        closest="" if ranked else _closest(program, result, limits, plan),
+        refused=len(ranked) - len(found),
     )
 
 
-def _verified(program: Named, made: _core.Engine, plan: Plan) -> tuple[list[Found], list[float]]:
+def _closest(program: Named, result: _core.Result, limits: Limits, plan: Plan) -> str:
+    """Why nothing was found, in one sentence."""
+    if result.incomplete:
+        return f"The table of sub-values is incomplete: {result.incomplete}."
+    if result.graphs:
+        shared = min(limits.shared_bytes, target(plan.target).block_shared_bytes)
+        return (
+            f"All of the {result.graphs} µGraphs that were found have a kernel whose smallest tiles need more than "
+            f"{shared} bytes of shared memory, more registers than there are, or more than {limits.blocks} blocks."
+        )
+    if result.stop != "exhausted":
+        return "The search ended before it found any."
+    kernels = min(limits.kernel_ops, limits.graph_defined_kernels)
+    reads = len(program.inputs)
+    if kernels == 1 and reads > limits.inputs:
+        return f"The program reads {reads} tensors, and one kernel may read {limits.inputs}: raise --inputs."
+    lacked = min((w.counters.short_by for w in result.workers if w.counters.short_by), default=0)
+    if lacked:
+        more = f"{lacked} more operator{'s' * (lacked > 1)}"
+        return f"The nearest needs at least {more} in a block than the {limits.block_ops} of --block-ops."
+    return f"No {kernels} kernels of up to {limits.block_ops} operators compute it: raise --graph-defined-kernels."
+
+
+def _verified(
+    program: Named, ranked: Sequence[Graph], made: _core.Engine, plan: Plan
+) -> tuple[list[Found], list[float]]:
+    """What is right by random evaluation in fields and, where the program is finite, in floating point too."""
     found: list[Found] = []
     bounds: list[float] = []
-    for kernels in made.graphs():
-        graph = lower(program, made, kernels)
+    for graph, kernels in zip(ranked, made.graphs(), strict=True):
         faults = check(graph)
         assert not faults, f"the engine makes well-formed graphs: {faults[0]}"
         verdict = verify(graph, program.graph, plan.seed)
-        assert isinstance(verdict, Verified), f"the engine makes right graphs: {verdict.message}"
+        if not isinstance(verdict, Verified):
+            continue
+        apart = difference(graph, program.graph, plan.seed, verdict.order)
+        if math.isfinite(apart) and apart > AGREES:
+            continue
         bounds.append(verdict.bound)
         found.append(_summary(graph, kernels))
     return found, bounds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -146,3 +147,56 @@ def test_what_the_space_does_not_know_is_named(write, says) -> None:  # type: ig
 def test_limits_of_nothing_are_refused(limits: Limits) -> None:
     with pytest.raises(OptionError, match=r"takes 1|takes 2"):
         search(PROGRAMS["lora"](), limits, Plan())
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        (Limits(kernel_ops=1, block_ops=6), "at least 1 more operator in a block"),
+        (Limits(kernel_ops=1, inputs=2), "reads 3 tensors"),
+        (Limits(kernel_ops=1, shared_bytes=64), "64 bytes of shared memory"),
+    ],
+)
+def test_when_nothing_is_found_the_limit_is_named(limits: Limits, says: str) -> None:
+    results = search(PROGRAMS["gated_mlp"](), limits, Plan())
+    assert results.graphs == ()
+    assert says in results.closest
+
+
+def test_interrupted_it_keeps_what_it_has() -> None:
+    names = named(PROGRAMS["qknorm_gqa"](), Limits(graph_defined_kernels=4))
+    made = engines.engine(names, Limits(graph_defined_kernels=4), Plan(keep=1), target())
+    timer = threading.Timer(0.2, made.interrupt)
+    timer.start()
+    result = engines.run(made)
+    timer.join()
+    assert result.stop == "interrupted"
+    assert result.graphs > 0
+
+
+def test_a_budget_of_seconds_ends_the_search() -> None:
+    results = search(PROGRAMS["qknorm_gqa"](), Limits(graph_defined_kernels=4), Plan(keep=1, seconds=0.1))
+    assert results.stop == "seconds"
+    assert results.seconds < 5
+
+
+def test_a_sum_of_what_lacks_the_dimension_is_refused() -> None:
+    b = Program()
+    x, y = b.input("x", (64, 128)), b.input("y", (64, 1))
+    b.output(b.sum(x + y, 1))
+    with pytest.raises(OptionError, match="a term of its operand lacks"):
+        search(b.graph(), ONE, Plan())
+
+
+def test_a_whole_attention_block_by_closure() -> None:
+    """Any number of kernels; never dearer than the cheapest program of three."""
+    b = Program()
+    x, wq = b.input("x", (256, 512)), b.input("wq", (512, 64))
+    k, v, wo = b.input("k", (64, 256)), b.input("v", (256, 64)), b.input("wo", (64, 512))
+    e = b.exp((b.rms_norm(x) @ wq) @ k)
+    b.output(x + ((e / b.sum(e, 1)) @ v) @ wo)
+    program = b.graph()
+    closed = search(program, Limits(), Plan(keep=1, kernels="closure", threads=2))
+    listed = search(program, Limits(graph_defined_kernels=3), Plan(keep=1))
+    assert closed.stop == listed.stop == "exhausted"
+    assert closed.graphs[0].estimate_us <= listed.graphs[0].estimate_us * (1 + 1e-9)
