@@ -171,7 +171,8 @@ def test_interrupted_it_keeps_what_it_has() -> None:
     result = engines.run(made)
     timer.join()
     assert result.stop == "interrupted"
-    assert result.graphs > 0
+    # How much it has by then is the machine's affair.
+    assert sum(worker.counters.states for worker in result.workers) > 0
 
 
 def test_a_budget_of_seconds_ends_the_search() -> None:
