@@ -179,7 +179,7 @@ def _sums(a: Expression, b: Expression) -> Iterator[Expression]:
         yield a.operands[0] + (a.operands[1] + b)
     for operator in ("mul", "div"):
         if a.kind == b.kind == operator and a.operands[1] == b.operands[1]:
-            yield Expression(operator, 0, (a.operands[0] + b.operands[0], a.operands[1]))  # type: ignore[arg-type]
+            yield Expression(operator, 0, (a.operands[0] + b.operands[0], a.operands[1]))
     if a.kind == b.kind == "sum" and a.number == b.number:
         yield total(a.number, a.operands[0] + b.operands[0])
 

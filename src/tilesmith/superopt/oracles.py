@@ -4,8 +4,8 @@
     Solver     z3 with the published axioms; within its effort it decides part, and only a yes is a proof
     Saturated  an e-graph of the target, by egglog; what is in it is a sub-expression
 
-An expression knows sums in one of two ways: by degree, the number of their terms, as published, or by label, the part of
-a dimension that they run over, as the symbolic space has it. The axioms are those of the paper (Wu et al., Mirage: A
+An expression knows sums in one of two ways: by degree, the number of their terms, as published, or by label, the part
+of a dimension that they run over, as the symbolic space has it. The axioms are those of the paper (Wu et al., Mirage: A
 Multi-Level Superoptimizer for Tensor Programs, section 4.3), for degrees of any factors; a sum by label moves past what
 is free of its label only.
 """
@@ -204,7 +204,7 @@ def _named(target: Target) -> _core.NamedTable:
         if x.kind == "sum":
             # A target sums whole dimensions: one part after the other.
             inner = x.operands[0]
-            assert inner.kind == "sum" and inner.number // 8 == x.number // 8, "both parts of a dimension"
+            assert (inner.kind, inner.number // 8) == ("sum", x.number // 8), "both parts of a dimension"
             nodes.append(("sum", emit(inner.operands[0]), 0, (x.number // 8,)))
             return len(nodes) - 1
         operands = [emit(operand) for operand in x.operands]
