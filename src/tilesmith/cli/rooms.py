@@ -5,6 +5,7 @@ Each is imported when it is chosen, so that nobody waits for a bench that is not
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -97,23 +98,34 @@ def proposer(options: Options, opened: Models | None, bench: Bench, run: Run) ->
             gpu, measured = _gpu(options.bench)
             place = Place(gpu, bench.profile, measured)
             by_models = ModelProposer(manner(options.preset, options.limits), opened, run, place, say)
-            life.enter_context(by_models)
-            by_models.check()
-            chosen.append(by_models)
+            chosen.append(life.enter_context(by_models))
         yield chosen[0] if len(chosen) == 1 else JoinedProposer(chosen)
 
 
 def models(options: Options) -> Models | None:
-    """The models of a run, before anything else begins. Raises `OptionError` for one that cannot be asked."""
+    """The models of a run, before anything else begins. Raises `OptionError` for one that cannot be asked.
+
+    Providers are asked, at no cost, whether names and keys are right, over connections that end with the question:
+    those of the run belong to another event loop.
+    """
     if options.preset is None:
         return None
     from tilesmith.propose.chat import default_path, open_models, read_book
 
     path = Path(options.models_file) if options.models_file else default_path(os.environ)
-    opened = open_models(manner(options.preset, options.limits).models, read_book(path), os.environ, say)
+    names, book = manner(options.preset, options.limits).models, read_book(path)
+    opened = open_models(names, book, os.environ, say)
     if options.budget_usd is not None:
         opened.require_prices()
+    asyncio.run(_check(open_models(names, book, os.environ)))
     return opened
+
+
+async def _check(models: Models) -> None:
+    try:
+        await models.check()
+    finally:
+        await models.close()
 
 
 def manner(preset: Preset, limits: Limits) -> Manner:

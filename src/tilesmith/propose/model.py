@@ -129,10 +129,6 @@ class ModelProposer:
         await asyncio.gather(*left, return_exceptions=True)
         await self._models.close()
 
-    def check(self) -> None:
-        """Ask providers, at no cost, whether models and keys are right. Raises `OptionError`."""
-        asyncio.run_coroutine_threadsafe(self._models.check(), self._loop).result()
-
     def propose(self, problem: Problem, trials: Sequence[Trial], number: int) -> Conversation:
         """See `tilesmith.core.seams.Proposer`."""
         return Conversation(_Round(self, problem, tuple(trials), number), self._loop)

@@ -282,7 +282,8 @@ def test_a_key_that_the_provider_repeats_is_told_to_nobody(place: Place) -> None
     answer = place.end(place.optimize("--json"))
     assert answer.status == 2
     assert "GATE_KEY" in answer.document["message"]
-    nowhere(place, answer)
+    assert KEY not in answer.out + answer.err
+    assert not list(place.folder.glob("tilesmith.db*"))
 
     place.environment["GATE_KEY"] = KEY
     place.behaviour = lambda _: Behaviour(status=400, message=f"key {KEY} may not do this")
@@ -387,3 +388,10 @@ def test_a_terminal_shows_the_bill_and_keeps_what_was_said_meanwhile() -> None:
     # A line of its own: what is drawn next is the panel below it, and nothing goes up to erase it.
     assert drawn[said:].split("\r\n")[0] == "gate:b failed 5 times in a row and is set aside"
     assert drawn[said:].split("\r\n")[1].startswith("\x1b[2mproblem")
+
+
+def test_a_wrong_name_is_told_before_anything_is_written(place: Place) -> None:
+    answer = place.end(place.optimize("--models", "gate:d", "--json"))
+    assert answer.status == 2
+    assert "unknown model gate:d" in answer.document["message"]
+    assert not list(place.folder.glob("tilesmith.db*"))
