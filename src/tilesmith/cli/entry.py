@@ -234,14 +234,16 @@ def superoptimize(
     kernel_ops: Annotated[int, typer.Option(metavar="N", help="Kernels of any kind at most.")] = 5,
     block_ops: Annotated[int, typer.Option(metavar="N", help="Operators of one kernel at most, loads counted.")] = 11,
     kernels: Annotated[str, typer.Option(help="listing of all, or closure: any number, the cheapest.")] = "listing",
-    schedule: Annotated[str, typer.Option(help="static or openmp.")] = "openmp",
-    threads: Annotated[int, typer.Option(metavar="N")] = 1,
+    schedule: Annotated[str, typer.Option(help="static, openmp, or mpi under mpiexec.")] = "openmp",
+    order: Annotated[str, typer.Option(help="dfs or bfs.")] = "dfs",
+    threads: Annotated[int, typer.Option(metavar="N", help="Of each rank.")] = 1,
     budget_seconds: Seconds = None,
     max_graphs: Annotated[int | None, typer.Option(metavar="N", help="Stop after so many µGraphs.")] = None,
     keep: Annotated[int, typer.Option(metavar="N", help="The best of them that are verified and shown.")] = 32,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the verification.")] = 0,
     target: Target = None,
     draw: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a drawing of each µGraph there.")] = None,
+    timeline: Annotated[Path | None, typer.Option(metavar="FILE", help="What each worker did, for Perfetto.")] = None,
     json: Json = False,
 ) -> Deed:
     """Search the µGraphs of a tensor program exhaustively: verified, ranked by estimate."""
@@ -256,7 +258,9 @@ def superoptimize(
         plan = plan_of(
             kernels=kernels,
             schedule=schedule,
+            order=order,
             threads=threads,
+            timeline=timeline is not None,
             seconds=budget_seconds,
             max_graphs=max_graphs,
             keep=keep,

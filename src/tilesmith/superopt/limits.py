@@ -16,8 +16,13 @@ class Plan:
 
     space: Literal["symbolic"] = "symbolic"
     oracle: Literal["table"] = "table"
-    schedule: Literal["static", "openmp"] = "openmp"
-    order: Literal["dfs"] = "dfs"
+    schedule: Literal["static", "openmp", "mpi"] = "openmp"
+    """static: work split once and dealt out. openmp: threads that take work from each other. mpi: ranks that do too."""
+    order: Literal["dfs", "bfs"] = "dfs"
+    frontier_bytes: int = 64 << 20
+    """What breadth-first search keeps at most, of each worker; what does not fit is searched depth-first."""
+    timeline: bool = False
+    """Whether what each worker did when is recorded."""
     threads: int = 1
     kernels: Literal["listing", "closure"] = "listing"
     """listing: every program of so many kernels. closure: any number of kernels, and the cheapest derivations."""
@@ -47,3 +52,9 @@ def checked(limits: Limits, plan: Plan) -> None:
         raise OptionError(f"--budget-seconds is {plan.seconds}; give more than 0.")
     if plan.max_graphs is not None and plan.max_graphs < 1:
         raise OptionError(f"--max-graphs is {plan.max_graphs}; give at least 1.")
+    if plan.schedule == "mpi":
+        raise OptionError("--schedule mpi is not in the symbolic space; use openmp.")
+    if plan.order != "dfs":
+        raise OptionError(f"--order {plan.order} is not in the symbolic space; use dfs.")
+    if plan.timeline:
+        raise OptionError("--timeline is not in the symbolic space; leave it out.")
