@@ -81,7 +81,7 @@ def proposer(options: Options, opened: Models | None, bench: Bench, run: Run) ->
         if SUPEROPT in options.proposers:
             from tilesmith.superopt.proposer import SuperoptProposer
 
-            chosen.append(SuperoptProposer(_gpu(options.bench)[0], seed=options.seed, say=say))
+            chosen.append(SuperoptProposer(_gpu(options.bench)[0], run, seed=options.seed, say=say))
         if REWRITE in options.proposers:
             shape = options.preset
             chosen.append(

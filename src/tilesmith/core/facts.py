@@ -68,4 +68,19 @@ class Ending:
     message: str = ""
 
 
-Fact = Reply | Analysis | Profiled | TechniqueVector | Ending
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """The µGraph that a candidate was made from."""
+
+    key: str
+    """The candidate's id."""
+    graph: str
+    """The µGraph as a line of JSON, in the form of docs/ugraph.schema.json."""
+    graph_hash: str
+    note: str
+    """How its kernels are tiled and launched, in a line."""
+    estimate_us: float
+    """The lowering's own, by which it ranked what it made of one graph; never a time."""
+
+
+Fact = Reply | Analysis | Profiled | TechniqueVector | Ending | Derivation

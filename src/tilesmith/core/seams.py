@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from tilesmith.core.budget import Stop
-from tilesmith.core.facts import Analysis, Ending, Fact, Profiled, TechniqueVector
+from tilesmith.core.facts import Analysis, Derivation, Ending, Fact, Profiled, TechniqueVector
 from tilesmith.core.problem import Problem
 from tilesmith.core.profile import Profile
 from tilesmith.core.reply import Reply
 from tilesmith.core.trial import Candidate, Trial
 
-F = TypeVar("F", Reply, Analysis, Profiled, TechniqueVector, Ending)
+F = TypeVar("F", Reply, Analysis, Profiled, TechniqueVector, Ending, Derivation)
 
 
 class Proposals(Protocol):

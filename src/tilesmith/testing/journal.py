@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tilesmith.core.facts import Analysis, Bottleneck, Ending, Fact, Profiled, TechniqueVector
+from tilesmith.core.facts import Analysis, Bottleneck, Derivation, Ending, Fact, Profiled, TechniqueVector
 from tilesmith.core.profile import KernelProfile, Launch, Profile
 from tilesmith.core.reply import Reply, Usage
 from tilesmith.core.seams import Journal
@@ -53,6 +53,7 @@ FACTS: tuple[Fact, ...] = (
     Profiled("f0/h200", None, "no permission"),
     TechniqueVector("f0/compiled", "compiled", frozenset({"tensor_cores", "split_k"})),
     Ending("k", "no code", "three blocks"),
+    Derivation("c0", '{"inputs": []}', "0123456789abcdef", "rows 16, 4 warps", 12.5),
 )
 """One of every kind, and a second reply."""
 
@@ -129,4 +130,5 @@ class JournalConformance:
         assert found.recall(Reply, "k") == FACTS[1], "the last with that key"
         assert found.recall(Profiled, "f0/h200") == FACTS[3]
         assert found.recall(Ending, "k") == FACTS[5]
+        assert found.recall(Derivation, "c0") == FACTS[6]
         assert found.recall(Analysis, "k") is None
