@@ -443,7 +443,11 @@ Class Worker::class_of(const Operator &op, const Value &x, const Value *y) const
 Expression Worker::applied(int function, Expression e) {
     const auto f = static_cast<std::size_t>(function);
     const DegreeProgram &degrees = space_.problem().degrees;
-    if (f < degrees.primes.size()) return expressions_.sum(degrees.primes[f], e);
+    if (f < degrees.primes.size()) {
+        // A program sums one prime after another: for an oracle that is one sum.
+        const bool more = expressions_.kind(e) == Expressed::sum;
+        return expressions_.sum(degrees.primes[f] * (more ? expressions_.a(e) : 1), more ? expressions_.b(e) : e);
+    }
     const Function &known = degrees.program.functions.at(f);
     if (known.fn == Fn::scale || known.fn == Fn::shift) {
         const Expression c = expressions_.make(Expressed::constant, static_cast<std::uint32_t>(known.id));

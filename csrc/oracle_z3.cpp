@@ -28,7 +28,8 @@ template <typename Function> void load(void *library, const char *name, Function
 } // namespace
 
 void describe(Theory &theory, const std::vector<Function> &functions, const std::vector<std::string> &names) {
-    for (std::size_t i = 0; i < functions.size(); ++i) {
+    // Sums come first, and are no functions here.
+    for (std::size_t i = theory.primes.size(); i < functions.size(); ++i) {
         if (functions[i].fn == Fn::scale || functions[i].fn == Fn::shift)
             theory.constants = std::max(theory.constants, static_cast<std::size_t>(functions[i].id) + 1);
         else theory.functions.push_back(names[i]);

@@ -21,7 +21,7 @@ struct Theory {
     std::vector<std::int64_t> primes;    // that degrees are made of
 };
 
-// Adds the functions and constants of a program, whose functions have these names.
+// Adds the functions and constants of a program, whose functions have these names. The primes must be there.
 void describe(Theory &theory, const std::vector<Function> &functions, const std::vector<std::string> &names);
 
 // The published axioms in SMT-LIB: those of equality and those of `part`, which holds where the first is a

@@ -229,10 +229,25 @@ def resume(
 
 @app.command()
 def superoptimize(
-    problem: Annotated[Path, typer.Argument(metavar="PROBLEM", help="As above, or a µGraph in a .json file.")],
-    graph_defined_kernels: Annotated[int, typer.Option(metavar="N", help="Graph-defined kernels at most.")] = 1,
-    kernel_ops: Annotated[int, typer.Option(metavar="N", help="Kernels of any kind at most.")] = 5,
-    block_ops: Annotated[int, typer.Option(metavar="N", help="Operators of one kernel at most, loads counted.")] = 11,
+    problem: Annotated[
+        Path, typer.Argument(metavar="PROBLEM", help="As above, a µGraph in a .json file, or lora and the like.")
+    ],
+    space: Annotated[str, typer.Option(help="symbolic, or concrete: the published search.")] = "symbolic",
+    rules: Annotated[str, typer.Option(help="Of the concrete space: as in the published code, or paper.")] = "code",
+    oracle: Annotated[str, typer.Option(help="table, or in the concrete space z3.")] = "table",
+    oracle_cache: Annotated[str, typer.Option(help="Of z3's answers: none, thread or shared.")] = "thread",
+    oracle_every: Annotated[int, typer.Option(metavar="N", help="Ask it at each Nth level only.")] = 1,
+    graph_defined_kernels: Annotated[
+        int | None, typer.Option(metavar="N", help="Graph-defined kernels at most.  [1]")
+    ] = None,
+    kernel_ops: Annotated[
+        int | None, typer.Option(metavar="N", help="Kernels of any kind at most.  [5; concrete: less the inputs]")
+    ] = None,
+    block_ops: Annotated[
+        int | None, typer.Option(metavar="N", help="Operators of one kernel, loads counted.  [11; concrete: 9]")
+    ] = None,
+    inputs: Annotated[int | None, typer.Option(metavar="N", help="Loads of one kernel.  [4; concrete: 3]")] = None,
+    outputs: Annotated[int | None, typer.Option(metavar="N", help="Stores of one kernel.  [2]")] = None,
     kernels: Annotated[str, typer.Option(help="listing of all, or closure: any number, the cheapest.")] = "listing",
     schedule: Annotated[str, typer.Option(help="static, openmp, or mpi under mpiexec.")] = "openmp",
     order: Annotated[str, typer.Option(help="dfs or bfs.")] = "dfs",
@@ -252,10 +267,20 @@ def superoptimize(
         from tilesmith.cli.superoptimize import plan_of
         from tilesmith.cli.superoptimize import superoptimize as search
         from tilesmith.core.gpu import target as gpu
-        from tilesmith.core.graph import Limits
 
-        limits = Limits(kernel_ops=kernel_ops, block_ops=block_ops, graph_defined_kernels=graph_defined_kernels)
+        limits = {
+            "kernel_ops": kernel_ops,
+            "block_ops": block_ops,
+            "graph_defined_kernels": graph_defined_kernels,
+            "inputs": inputs,
+            "outputs": outputs,
+        }
         plan = plan_of(
+            space=space,
+            rules=rules,
+            oracle=oracle,
+            oracle_cache=oracle_cache,
+            oracle_every=oracle_every,
             kernels=kernels,
             schedule=schedule,
             order=order,

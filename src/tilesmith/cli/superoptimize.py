@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -11,9 +12,11 @@ from tilesmith import config
 from tilesmith.cli.screen import answer, say
 from tilesmith.core.errors import MachineError, OptionError
 from tilesmith.core.graph import Graph, Limits
+from tilesmith.superopt import concrete
 from tilesmith.superopt.draw import dot, svg
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.partition import partition
+from tilesmith.superopt.programs import PROGRAMS
 from tilesmith.superopt.schema import from_json, to_json
 from tilesmith.superopt.search import Found, Results, search
 from tilesmith.superopt.trace import trace
@@ -38,12 +41,21 @@ def plan_of(**given: Any) -> Plan:
     for name, annotation in get_type_hints(Plan).items():
         words = get_args(annotation)
         if get_origin(annotation) is Literal and name in given and given[name] not in words:
-            raise OptionError(f"--{name} is {given[name]!r}; it must be {' or '.join(words)}")
+            raise OptionError(f"--{name.replace('_', '-')} is {given[name]!r}; it must be {' or '.join(words)}")
     return Plan(**given)
 
 
-def superoptimize(path: Path, limits: Limits, plan: Plan, draw: Path | None, as_json: bool) -> int:
-    """0 where a µGraph was found for every part, 1 where not."""
+SPACES: dict[str, Callable[[Graph, Limits, Plan], Results]] = {"symbolic": search, "concrete": concrete.search}
+
+
+def limits_of(program: Graph, plan: Plan, given: Mapping[str, int | None]) -> Limits:
+    """Those of the space, the published ones in the concrete space, with what is given in their place."""
+    usual = concrete.published(program) if plan.space == "concrete" else Limits()
+    return replace(usual, **{name: value for name, value in given.items() if value is not None})
+
+
+def superoptimize(path: Path, given: Mapping[str, int | None], plan: Plan, draw: Path | None, as_json: bool) -> int:
+    """0 where a µGraph was found for every part, 1 where not. `given`: limits in place of the usual, by their names."""
     if draw is not None:
         _folder(draw)
     program = read(path)
@@ -53,7 +65,7 @@ def superoptimize(path: Path, limits: Limits, plan: Plan, draw: Path | None, as_
     for number, (graph, count) in enumerate(program.parts, start=1):
         if len(program.parts) > 1:
             say(f"part {number} of {len(program.parts)}{f', {count} times in the program' if count > 1 else ''}")
-        results.append(search(graph, limits, plan))
+        results.append(SPACES[plan.space](graph, limits_of(graph, plan, given), plan))
         if results[-1].stop == "interrupted":
             break
     drawn = _drawn(program, results, draw)
@@ -68,7 +80,9 @@ def superoptimize(path: Path, limits: Limits, plan: Plan, draw: Path | None, as_
 
 
 def read(path: Path) -> Program:
-    """A µGraph's JSON file as one part; a problem traced and cut into its parts."""
+    """A µGraph's JSON file, or a published program by name, as one part; a problem traced and cut into its parts."""
+    if str(path) in PROGRAMS and not path.exists():
+        return Program(str(path), ((PROGRAMS[str(path)](), 1),))
     if path.suffix == ".json":
         try:
             text = path.read_text("utf-8")

@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tilesmith import _core
 from tilesmith.core.errors import OptionError
@@ -35,10 +34,8 @@ MAX_CLASSES = 20_000
 class Choices:
     """What the space has of grids and loops. The defaults are those of the published code."""
 
-    as_coded: bool = False
-    """As the published code has it where that falls short of the paper: see `Rules` in csrc/concrete.hpp."""
-    bounded: bool = False
-    """Cut where more values are unused than the operators left could join. The published search does not."""
+    bounded: bool = True
+    """Under the rules of the paper, cut where more values are unused than the operators left could join."""
     tiles: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
     """A grid leaves that much of some dimension to each block."""
     loops: tuple[int, ...] = (4, 16, 64)
@@ -46,20 +43,9 @@ class Choices:
     most_blocks: int = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """How the pruning oracle is asked, and in which order states are searched."""
-
-    oracle: Literal["table", "z3"] = "table"
-    cache: Literal["none", "thread", "shared"] = "thread"
-    """Of z3's answers."""
-    every: int = 1
-    """Ask for each that many levels of a block, or of the kernels."""
-    effort: int = 80_000
-    """z3's resource limit of one query."""
-    order: Literal["dfs", "bfs"] = "dfs"
-    frontier_bytes: int = 64 << 20
-    """What breadth-first search keeps at most; what does not fit is searched depth-first."""
+def published(program: Graph) -> Limits:
+    """Those of the published code: 9 operators of a block, 5 of the graph with its inputs, one graph-defined kernel."""
+    return Limits(kernel_ops=max(1, 5 - len(program.inputs)), block_ops=9, inputs=3, shared_bytes=96 << 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +120,13 @@ class Space:
         return found, _counted(counts)
 
 
-def space(
-    graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = None, asking: Asking | None = None
-) -> Space:
+def space(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = None) -> Space:
     """The space of a program: its table and its roots. Raises `OptionError` for what it does not know."""
-    choices, asking = choices or Choices(), asking or Asking()
+    choices, coded = choices or Choices(), plan.rules == "code"
     checked(limits, plan)
     if not choices.tiles or not choices.loops:
         raise OptionError("The concrete space needs a tile and a loop to try.")
-    program = described(graph, opaque_norms=choices.as_coded)
+    program = described(graph, opaque_norms=coded)
     degrees = program.degrees
     try:
         made = _core.ConcreteSearch(
@@ -157,8 +141,8 @@ def space(
             transposes=program.transposes,
             subtracts=program.subtracts,
             element_bytes=program.element_bytes,
-            as_coded=choices.as_coded,
-            bounded=choices.bounded,
+            as_coded=coded,
+            bounded=choices.bounded and not coded,
             heads=all(len(tensor.dims) == 3 for tensor in graph.inputs),
             tiles=choices.tiles,
             loops=choices.loops,
@@ -170,16 +154,16 @@ def space(
             loads=limits.inputs,
             stores=limits.outputs,
             shared_bytes=limits.shared_bytes,
-            oracle_every=asking.every,
+            oracle_every=plan.oracle_every,
             max_classes=MAX_CLASSES,
             seconds=plan.seconds or 0.0,
         )
     except ValueError as fault:
         raise OptionError(f"The concrete space cannot be searched: {fault}.") from None
-    if asking.oracle == "z3":
-        made.ask_z3(_core.Z3(str(libz3())), asking.cache, asking.effort)
-    if asking.order == "bfs":
-        made.breadth_first(asking.frontier_bytes)
+    if plan.oracle == "z3":
+        made.ask_z3(_core.Z3(str(libz3())), plan.oracle_cache, plan.oracle_effort)
+    if plan.order == "bfs":
+        made.breadth_first(plan.frontier_bytes)
     return Space(program, made, made.roots())
 
 
@@ -194,15 +178,13 @@ def libz3() -> Path:
     raise OptionError("The z3 oracle needs z3; install it with: pip install z3-solver")
 
 
-def explore(
-    graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = None, asking: Asking | None = None
-) -> Explored:
+def explore(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = None) -> Explored:
     """Every candidate of the space, not verified. `plan.schedule` static deals roots out, otherwise they are pulled.
 
     Ctrl-C ends the search, not the program: what was found until then is the result.
     """
     began = time.monotonic()
-    made = space(graph, limits, plan, choices, asking)
+    made = space(graph, limits, plan, choices)
     native = made.made
     found: list[FoundGraph] = list(native.predefined)
     counts: list[_core.ConcreteCounts] = []
@@ -306,15 +288,12 @@ def _verdict(program: Described, found: FoundGraph, seed: int) -> Verified | Non
     return verdict if isinstance(verdict, Verified) else None
 
 
-def search(
-    graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = None, asking: Asking | None = None
-) -> Results:
+def search(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = None) -> Results:
     """The graphs of the concrete space that compute the program, verified; the `plan.keep` fastest by estimate.
 
     Raises `OptionError` for a program that the space does not know, or for limits of nothing.
     """
-    asking = asking or Asking()
-    explored = explore(graph, limits, plan, choices, asking)
+    explored = explore(graph, limits, plan, choices)
     began = time.monotonic()
     gpu = target(plan.target)
     good = [s for s in structures(explored, plan.seed) if s.verified is not None]
@@ -330,7 +309,8 @@ def search(
     for estimate_us, identity, made, summaries in ranked:
         if len(graphs) == plan.keep:
             break
-        if identity in graphs or check(made, limits):
+        # Limits hold as the space counts: a norm is one operator, and what is computed in place takes no memory.
+        if identity in graphs or check(made):
             continue
         verdict = verify(made, graph, plan.seed)
         if not isinstance(verdict, Verified):
@@ -339,7 +319,7 @@ def search(
         ops = max((block_ops(node) for node in made.nodes if isinstance(node, Kernel)), default=0)
         graphs[identity] = Found(identity, made, estimate_us, summaries, ops)
     counts = explored.counts
-    asked = asking.oracle == "table"
+    table = plan.oracle == "table"
     return Results(
         stop=explored.stop,
         reason=explored.reason,
@@ -357,12 +337,16 @@ def search(
             unfit=sum(c.memory for c in counts),
         ),
         oracle=Oracle(
-            asking.oracle,
+            plan.oracle,
             explored.classes,
             explored.rows,
             not explored.reason,
-            sum(c.candidates for c in counts) if asked else sum(c.calls for c in counts),
-            explored.table_seconds if asked else sum(c.oracle_seconds for c in counts),
+            sum(c.candidates for c in counts) if table else sum(c.calls + c.hits for c in counts),
+            explored.table_seconds if table else sum(c.oracle_seconds for c in counts),
+            calls=sum(c.calls for c in counts),
+            hits=sum(c.hits for c in counts),
+            undecided=sum(c.unknown for c in counts),
+            wait_seconds=sum(c.wait_seconds for c in counts),
         ),
         verified=len(graphs),
         error_bound=max(bounds, default=1.0),

@@ -46,7 +46,17 @@ class Oracle:
     rows: int
     complete: bool
     probes: int
+    """Of the table, or of the caches and what they do not know."""
     seconds: float
+    """Of making the table, or inside the solver."""
+    calls: int = 0
+    """Of the solver."""
+    hits: int = 0
+    """What a cache answered instead."""
+    undecided: int = 0
+    """Calls that the solver gave up within its effort."""
+    wait_seconds: float = 0.0
+    """Of all workers, for the lock of shared answers."""
 
 
 @dataclass(frozen=True, slots=True)

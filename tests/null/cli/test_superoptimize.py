@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tilesmith.cli import main
+from tilesmith.superopt.build import Program as Builder
 from tilesmith.superopt.programs import PROGRAMS
 from tilesmith.superopt.schema import from_json, to_json
 
@@ -50,6 +51,41 @@ def test_the_same_seed_gives_the_same_answer(lora: Path, capsys: pytest.CaptureF
     assert answers[0] == answers[1]
 
 
+def test_the_published_search_of_a_program_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--space", "concrete", "--keep", "2", "--json", "--threads", "2", "--draw", str(tmp_path)]
+    assert main(["superoptimize", "rmsnorm_linear", *options]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document.keys() >= KEYS
+    assert (document["program"], document["stop"], document["candidates"]) == ("rmsnorm_linear", "exhausted", 26)
+    assert document["verified"] == len(document["graphs"]) == 2
+    assert document["pruned"]["table"] > document["states"] > 10_000
+    assert document["oracle"]["name"] == "table"
+    assert document["oracle"]["classes"] > 0
+    assert len(document["workers"]) == 2
+    assert all(worker["busy_seconds"] > 0 for worker in document["workers"])
+    for graph in document["graphs"]:
+        assert Path(graph["drawing"]).read_text().startswith("<svg")
+        assert from_json(json.dumps(graph["graph"])).outputs
+
+
+@pytest.mark.parametrize("cache", ["none", "thread", "shared"])
+def test_what_z3_was_asked_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: str) -> None:
+    b = Builder()
+    x, w = b.input("X", (32, 64)), b.input("W", (64, 32))
+    b.output(x @ w)
+    (tmp_path / "product.json").write_text(to_json(b.graph()))
+    options = ["--oracle", "z3", "--oracle-cache", cache, "--kernel-ops", "1", "--block-ops", "3", "--inputs", "2"]
+    main(["superoptimize", str(tmp_path / "product.json"), "--space", "concrete", *options, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    oracle = document["oracle"]
+    assert document["stop"] == "exhausted"
+    assert oracle["name"] == "z3"
+    assert oracle["calls"] + oracle["hits"] == oracle["probes"] > 0
+    assert (oracle["hits"] > 0) == (cache != "none")
+    assert 0 < oracle["seconds"] < document["seconds"]
+    assert sum(worker["oracle_seconds"] for worker in document["workers"]) <= oracle["seconds"]
+
+
 def test_a_problem_is_traced_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     problem = EXAMPLES / "norm_transformer"
     assert main(["superoptimize", str(problem), "--keep", "2", "--draw", str(tmp_path / "new" / "here")]) == 0
@@ -75,6 +111,17 @@ def test_nothing_found_says_what_stood_in_the_way(lora: Path, capsys: pytest.Cap
         (["--budget-seconds", "0"], "--budget-seconds is 0"),
         (["--threads", "0"], "--threads is 0"),
         (["--target", "h20000"], "is not a known GPU"),
+        (["--space", "concreet"], "--space is 'concreet'; it must be symbolic or concrete"),
+        (["--oracle", "z4"], "--oracle is 'z4'; it must be table or z3 or egraph"),
+        (["--oracle", "z3"], "--oracle z3 is of the concrete space"),
+        (["--oracle", "egraph", "--space", "concrete"], "--oracle egraph is for cross-checks"),
+        (["--oracle-cache", "mine", "--space", "concrete"], "--oracle-cache is 'mine'"),
+        (["--oracle-cache", "none", "--space", "concrete"], "the table needs none"),
+        (["--oracle-every", "2"], "--oracle-every 2 is of the concrete space"),
+        (["--oracle-every", "0", "--space", "concrete"], "--oracle-every is 0"),
+        (["--rules", "paper"], "--rules paper is of the concrete space"),
+        (["--kernels", "closure", "--space", "concrete"], "--kernels closure is of the symbolic space"),
+        (["--block-ops", "25", "--space", "concrete"], "the concrete space takes 2 to 24"),
     ],
 )
 def test_options_of_nothing(lora: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
