@@ -35,6 +35,29 @@ BlockSearch::BlockSearch(const Space &space, const BlockLimits &limits, Control 
       several_targets_(space.table().outputs.size() > 1), of_class_(space.classes(), 0) {
     if (limits.operators > kMaxValues) throw std::invalid_argument("a block has at most 32 operators");
     squares_ = std::ranges::any_of(space.program().functions, [](const Function &f) { return f.fn == Fn::square; });
+    between_needs_ = needs(false);
+    last_needs_ = needs(true);
+}
+
+// What values need before they are joined or stored; `last`: only targets are.
+std::vector<BlockSearch::Needs> BlockSearch::needs(bool last) const {
+    std::vector<Needs> needs(space_.classes());
+    for (std::size_t i = 0; i < needs.size(); ++i) {
+        const Class c = static_cast<Class>(i);
+        needs[i].joins = std::ranges::any_of(space_.partners(c), [](const Partner &p) { return p.other != kNoClass; });
+        const bool ends = last ? space_.target(c) : may_be_stored(c);
+        needs[i].alone = needs[i].joins || ends ? 0 : Space::kFar;
+    }
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (std::size_t i = 0; i < needs.size(); ++i)
+            for (const Class next : space_.singles(static_cast<Class>(i))) {
+                if (needs[next].alone + 1 >= needs[i].alone) continue;
+                needs[i].alone = static_cast<std::uint8_t>(needs[next].alone + 1);
+                changed = true;
+            }
+    }
+    return needs;
 }
 
 Kernels BlockSearch::run(std::span<const Tensor> inputs, Goal goal) {
@@ -43,6 +66,7 @@ Kernels BlockSearch::run(std::span<const Tensor> inputs, Goal goal) {
     found_ = &found;
     goal_ = goal;
     const bool last = goal == Goal::last;
+    needs_ = last ? &last_needs_ : &between_needs_;
     const int stores = std::min(limits_.stores, kMaxStores);
     most_stores_ = last ? std::min(stores, static_cast<int>(space_.table().outputs.size())) : stores;
     if (static_cast<int>(inputs.size()) >= limits_.operators) return found;
@@ -271,31 +295,40 @@ bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
     return made.cls != kNoClass && space_.live(made.cls) ? true : refuse(counters.table);
 }
 
-// Admissible: what is unused must be joined, which takes a step for every pair, and what varies accumulated, which takes
-// one. In the last kernel every unused value is its distance from a target besides. Only there: elsewhere a kernel's own
-// outputs are what must be reached.
+// Admissible. What is unused must be joined until so many are left as are stored, which takes a step for every pair; before
+// its first join each takes some steps alone, and what varies is accumulated. In the last kernel every unused
+// value is its distance from a target besides. Only there: elsewhere a kernel's own outputs are what must be reached.
+// And steps come in their order, in which what stands before the last operand can only be joined or stored any more.
 bool BlockSearch::within_bounds() {
     const int left = limits_.operators - count_;
-    const int gathers = unused_varying_ ? 1 : 0;
-    int least = std::max(0, unused_ - most_stores_) + gathers;
-    if (goal_ != Goal::last) return least <= left;
-    int singles = gathers;
+    int alone = 0, after = 0, farthest = 0;
+    bool gathered = unused_varying_ == 0;
     for (int i = 0; i < count_; ++i) {
         const Value &value = values_[static_cast<std::size_t>(i)];
         if (value.uses) continue;
-        least = std::max(least, space_.distance(value.cls));
-        singles = std::max(singles, space_.single_steps(value.cls));
+        const Needs &needs = (*needs_)[value.cls];
+        if (i <= high_ && !needs.joins && !storable(value)) return false;
+        alone += needs.alone;
+        gathered |= needs.alone && value.phase == kVarying;
+        if (goal_ != Goal::last) continue;
+        farthest = std::max(farthest, space_.distance(value.cls));
+        after = std::max(after, space_.single_steps(value.cls) - needs.alone);
     }
-    if (most_stores_ == 1) least = std::max(least, unused_ - 1 + singles);
+    const int least = std::max(farthest, std::max(0, unused_ - most_stores_) + alone + std::max(after, gathered ? 0 : 1));
     if (least <= left) return true;
-    if (least < Space::kFar) counters.short_by = std::min(counters.short_by, least - left);
+    if (goal_ == Goal::last && least < Space::kFar) counters.short_by = std::min(counters.short_by, least - left);
     return false;
+}
+
+// Whether limits let a kernel store this, wherever it was made.
+bool BlockSearch::may_be_stored(Class c) const {
+    if (limits_.whole && !space_.whole(c)) return false;
+    return !limits_.unscaled || !space_.scaled(c) || space_.target(c);
 }
 
 bool BlockSearch::storable(const Value &value) const {
     if (walk_.loop ? value.phase != kAfter : value.phase == kVarying) return false;
-    if (limits_.whole && !space_.whole(value.cls)) return false;
-    if (limits_.unscaled && space_.scaled(value.cls) && !space_.target(value.cls)) return false;
+    if (!may_be_stored(value.cls)) return false;
     // Every block of a split writes its own part.
     return !walk_.split || (parts_of(space_.free(value.cls), walk_.split) & kInGrid);
 }

@@ -112,6 +112,13 @@ class BlockSearch {
         Dims dims = 0;
     };
 
+    // Of a class: whether any step joins it, and the fewest steps that it takes alone before one does or it is stored.
+    struct Needs {
+        bool joins = false;
+        std::uint8_t alone = 0;
+    };
+
+    std::vector<Needs> needs(bool last) const;
     void walk(const Walk &walk);
     void grow();
     void attempt(const Partner &partner, int high, int low);
@@ -125,6 +132,7 @@ class BlockSearch {
     bool within_bounds();
     void finish();
     void keep(std::array<int, kMaxStores> stores, int count);
+    bool may_be_stored(Class c) const;
     bool storable(const Value &value) const;
     bool renamable(const std::array<int, kMaxStores> &stores, int count) const;
 
@@ -132,6 +140,8 @@ class BlockSearch {
     BlockLimits limits_;
     Control &control_;
     bool oriented_, several_targets_, squares_;
+    std::vector<Needs> between_needs_, last_needs_;
+    const std::vector<Needs> *needs_ = nullptr; // of the goal
 
     // The kernel in the making.
     std::array<Value, kMaxValues> values_{};

@@ -87,40 +87,33 @@ void Space::find_distances() {
         target_[c] = 1;
         distance_[c] = single_steps_[c] = 0;
     }
+    std::vector<Edge> edges;
+    for (const Row &row : table_.rows) {
+        if (!possible(row)) continue;
+        edges.push_back({row.a, row.result, !joins(row)});
+        if (!joins(row)) continue;
+        edges.push_back({row.b, row.result, false});
+        if (row.rule != Rule::mul) continue;
+        for (const Bases over : sets_)
+            for (const Class sum : sums_over(row.result, over)) {
+                edges.push_back({row.a, sum, false});
+                edges.push_back({row.b, sum, false});
+            }
+    }
+    for (std::size_t c = 0; c < count; ++c)
+        for (const Class sum : sums_of(static_cast<Class>(c))) edges.push_back({static_cast<Class>(c), sum, true});
     bool changed = true;
-    const auto lower = [&](Class from, Class to, int steps, int singles) {
-        const auto relax = [&](std::vector<std::int16_t> &bound, int more) {
-            if (bound[to] + more >= bound[from]) return;
-            bound[from] = static_cast<std::int16_t>(bound[to] + more);
-            changed = true;
-        };
-        relax(distance_, steps);
-        relax(single_steps_, singles);
-    };
-    // A fused accumulator sums twice in one step, so there sums must not count.
-    const int sum_steps = options_.fused_accumulators ? 0 : 1;
     while (changed) {
         changed = false;
-        for (const Row &row : table_.rows) {
-            if (!possible(row)) continue;
-            if (!joins(row)) {
-                const int steps = row.rule == Rule::sum ? sum_steps : 1;
-                lower(row.a, row.result, steps, steps);
-                continue;
-            }
-            lower(row.a, row.result, 1, 0);
-            lower(row.b, row.result, 1, 0);
-            if (row.rule != Rule::mul) continue;
-            for (const Bases over : sets_)
-                for (const Class sum : sums_over(row.result, over)) {
-                    lower(row.a, sum, 1, 0);
-                    lower(row.b, sum, 1, 0);
-                }
+        for (const Edge &edge : edges) {
+            const auto relax = [&](std::vector<std::int16_t> &bound, int more) {
+                if (bound[edge.to] + more >= bound[edge.from]) return;
+                bound[edge.from] = static_cast<std::int16_t>(bound[edge.to] + more);
+                changed = true;
+            };
+            relax(distance_, 1);
+            relax(single_steps_, edge.single);
         }
-        for (std::size_t c = 0; c < count; ++c)
-            for (std::size_t set = static_cast<std::size_t>(program_.bases()) + 1; set < sets_.size(); ++set)
-                for (const Class sum : sums_over(static_cast<Class>(c), sets_[set]))
-                    lower(static_cast<Class>(c), sum, 1, 1);
     }
     std::vector<std::uint8_t> useful(count, 0);
     for (std::size_t c = 0; c < count; ++c) useful[c] = distance_[c] < kFar;
@@ -140,6 +133,19 @@ void Space::find_distances() {
         const bool fits = options_.shapes == Shapes::oriented || rank <= table_.rank;
         live_[c] = reached[c] && useful[c] && fits;
     }
+    list_singles(edges);
+}
+
+void Space::list_singles(const std::vector<Edge> &edges) {
+    const auto counts = [&](const Edge &edge) { return edge.single && live_[edge.from] && live_[edge.to]; };
+    single_starts_.assign(live_.size() + 1, 0);
+    for (const Edge &edge : edges)
+        if (counts(edge)) ++single_starts_[edge.from + 1u];
+    for (std::size_t c = 0; c < live_.size(); ++c) single_starts_[c + 1] += single_starts_[c];
+    singles_.resize(single_starts_.back());
+    std::vector<std::uint32_t> next = single_starts_;
+    for (const Edge &edge : edges)
+        if (counts(edge)) singles_[next[edge.from]++] = edge.to;
 }
 
 // Every sum of a class over some parts of every base of a set.
@@ -154,6 +160,22 @@ std::vector<Class> Space::sums_over(Class c, Bases over) const {
         if (!rest) sums.push_back(made);
         else std::ranges::copy(sums_over(made, rest), std::back_inserter(sums));
     }
+    return sums;
+}
+
+// Every class that one step, which is not a row of the table, sums a class to: over a set of several bases, or in a fused
+// accumulator over the loop's part of one base and then over a set in the tile.
+std::vector<Class> Space::sums_of(Class c) const {
+    std::vector<Class> sums;
+    for (std::size_t set = stride_; set < sets_.size(); ++set) std::ranges::copy(sums_over(c, sets_[set]), std::back_inserter(sums));
+    if (!options_.fused_accumulators) return sums;
+    for (std::size_t base = 1; base < stride_; ++base)
+        for (const unsigned parts : {unsigned{kInLoop}, unsigned{kInGrid}, unsigned{kInLoop | kInGrid}}) {
+            const Class looped = sum(c, static_cast<Base>(base), parts);
+            if (looped == kNoClass) continue;
+            for (std::size_t set = 1; set < sets_.size(); ++set)
+                std::ranges::copy(sums_over(looped, sets_[set]), std::back_inserter(sums));
+        }
     return sums;
 }
 

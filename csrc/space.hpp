@@ -74,6 +74,10 @@ class Space {
     // The fewest steps from a class to a target; the fewest that are no joins of two values.
     int distance(Class c) const { return distance_[c]; }
     int single_steps(Class c) const { return single_steps_[c]; }
+    // What one step can make of a class alone.
+    std::span<const Class> singles(Class c) const {
+        return {singles_.data() + single_starts_[c], single_starts_[c + 1u] - single_starts_[c]};
+    }
     // A class under other names, as in the table. Where shapes are oriented there are none.
     std::size_t renamings() const { return table_.views.size(); }
     Class view(std::size_t renaming, Class c) const { return table_.views[renaming][c]; }
@@ -85,11 +89,19 @@ class Space {
     const std::vector<Bases> &sets() const { return sets_; }
 
   private:
+    // A step that leads from one class to another, alone or with some partner.
+    struct Edge {
+        Class from, to;
+        bool single;
+    };
+
     void find_distances();
+    void list_singles(const std::vector<Edge> &edges);
     void list_partners();
     void list_products(std::vector<std::vector<Partner>> &lists) const;
     bool multiplies(Class a, Class b, Bases over) const;
     std::vector<Class> sums_over(Class c, Bases over) const;
+    std::vector<Class> sums_of(Class c) const;
 
     const Program &program_;
     const Table &table_;
@@ -101,6 +113,8 @@ class Space {
     std::vector<std::int16_t> distance_, single_steps_;
     std::vector<std::uint32_t> starts_;
     std::vector<Partner> partners_;
+    std::vector<std::uint32_t> single_starts_;
+    std::vector<Class> singles_;
 };
 
 } // namespace tilesmith
