@@ -32,11 +32,15 @@ void Counters::operator+=(const Counters &other) {
 
 BlockSearch::BlockSearch(const Space &space, const BlockLimits &limits, Control &control)
     : space_(space), limits_(limits), control_(control), oriented_(space.options().shapes == Shapes::oriented),
-      several_targets_(space.table().outputs.size() > 1), of_class_(space.classes(), 0) {
+      several_targets_(space.table().outputs.size() > 1), reach_(space), of_class_(space.classes(), 0) {
     if (limits.operators > kMaxValues) throw std::invalid_argument("a block has at most 32 operators");
     squares_ = std::ranges::any_of(space.program().functions, [](const Function &f) { return f.fn == Fn::square; });
     between_needs_ = needs(false);
     last_needs_ = needs(true);
+    for (std::size_t c = 0; c < space.classes(); ++c) {
+        ends_.push_back(may_be_stored(static_cast<Class>(c)));
+        last_ends_.push_back(ends_.back() && space.target(static_cast<Class>(c)));
+    }
 }
 
 // What values need before they are joined or stored; `last`: only targets are.
@@ -70,6 +74,13 @@ Kernels BlockSearch::run(std::span<const Tensor> inputs, Goal goal) {
     const int stores = std::min(limits_.stores, kMaxStores);
     most_stores_ = last ? std::min(stores, static_cast<int>(space_.table().outputs.size())) : stores;
     if (static_cast<int>(inputs.size()) >= limits_.operators) return found;
+    looks_ = inputs.size() <= Reach::kMostInputs;
+    if (looks_) {
+        std::array<Class, Reach::kMostInputs> classes{};
+        std::ranges::transform(inputs, classes.begin(), class_of);
+        if (!reach_.look({classes.data(), inputs.size()}, last ? last_ends_ : ends_, most_stores_ > 1, limits_.connected))
+            return found;
+    }
 
     walk({});
     for (int b = 1; b <= space_.program().bases(); ++b) {
@@ -142,6 +153,13 @@ void BlockSearch::attempt(const Partner &partner, int high, int low) {
     ++counters.candidates;
     Made made;
     if (!make(partner, high, low, made)) return;
+    if (looks_) {
+        const std::uint32_t loads = values_[static_cast<std::size_t>(high)].loads | (low < 0 ? 0 : values_[static_cast<std::size_t>(low)].loads);
+        if (reach_.steps(made.cls, loads) > limits_.operators - count_ - 1) {
+            ++counters.bound;
+            return;
+        }
+    }
     // The same value twice is never needed: what one can do the other can, or the one that varies less.
     for (std::uint32_t twins = of_class_[made.cls]; twins; twins &= twins - 1)
         if (values_[static_cast<std::size_t>(__builtin_ctz(twins))].dims == made.dims) {
@@ -306,6 +324,7 @@ bool BlockSearch::within_bounds() {
     for (int i = 0; i < count_; ++i) {
         const Value &value = values_[static_cast<std::size_t>(i)];
         if (value.uses) continue;
+        if (looks_) farthest = std::max(farthest, reach_.steps(value.cls, value.loads));
         const Needs &needs = (*needs_)[value.cls];
         if (i <= high_ && !needs.joins && !storable(value)) return false;
         alone += needs.alone;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "control.hpp"
+#include "reach.hpp"
 #include "space.hpp"
 
 namespace tilesmith {
@@ -142,6 +143,9 @@ class BlockSearch {
     bool oriented_, several_targets_, squares_;
     std::vector<Needs> between_needs_, last_needs_;
     const std::vector<Needs> *needs_ = nullptr; // of the goal
+    std::vector<std::uint8_t> ends_, last_ends_; // classes that may be stored, and where only targets may
+    Reach reach_;
+    bool looks_ = false; // whether there are few enough inputs for that
 
     // The kernel in the making.
     std::array<Value, kMaxValues> values_{};

@@ -87,32 +87,35 @@ void Space::find_distances() {
         target_[c] = 1;
         distance_[c] = single_steps_[c] = 0;
     }
-    std::vector<Edge> edges;
+    std::vector<Lead> leads;
     for (const Row &row : table_.rows) {
         if (!possible(row)) continue;
-        edges.push_back({row.a, row.result, !joins(row)});
-        if (!joins(row)) continue;
-        edges.push_back({row.b, row.result, false});
+        if (!joins(row)) {
+            leads.push_back({row.a, kNoClass, row.result});
+            continue;
+        }
+        leads.push_back({row.a, row.b, row.result});
         if (row.rule != Rule::mul) continue;
         for (const Bases over : sets_)
-            for (const Class sum : sums_over(row.result, over)) {
-                edges.push_back({row.a, sum, false});
-                edges.push_back({row.b, sum, false});
-            }
+            for (const Class sum : sums_over(row.result, over)) leads.push_back({row.a, row.b, sum});
     }
     for (std::size_t c = 0; c < count; ++c)
-        for (const Class sum : sums_of(static_cast<Class>(c))) edges.push_back({static_cast<Class>(c), sum, true});
+        for (const Class sum : sums_of(static_cast<Class>(c))) leads.push_back({static_cast<Class>(c), kNoClass, sum});
     bool changed = true;
     while (changed) {
         changed = false;
-        for (const Edge &edge : edges) {
-            const auto relax = [&](std::vector<std::int16_t> &bound, int more) {
-                if (bound[edge.to] + more >= bound[edge.from]) return;
-                bound[edge.from] = static_cast<std::int16_t>(bound[edge.to] + more);
-                changed = true;
-            };
-            relax(distance_, 1);
-            relax(single_steps_, edge.single);
+        const auto lower = [&](std::vector<std::int16_t> &bound, Class from, Class to, int more) {
+            if (bound[to] + more >= bound[from]) return;
+            bound[from] = static_cast<std::int16_t>(bound[to] + more);
+            changed = true;
+        };
+        for (const Lead &lead : leads) {
+            const bool alone = lead.partner == kNoClass;
+            lower(distance_, lead.from, lead.to, 1);
+            lower(single_steps_, lead.from, lead.to, alone);
+            if (alone) continue;
+            lower(distance_, lead.partner, lead.to, 1);
+            lower(single_steps_, lead.partner, lead.to, 0);
         }
     }
     std::vector<std::uint8_t> useful(count, 0);
@@ -133,19 +136,28 @@ void Space::find_distances() {
         const bool fits = options_.shapes == Shapes::oriented || rank <= table_.rank;
         live_[c] = reached[c] && useful[c] && fits;
     }
-    list_singles(edges);
+    list_leads(leads);
 }
 
-void Space::list_singles(const std::vector<Edge> &edges) {
-    const auto counts = [&](const Edge &edge) { return edge.single && live_[edge.from] && live_[edge.to]; };
-    single_starts_.assign(live_.size() + 1, 0);
-    for (const Edge &edge : edges)
-        if (counts(edge)) ++single_starts_[edge.from + 1u];
-    for (std::size_t c = 0; c < live_.size(); ++c) single_starts_[c + 1] += single_starts_[c];
-    singles_.resize(single_starts_.back());
-    std::vector<std::uint32_t> next = single_starts_;
-    for (const Edge &edge : edges)
-        if (counts(edge)) singles_[next[edge.from]++] = edge.to;
+void Space::list_leads(const std::vector<Lead> &leads) {
+    std::vector<std::pair<Class, Class>> singles, singles_to;
+    std::vector<std::pair<Class, Join>> joins;
+    std::vector<std::pair<Class, Pair>> joins_to;
+    for (const auto &[from, partner, to] : leads) {
+        if (!live_[from] || !live_[to]) continue;
+        if (partner == kNoClass) {
+            singles.push_back({from, to});
+            singles_to.push_back({to, from});
+        } else if (live_[partner]) {
+            joins.push_back({from, {partner, to}});
+            if (partner != from) joins.push_back({partner, {from, to}});
+            joins_to.push_back({to, {from, partner}});
+        }
+    }
+    singles_.fill(live_.size(), singles);
+    singles_to_.fill(live_.size(), singles_to);
+    joins_.fill(live_.size(), joins);
+    joins_to_.fill(live_.size(), joins_to);
 }
 
 // Every sum of a class over some parts of every base of a set.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "program.hpp"
@@ -47,6 +48,26 @@ struct SpaceOptions {
     bool fused_accumulators = false; // one step accumulates and sums a dimension of the tile
 };
 
+// A list for each class, one after another.
+template <typename Item> class Lists {
+  public:
+    std::span<const Item> operator[](Class c) const { return {items_.data() + starts_[c], starts_[c + 1u] - starts_[c]}; }
+
+    // From pairs of a class and an item, in their order.
+    void fill(std::size_t classes, std::span<const std::pair<Class, Item>> all) {
+        starts_.assign(classes + 1, 0);
+        for (const auto &[c, item] : all) ++starts_[c + 1u];
+        for (std::size_t c = 0; c < classes; ++c) starts_[c + 1] += starts_[c];
+        items_.resize(all.size());
+        std::vector<std::uint32_t> next = starts_;
+        for (const auto &[c, item] : all) items_[next[c]++] = item;
+    }
+
+  private:
+    std::vector<std::uint32_t> starts_;
+    std::vector<Item> items_;
+};
+
 class Space {
   public:
     static constexpr int kFar = 99;
@@ -74,10 +95,18 @@ class Space {
     // The fewest steps from a class to a target; the fewest that are no joins of two values.
     int distance(Class c) const { return distance_[c]; }
     int single_steps(Class c) const { return single_steps_[c]; }
-    // What one step can make of a class alone.
-    std::span<const Class> singles(Class c) const {
-        return {singles_.data() + single_starts_[c], single_starts_[c + 1u] - single_starts_[c]};
-    }
+    // What one step can make of a class, alone or with another, and of what one step makes it. Tiles and loops are left
+    // out of these.
+    struct Join {
+        Class other, result;
+    };
+    struct Pair {
+        Class a, b;
+    };
+    std::span<const Class> singles(Class c) const { return singles_[c]; }
+    std::span<const Class> singles_to(Class c) const { return singles_to_[c]; }
+    std::span<const Join> joins(Class c) const { return joins_[c]; }
+    std::span<const Pair> joins_to(Class c) const { return joins_to_[c]; }
     // A class under other names, as in the table. Where shapes are oriented there are none.
     std::size_t renamings() const { return table_.views.size(); }
     Class view(std::size_t renaming, Class c) const { return table_.views[renaming][c]; }
@@ -89,14 +118,13 @@ class Space {
     const std::vector<Bases> &sets() const { return sets_; }
 
   private:
-    // A step that leads from one class to another, alone or with some partner.
-    struct Edge {
-        Class from, to;
-        bool single;
+    // Steps that lead from one class to another, alone or with a partner.
+    struct Lead {
+        Class from, partner, to; // without a partner kNoClass
     };
 
     void find_distances();
-    void list_singles(const std::vector<Edge> &edges);
+    void list_leads(const std::vector<Lead> &leads);
     void list_partners();
     void list_products(std::vector<std::vector<Partner>> &lists) const;
     bool multiplies(Class a, Class b, Bases over) const;
@@ -113,8 +141,9 @@ class Space {
     std::vector<std::int16_t> distance_, single_steps_;
     std::vector<std::uint32_t> starts_;
     std::vector<Partner> partners_;
-    std::vector<std::uint32_t> single_starts_;
-    std::vector<Class> singles_;
+    Lists<Class> singles_, singles_to_;
+    Lists<Join> joins_;
+    Lists<Pair> joins_to_;
 };
 
 } // namespace tilesmith
