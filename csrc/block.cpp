@@ -80,6 +80,9 @@ Kernels BlockSearch::run(std::span<const Tensor> inputs, Goal goal) {
         std::ranges::transform(inputs, classes.begin(), class_of);
         if (!reach_.look({classes.data(), inputs.size()}, last ? last_ends_ : ends_, most_stores_ > 1, limits_.connected))
             return found;
+        // What is too far for one walk is too far for all.
+        for (std::size_t i = 0; i < inputs.size(); ++i)
+            if (reach_.steps(classes[i], 1u << i) > limits_.operators - static_cast<int>(inputs.size())) return found;
     }
 
     walk({});
@@ -117,7 +120,8 @@ void BlockSearch::walk(const Walk &walk) {
     unused_varying_ = 0;
     for (int i = 0; i < count_; ++i) unused_varying_ += values_[static_cast<std::size_t>(i)].phase == kVarying;
     high_ = low_ = code_ = 0;
-    grow();
+    if (within_bounds()) grow();
+    else ++counters.bound;
 }
 
 // The canonical order: a step's key is its larger operand, then its smaller one (0 if there is none, else its place
@@ -326,7 +330,7 @@ bool BlockSearch::within_bounds() {
         if (value.uses) continue;
         if (looks_) farthest = std::max(farthest, reach_.steps(value.cls, value.loads));
         const Needs &needs = (*needs_)[value.cls];
-        if (i <= high_ && !needs.joins && !storable(value)) return false;
+        if (i < high_ && !needs.joins && !storable(value)) return false;
         alone += needs.alone;
         gathered |= needs.alone && value.phase == kVarying;
         if (goal_ != Goal::last) continue;
