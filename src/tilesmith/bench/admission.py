@@ -192,7 +192,7 @@ def failure(reply: Message) -> Failed | Rejected | Unchecked:
     if stage == "rejected":
         return Rejected(message)
     if reply.get("unable"):
-        return Unchecked(f"without a GPU it cannot be followed: {message}")
+        return Unchecked(f"it cannot be followed without running it on a GPU: {message}")
     return Failed(stage if stage in STAGES else "crash", message)
 
 
