@@ -28,9 +28,17 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def contest(
-    problem: Path, winner: Path, folder: Path, *, compiled: bool = True, rounds: int = 40, limit_s: float = 200.0
+    problem: Path,
+    winner: Path,
+    folder: Path,
+    *,
+    compiled: bool = True,
+    rounds: int = 40,
+    limit_s: float = 200.0,
+    gpu: int | None = None,
 ) -> list[dict[str, object]]:
-    """A row a contender: eager, compiled, compiled with max-autotune, and the winner; do_bench's cold-cache medians.
+    """A row a contender: eager, compiled, compiled with max-autotune, the winner, and a pure reader of as many bytes as
+    the problem reads and writes; do_bench's cold-cache medians.
 
     Short blocks in many rounds, so that clocks and heat happen to all alike. `over_tilesmith` is the median over rounds
     of the contender's time over the winner's in the same round, with its 95 % interval. Raises
@@ -38,7 +46,10 @@ def contest(
     """
     command = [sys.executable, "-m", "lib.contest", str(problem), str(winner), "--rounds", str(rounds)]
     command += [] if compiled else ["--no-compile"]
-    caches = environment(TRITON_CACHE_DIR=str(folder / "triton"), TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor"))
+    only = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+    caches = environment(
+        **only, TRITON_CACHE_DIR=str(folder / "triton"), TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor")
+    )
     done = subprocess.run(
         command, cwd=folder, env=caches, stdout=subprocess.PIPE, text=True, check=True, timeout=limit_s
     )
@@ -81,15 +92,23 @@ def contend(problem: Path, winner: Path, compiled: bool, rounds: int) -> list[di
         # With CUDA graphs each call would first copy its inputs to where the graph reads them.
         contenders["torch.compile max-autotune"] = torch.compile(model, mode="max-autotune-no-cudagraphs")
     contenders["tilesmith"] = own
+    from lib.reader import reader
+
+    tensors = [*(value for value in inputs if isinstance(value, torch.Tensor)), *model.parameters()]
+    with torch.no_grad():
+        expected = model(*inputs)
+    floor = reader(sum(tensor.numel() * tensor.element_size() for tensor in [*tensors, expected]))
     times: dict[str, list[float]] = {name: [] for name in contenders}
     with torch.no_grad():
-        expected = model(*inputs).float()
+        expected = expected.float()
         scale = float(expected.abs().max())
         for name, call in contenders.items():
             began = time.perf_counter()
             worst = float((call(*inputs).float() - expected).abs().max()) / scale
             torch.cuda.synchronize()
             say(f"  {name}: first call {time.perf_counter() - began:.1f} s, off by {worst:.2%} of the range")
+        contenders["pure reader"] = floor
+        times["pure reader"] = []
         for _ in range(rounds):
             for name, call in contenders.items():
                 ms = triton.testing.do_bench(lambda c=call: c(*inputs), warmup=5, rep=20, return_mode="median")

@@ -1,0 +1,136 @@
+"""How fast are kernels that are found from no start kernel and with no model key, against torch at its best?
+
+Expected on an H200, over the six published programs at batch 1 and 8: a geometric mean of at least 1.5 over the best of
+eager, torch.compile and max-autotune (aim 1.65), and no program slower beyond its interval. Besides: fused_gate_up at
+least 1.10 times torch.compile (aim 1.14), matvec at most 985 us, rmsnorm_nchw at least 0.90 and max_pool3d 0.95 of the
+speed of a pure reader of as many bytes, under the same timing. A row is one search of at most `--budget-seconds`, then
+its winner and torch in turns in a fresh process, cold caches, medians. GPUs take rows side by side, one each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from lib.answer import ROOT, answer, parser, say
+from lib.contest import contest, environment
+from lib.gpu import described, first_gpu
+from tilesmith.bench.gpus import find
+
+PUBLISHED = ("rmsnorm_linear", "gated_mlp", "gqa", "qknorm_gqa", "lora", "norm_transformer")
+OTHERS = ("fused_gate_up", "matvec", "rmsnorm_nchw", "max_pool3d")
+BASELINES = ("torch eager", "torch.compile", "torch.compile max-autotune")
+
+
+def problem(name: str, batch: int, folder: Path) -> Path:
+    """A copy of an example of this batch, without its start kernel."""
+    made = folder / name
+    shutil.copytree(ROOT / "examples" / name, made, ignore=shutil.ignore_patterns("kernel.py", "__pycache__"))
+    source = (made / "problem.py").read_text()
+    if batch != 1:
+        assert source.count("\nBATCH = 1\n") == 1, f"{name} has no batch"
+        (made / "problem.py").write_text(source.replace("\nBATCH = 1\n", f"\nBATCH = {batch}\n"))
+    return made
+
+
+def measured(name: str, batch: int, gpu: int, budget_s: float, kept: Path) -> dict[str, object]:
+    """One row. Its files are kept in a folder of their own."""
+    folder = kept / f"{name}-{batch}"
+    folder.mkdir(parents=True)
+    made = problem(name, batch, folder)
+    began = time.perf_counter()
+    command = [
+        sys.executable,
+        "-m",
+        "tilesmith.cli",
+        "optimize",
+        str(made),
+        "--proposers",
+        "superopt,rewrite",
+        "--json",
+    ]
+    command += ["--bench", "local", "--gpus", str(gpu), "--budget-seconds", str(budget_s)]
+    command += ["--journal", str(folder / "tilesmith.db"), "--out", str(folder / "winner.py")]
+    with (folder / "log").open("w") as log:
+        done = subprocess.run(
+            command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=log, text=True, check=False
+        )
+    row: dict[str, object] = {"program": name, "batch": batch, "wall_s": time.perf_counter() - began}
+    told = json.loads(done.stdout)
+    if done.returncode != 0:
+        return {**row, "fault": told.get("message") or "nothing correct was found"}
+    row |= {
+        "search_us": told["best"]["time_us"],
+        "trials": told["trials"],
+        "lineage": " > ".join(told["best"]["lineage"]),
+    }
+    try:
+        rows = {str(each["contender"]): each for each in contest(made, folder / "winner.py", folder, gpu=gpu)}
+    except (subprocess.SubprocessError, ValueError) as error:
+        return {**row, "fault": f"no comparison with torch: {error}"}
+    best = min((rows[each] for each in BASELINES), key=lambda each: float(str(each["median_us"])))
+    reader = rows["pure reader"]
+    return {
+        **row,
+        "tilesmith_us": rows["tilesmith"]["median_us"],
+        **{f"{each}_us": rows[each]["median_us"] for each in BASELINES},
+        "best_baseline": best["contender"],
+        "speedup": best["over_tilesmith"],
+        "low": best["low"],
+        "high": best["high"],
+        "of_floor": reader["over_tilesmith"],
+    }
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--programs", default=",".join((*PUBLISHED, *OTHERS)))
+    options.add_argument("--batches", default="1,8")
+    options.add_argument("--budget-seconds", type=float, default=110.0)
+    options.add_argument("--out", type=Path, help="keep journals, winners and rows in this folder")
+    given = options.parse_args()
+    device = first_gpu()
+    work: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+    for name in given.programs.split(","):
+        for batch in map(int, given.batches.split(",")) if name in PUBLISHED else (1,):
+            work.put((name, batch))
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory(prefix="tilesmith-programs-") as temporary:
+        kept = (given.out or Path(temporary)).resolve()
+
+        def serve(gpu: int) -> None:
+            while True:
+                try:
+                    name, batch = work.get_nowait()
+                except queue.Empty:
+                    return
+                row = measured(name, batch, gpu, given.budget_seconds, kept)
+                rows.append(row)
+                say(json.dumps(row))
+
+        threads = [threading.Thread(target=serve, args=(each.index,)) for each in find()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    rows.sort(key=lambda row: (str(row["program"]), int(str(row["batch"]))))
+    published = [float(str(row["speedup"])) for row in rows if row["program"] in PUBLISHED and "speedup" in row]
+    asked = sum(row["program"] in PUBLISHED for row in rows)
+    mean = math.exp(sum(map(math.log, published)) / len(published)) if published else None
+    slower = [f"{row['program']} {row['batch']}" for row in rows if float(str(row.get("high", 1.0))) < 1.0]
+    holds = mean is not None and len(published) == asked and mean >= 1.5 and not slower
+    document = {"gpu": described(device), "geometric_mean": mean, "slower": slower, "holds": holds, "rows": rows}
+    answer(document, given.json)
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
