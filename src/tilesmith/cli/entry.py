@@ -54,6 +54,7 @@ Patience = Annotated[int | None, typer.Option(metavar="N", help="Stop after this
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="The winner's file.  [NAME_tilesmith.py]")]
 
 JOURNAL = Path("tilesmith.db")
+REPORT = Path("report.html")
 
 
 @app.callback(invoke_without_command=True)
@@ -325,6 +326,24 @@ def show(
         if trial is None and not source:
             return show_run(run, journal, json)
         return show_trial(run, trial, source, journal, json)
+
+    return deed
+
+
+@app.command()
+def report(
+    run: RunId,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page.")] = REPORT,
+    look: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    journal: Journal = JOURNAL,
+    json: Json = False,
+) -> Deed:
+    """Write a run as one HTML page that needs nothing else; also of a run that is not over."""
+
+    def deed() -> int:
+        from tilesmith.cli.report import report as write
+
+        return write(run, out, look, journal, json)
 
     return deed
 

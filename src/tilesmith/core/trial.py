@@ -149,6 +149,18 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """A GPU that was held for one candidate. Times are seconds since 1970, UTC, by the clock of its host."""
+
+    device: str
+    """Which one, of those that the run used: "0", or "node-3/0" where there are several hosts."""
+    began_s: float
+    ended_s: float
+    exclusive: bool
+    """Alone, for timing; else shared with other candidates, for checks."""
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """Where a verdict was reached."""
 
@@ -179,6 +191,8 @@ class Trial:
     """Whether this is a finalist's second, harder judgement."""
     evidence: tuple[str, ...] = ()
     """What else was tried or found beside the numbers, in words: a sanitizer's answer, kernels of a library."""
+    leases: tuple[Lease, ...] = ()
+    """Of GPUs, while it was judged, in order."""
 
     @property
     def time_us(self) -> float | None:

@@ -259,6 +259,29 @@ class Run:
                 self._known = ((*known, *fresh), int(rows[-1][0] or 0))
             return self._known[0]
 
+    def times_s(self, kind: type[Trial] | type[F]) -> tuple[float, ...]:
+        """When each trial, or each fact of one kind, was recorded, in their order: seconds since 1970, UTC."""
+        name = "trial" if kind is Trial else kind.__name__
+        rows = self._database.read("SELECT at_s FROM events WHERE run = ? AND kind = ? ORDER BY seq", (self.id, name))
+        return tuple(float(row[0] or 0.0) for row in rows)
+
+    @property
+    def began_s(self) -> float:
+        """Seconds since 1970, UTC."""
+        ((at_s,),) = self._database.read("SELECT at_s FROM events WHERE run = ? AND kind = 'run'", (self.id,))
+        return float(at_s or 0.0)
+
+    @property
+    def revision(self) -> int:
+        """Grows with every event that is recorded of this run."""
+        ((seq,),) = self._database.read("SELECT max(seq) FROM events WHERE run = ?", (self.id,))
+        return int(seq or 0)
+
+    @property
+    def live(self) -> bool:
+        """Whether a process, this one or another, is writing it now."""
+        return self._lock.held or RunLock(_lock_path(self._database, self.id)).held_by_any()
+
     def stop(self, stop: Stop) -> None:
         """Record why the run, or this part of it, ended."""
         self.claim()

@@ -100,6 +100,11 @@ def done(document: Mapping[str, object]) -> str:
     return text({**document, "verdict": "done", "message": None})
 
 
+def written(run: str, path: str, size_bytes: int, trials: int) -> str:
+    """`tilesmith report` and `export`: what was written, where."""
+    return done({"run": run, "path": path, "bytes": size_bytes, "trials": trials})
+
+
 def _line(line: RunLine) -> dict[str, object]:
     return {
         "run": line.run,

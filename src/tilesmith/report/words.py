@@ -115,6 +115,13 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
+def brief(name: str) -> str:
+    """A model's name without the folders of a path in it: "replay:…/matvec"; any other name as it is."""
+    line = one_line(name)
+    kind, colon, rest = line.partition(":")
+    return f"{kind}:…/{rest.rstrip('/').rpartition('/')[2]}" if colon and rest.startswith(("/", "./", "../")) else line
+
+
 def clipped(text: str, width: int) -> str:
     """One line of at most `width` characters."""
     line = " ".join(one_line(text).split())

@@ -1,0 +1,199 @@
+"""`tilesmith report`: a run as one page, from the journal alone."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import webbrowser
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import tilesmith
+from tilesmith import config
+from tilesmith.cli import winner
+from tilesmith.cli.history import record_of
+from tilesmith.cli.options import DEFAULT_PRESET, BenchOptions, Options
+from tilesmith.cli.screen import answer
+from tilesmith.config import Preset
+from tilesmith.core.errors import MachineError, OptionError, TilesmithError
+from tilesmith.core.facts import Analysis, Profiled, TechniqueVector
+from tilesmith.core.reply import Reply
+from tilesmith.core.search import best
+from tilesmith.core.trial import Correct, Trial
+from tilesmith.journal import Run, open_store
+from tilesmith.report import document
+from tilesmith.report.chronicle import Chronicle
+from tilesmith.report.page import page
+
+
+def report(prefix: str, out: Path, look: bool, journal: Path, as_json: bool) -> int:
+    """Write the page, and with `look` open it. Raises `OptionError` and `MachineError` before anything is written."""
+    path = html_file(out)
+    if look:
+        browser()
+    with open_store(journal, must_exist=True) as store:
+        told = chronicle(store.run(prefix))
+    winner.write(path, page(told))
+    if as_json:
+        answer(document.written(told.record.run, str(path), path.stat().st_size, len(told.trials)))
+    else:
+        answer(f"run {told.record.run}, {len(told.trials)} trials: written to {path}")
+    if look:
+        browser().open(path.as_uri())
+    return 0
+
+
+def html_file(out: Path) -> Path:
+    """The file to write. Raises `OptionError` where it cannot be written."""
+    path = out.resolve()
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        raise OptionError(f"--out is {str(path)!r}, which is no file; name a file")
+    if not path.parent.is_dir():
+        raise OptionError(f"--out is {str(path)!r}, and its folder does not exist; make it, or name another file")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OptionError(f"--out is {str(path)!r}, and its folder cannot be written; name another file")
+    return path
+
+
+def browser() -> webbrowser.BaseBrowser:
+    """The user's. Raises `MachineError` where there is none."""
+    try:
+        return webbrowser.get()
+    except webbrowser.Error:
+        raise MachineError(
+            "no browser was found to open the page with; leave --open out and open the file yourself, or name one in "
+            "the environment variable BROWSER"
+        ) from None
+
+
+def chronicle(run: Run) -> Chronicle:
+    """All that the journal holds of a run, as its report needs it."""
+    # In this order: what is recorded meanwhile is then at most told of too late, never twice.
+    revision = run.revision
+    record = record_of(run)
+    options = _options(run)
+    return Chronicle(
+        record=record,
+        problem=run.problem,
+        began_s=run.began_s,
+        live=run.live,
+        revision=revision,
+        version=tilesmith.__version__,
+        journal=run.path.name,
+        trial_times_s=run.times_s(Trial),
+        reply_times_s=run.times_s(Reply),
+        settings=tuple((name, words) for name, words in _flat("", asdict(options)).items()) if options else (),
+        again=_again(run, options, best(record.trials) is not None),
+        confirmations=run.confirmations(),
+        analyses=run.facts(Analysis),
+        profiled=run.facts(Profiled),
+        techniques=_techniques(run, options, record.trials),
+    )
+
+
+def _options(run: Run) -> Options | None:
+    """None where a run was begun by something else than the command line."""
+    try:
+        return Options.from_json(run.options.text)
+    except TilesmithError:
+        return None
+
+
+def _techniques(run: Run, options: Options | None, trials: Sequence[Trial]) -> Mapping[str, frozenset[str]]:
+    """By candidate, of correct trials: as the run's classifier saw them where it did, else as their code shows them."""
+    from tilesmith.propose.beam import kernel_id
+    from tilesmith.propose.techniques import COMPILED, default, load_taxonomy, vector, vector_key
+
+    asked = options.preset.technique_clustering if options and options.preset else None
+    try:
+        taxonomy = load_taxonomy(asked.techniques_yaml, asked.classifier) if asked else default()
+    except TilesmithError:
+        # The file of the run's own taxonomy is gone, or another one by now.
+        taxonomy = default()
+    readers = [asked.classifier_model] if asked and asked.classifier == "llm" and asked.classifier_model else []
+    known = {fact.key: fact.names for fact in run.facts(TechniqueVector)}
+    found = {}
+    for trial in trials:
+        if isinstance(trial.verdict, Correct):
+            keys = [vector_key(kernel_id(trial), taxonomy.id, reader) for reader in (*readers, COMPILED)]
+            names = next((known[key] for key in keys if key in known), None)
+            found[trial.candidate.id] = vector(trial, taxonomy) if names is None else names
+    return found
+
+
+def _again(run: Run, options: Options | None, found: bool) -> tuple[tuple[str, str], ...]:
+    """Commands, with what each does."""
+    rows = []
+    if found:
+        rows.append(("The source of the best", shlex.join(["tilesmith", "show", run.id, "--source"])))
+    if options is not None:
+        if found:
+            rows.append(("Judge the best again", _judge(options)))
+        rows.append(("Begin the same search anew", shlex.join(["tilesmith", "optimize", *_words(options)])))
+    rows.append(("Go on with this run", shlex.join(["tilesmith", "resume", run.id])))
+    return tuple(rows)
+
+
+def _judge(options: Options) -> str:
+    bench = options.bench
+    where = ["--bench", bench.bench] if bench.bench in {"local", "offline"} else []
+    target = ["--target", bench.target] if bench.bench == "offline" and bench.target else []
+    allow = ["--allow", ",".join(options.allow)] if options.allow else []
+    return shlex.join(["tilesmith", "evaluate", options.problem_path, options.out, *where, *target, *allow])
+
+
+def _words(options: Options) -> list[str]:
+    """The command line that says the same."""
+    plain = Options(options.problem_path, options.out)
+    words = [options.problem_path, "--out", options.out]
+    skipped = {"problem_path", "out", "bench", "preset"}
+    if options.preset is not None:
+        # A preset says these itself.
+        skipped |= {"candidate_pool_size", "num_bottlenecks", "proposers"}
+        words += _preset_words(options.preset)
+    for name in (each.name for each in fields(Options)):
+        if name not in skipped and (value := getattr(options, name)) != getattr(plain, name):
+            words += _flag(name, value)
+    for name in (each.name for each in fields(BenchOptions)):
+        if (value := getattr(options.bench, name)) != getattr(BenchOptions(), name):
+            words += _flag(name, value)
+    return words
+
+
+def _preset_words(preset: Preset) -> list[str]:
+    try:
+        packaged, words = config.load_preset(preset.name), ["--preset", preset.name]
+    except OptionError:
+        packaged, words = config.load_preset(DEFAULT_PRESET), ["--preset", DEFAULT_PRESET]
+    own, given = asdict(preset), asdict(packaged)
+    own |= own.pop("technique_clustering")
+    given |= given.pop("technique_clustering")
+    for name, value in own.items():
+        if name in {"name", "rounds", "patience", "workers_per_gpu", "proposers"} or value == given[name]:
+            continue
+        if name == "enabled":
+            words.append("--technique-clustering" if value else "--no-technique-clustering")
+        elif value is not None:
+            words += _flag(name, value)
+    return words
+
+
+def _flag(name: str, value: object) -> list[str]:
+    if value is None:
+        return []
+    told = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return [f"--{name.replace('_', '-')}", told]
+
+
+def _flat(before: str, rows: Mapping[str, object]) -> dict[str, str]:
+    """Nested options as lines: "bench.target"."""
+    found: dict[str, str] = {}
+    for name, value in rows.items():
+        if isinstance(value, Mapping):
+            found |= _flat(f"{before}{name}.", value)
+        elif isinstance(value, tuple | list):
+            found[before + name] = ", ".join(map(str, value)) or "none"
+        else:
+            found[before + name] = "none" if value is None else str(value)
+    return found
