@@ -20,11 +20,14 @@ from tilesmith.core.errors import MachineError, OptionError, TilesmithError
 from tilesmith.core.facts import Analysis, Profiled, TechniqueVector
 from tilesmith.core.reply import Reply
 from tilesmith.core.search import best
-from tilesmith.core.trial import Correct, Trial
+from tilesmith.core.trial import Trial
 from tilesmith.journal import Run, open_store
 from tilesmith.report import document
 from tilesmith.report.chronicle import Chronicle
 from tilesmith.report.page import page
+
+READ = 60
+"""Kernels at most whose techniques are read for a report where the run did not; each takes hundredths of a second."""
 
 
 def report(prefix: str, out: Path, look: bool, journal: Path, as_json: bool) -> int:
@@ -101,7 +104,7 @@ def _options(run: Run) -> Options | None:
 
 
 def _techniques(run: Run, options: Options | None, trials: Sequence[Trial]) -> Mapping[str, frozenset[str]]:
-    """By candidate, of correct trials: as the run's classifier saw them where it did, else as their code shows them."""
+    """By candidate, of correct trials: as the run's classifier saw them; of the fastest of the others as code shows."""
     from tilesmith.propose.beam import kernel_id
     from tilesmith.propose.techniques import COMPILED, default, load_taxonomy, vector, vector_key
 
@@ -113,12 +116,14 @@ def _techniques(run: Run, options: Options | None, trials: Sequence[Trial]) -> M
         taxonomy = default()
     readers = [asked.classifier_model] if asked and asked.classifier == "llm" and asked.classifier_model else []
     known = {fact.key: fact.names for fact in run.facts(TechniqueVector)}
-    found = {}
-    for trial in trials:
-        if isinstance(trial.verdict, Correct):
-            keys = [vector_key(kernel_id(trial), taxonomy.id, reader) for reader in (*readers, COMPILED)]
-            names = next((known[key] for key in keys if key in known), None)
-            found[trial.candidate.id] = vector(trial, taxonomy) if names is None else names
+    found, read = {}, 0
+    for trial in sorted((t for t in trials if t.time_us is not None), key=lambda trial: trial.time_us or 0.0):
+        keys = [vector_key(kernel_id(trial), taxonomy.id, reader) for reader in (*readers, COMPILED)]
+        names = next((known[key] for key in keys if key in known), None)
+        if names is None and read < READ:
+            names, read = vector(trial, taxonomy), read + 1
+        if names is not None:
+            found[trial.candidate.id] = names
     return found
 
 

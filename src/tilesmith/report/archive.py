@@ -79,6 +79,10 @@ def _entries(chronicle: Chronicle, family: Family) -> list[tuple[Member, Entry]]
     replies = {reply.key.rpartition("/")[0]: reply.text for reply in chronicle.record.replies}
     analyses = {analysis.key.partition("/")[0]: analysis for analysis in chronicle.analyses}
     profiles = chronicle.profiles()
+    names = {
+        trial.candidate.id: "the start kernel" if trial.candidate.origin == "start" else f"trial {number}"
+        for number, trial in enumerate(chronicle.trials, chronicle.first)
+    }
     return [
         (
             member,
@@ -86,7 +90,7 @@ def _entries(chronicle: Chronicle, family: Family) -> list[tuple[Member, Entry]]
                 "title": f"Trial {member.number}",
                 "by": one_line(member.author),
                 "verdict": verdict_name(member.trial.verdict),
-                "facts": _facts(chronicle, member),
+                "facts": _facts(chronicle, member, names),
                 "more": _more(member.trial),
                 "parent": member.parent,
                 "source": member.trial.candidate.source,
@@ -100,7 +104,7 @@ def _entries(chronicle: Chronicle, family: Family) -> list[tuple[Member, Entry]]
     ]
 
 
-def _facts(chronicle: Chronicle, member: Member) -> list[tuple[str, str]]:
+def _facts(chronicle: Chronicle, member: Member, names: Mapping[str, str]) -> list[tuple[str, str]]:
     trial = member.trial
     verdict, time, error = trial.verdict, time_of(trial.verdict), error_of(trial.verdict)
     rows = [("verdict", verdict_name(verdict) + (" (checked a second time, harder)" if trial.confirmed else ""))]
@@ -114,7 +118,7 @@ def _facts(chronicle: Chronicle, member: Member) -> list[tuple[str, str]]:
         rows.append(("95 % interval", f"{micros(time.low_us)} to {micros(time.high_us)}, {time.samples} samples"))
         if time.gain is not None and time.rival is not None:
             ratio, least, most = time.gain
-            against = _named(chronicle, time.rival)
+            against = names.get(time.rival, f"candidate {time.rival}")
             rows.append(("timed in turns", f"{ratio:.3f} times ({least:.3f} to {most:.3f}) as fast as {against}"))
         if time.throttled:
             rows.append(("clock held down", ", ".join(time.throttled)))
@@ -132,8 +136,8 @@ def _facts(chronicle: Chronicle, member: Member) -> list[tuple[str, str]]:
         rows.append(("answers", member.way))
     else:
         rows.append(("round", str(trial.round)))
-    if names := chronicle.techniques.get(trial.candidate.id):
-        rows.append(("techniques", ", ".join(sorted(names))))
+    if techniques := chronicle.techniques.get(trial.candidate.id):
+        rows.append(("techniques", ", ".join(sorted(techniques))))
     return [*rows, *(("seen", line) for line in trial.evidence)]
 
 
@@ -144,13 +148,6 @@ def _more(trial: Trial) -> list[tuple[str, str]]:
         ("candidate", trial.candidate.id),
     ]
     return [*rows, ("fingerprint", trial.fingerprint)] if trial.fingerprint else rows
-
-
-def _named(chronicle: Chronicle, candidate: str) -> str:
-    for number, trial in enumerate(chronicle.trials, chronicle.first):
-        if trial.candidate.id == candidate:
-            return "the start kernel" if trial.candidate.origin == "start" else f"trial {number}"
-    return f"candidate {candidate}"
 
 
 def _launches(trial: Trial) -> list[list[str]]:

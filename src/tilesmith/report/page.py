@@ -109,6 +109,7 @@ class View:
 
     chronicle: Chronicle
     family: Family
+    correct: int
     found: Found | None
     start: Trial | None
     estimated: bool
@@ -152,7 +153,9 @@ def page(chronicle: Chronicle, *, live: bool = False) -> str:
         ]
     )
     template = _environment().get_template("page.html.j2")
-    return template.render(view=view(chronicle), style=style, script=script, policy=policy, live=live)
+    text = template.render(view=view(chronicle), style=style, script=script, policy=policy, live=live)
+    # Half of a surrogate pair, which a source may hold, has no form in a file.
+    return text.encode("utf-8", "replace").decode()
 
 
 def view(chronicle: Chronicle) -> View:
@@ -169,6 +172,7 @@ def view(chronicle: Chronicle) -> View:
     return View(
         chronicle=chronicle,
         family=tree,
+        correct=sum(trial.time_us is not None for trial in trials),
         found=_found(chronicle, tree),
         start=start,
         estimated=any(not isinstance(time, Timing) for t in trials if (time := time_of(t.verdict)) is not None),

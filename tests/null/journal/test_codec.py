@@ -156,7 +156,7 @@ def test_the_written_form_stays_as_it_is() -> None:
         '"rival":"r","rival_us":3.0,"rival_low_us":null,"rival_high_us":null,"sm_mhz":null,"throttled":[],"repeats":0},"error":0.25,"checks":1},"fingerprint":"f","launches":[{"is":"Launch","kernel":"k",'
         '"grid":[1,2,3],"warps":4,"stages":2,"shared_bytes":0,"registers":32,"spills":0,"arguments":[["N",7]],'
         '"features":["cp.async","mma"]}],"profile":null,"cost":{"is":"Cost","wall_s":0.0,"gpu_s":0.0,'
-        '"measured_s":0.0},"environment":null,"protection":"none","round":2,"confirmed":false,"evidence":[]}'
+        '"measured_s":0.0},"environment":null,"protection":"none","round":2,"confirmed":false,"evidence":[],"leases":[]}'
     )
 
 
