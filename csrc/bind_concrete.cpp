@@ -10,11 +10,9 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <atomic>
-#include <exception>
 #include <stdexcept>
 #include <string_view>
-#include <thread>
+#include <chrono>
 #include <tuple>
 
 #include "concrete.hpp"
@@ -122,46 +120,6 @@ nb::list found_list(const std::vector<Found> &all) {
     nb::list made;
     for (const Found &found : all) made.append(found_tuple(found));
     return made;
-}
-
-// Searches by several threads: roots dealt out interleaved, or pulled one after another.
-struct Share {
-    std::vector<std::vector<Found>> found; // by root
-    std::vector<Counts> counts;            // by worker
-};
-
-Share share_out(Search &search, int threads, bool pulled, std::uint64_t max_found) {
-    const std::size_t roots = search.roots->size();
-    Share share;
-    share.found.resize(roots);
-    std::vector<std::unique_ptr<Worker>> workers;
-    for (int i = 0; i < threads; ++i)
-        workers.push_back(std::make_unique<Worker>(*search.roots, search.asking, &search.shared, search.control));
-    std::atomic<std::size_t> ticket{0};
-    std::atomic<std::uint64_t> found{search.roots->predefined().size()};
-    std::vector<std::exception_ptr> faults(workers.size());
-    const auto work = [&](std::size_t me) {
-        try {
-            std::size_t root = pulled ? ticket.fetch_add(1) : me;
-            while (root < roots && !search.control.stopped()) {
-                share.found[root] = workers[me]->search_root(root, search.order, search.frontier_bytes);
-                if (max_found && (found += share.found[root].size()) >= max_found) search.control.ask(Stop::graphs);
-                search.control.poll();
-                root = pulled ? ticket.fetch_add(1) : root + workers.size();
-            }
-        } catch (...) { // carried over to the thread that waits
-            faults[me] = std::current_exception();
-            search.control.interrupt();
-        }
-    };
-    std::vector<std::thread> others;
-    for (std::size_t i = 1; i < workers.size(); ++i) others.emplace_back(work, i);
-    work(0);
-    for (std::thread &other : others) other.join();
-    for (const std::exception_ptr &fault : faults)
-        if (fault) std::rethrow_exception(fault);
-    for (const auto &worker : workers) share.counts.push_back(worker->counts);
-    return share;
 }
 
 // A table and z3's words for expressions of one program, for checks of one against the other.
@@ -345,7 +303,10 @@ void bind_concrete(nb::module_ &module) {
         .def_ro("only_oracle", &Counts::only_oracle)
         .def_ro("only_table", &Counts::only_table)
         .def_ro("oracle_s", &Counts::oracle_s)
-        .def_ro("wait_s", &Counts::wait_s)
+        .def_ro("lock_s", &Counts::lock_s)
+        .def_ro("idle_s", &Counts::idle_s)
+        .def_ro("cpu_s", &Counts::cpu_s)
+        .def_ro("taken", &Counts::taken)
         .def_ro("busy_s", &Counts::busy_s);
 
     nb::class_<Search>(module, "ConcreteSearch")
@@ -430,18 +391,18 @@ void bind_concrete(nb::module_ &module) {
                  return nb::make_tuple(found_list(found), worker.counts);
              })
         .def("run",
-             [](Search &search, int threads, bool pulled, std::uint64_t max_found) {
+             [](Search &search, std::size_t threads, bool taken, std::uint64_t max_found) {
                  Share share;
                  {
                      const nb::gil_scoped_release release;
-                     share = share_out(search, threads, pulled, max_found);
+                     share = share_out(*search.roots, search.asking, search.shared, search.control, search.order,
+                                       search.frontier_bytes, threads, taken ? Schedule::taken : Schedule::dealt, max_found);
                  }
                  nb::list found;
-                 for (std::size_t root = 0; root < share.found.size(); ++root)
-                     for (const Found &one : share.found[root]) found.append(nb::make_tuple(root, found_tuple(one)));
+                 for (const auto &[root, one] : share.found) found.append(nb::make_tuple(root, found_tuple(one)));
                  return nb::make_tuple(found, share.counts);
              },
-             "threads"_a, "pulled"_a, "max_found"_a);
+             "threads"_a, "taken"_a, "max_found"_a);
 }
 
 } // namespace tilesmith

@@ -45,6 +45,13 @@ bool multiply(const Shape &x, const Shape &y, bool transposed, bool inside, Shap
     return true;
 }
 
+// Expressions are numbered by each worker for itself.
+void translate(State &state, const Expressions &from, Expressions &to) {
+    const auto each = [&](Value &value) { value.expression = to.taken(from, value.expression); };
+    std::for_each_n(state.graph.tensors.begin(), state.graph.count, each);
+    if (state.inside) std::for_each_n(state.block.tiles.begin(), state.block.count, each);
+}
+
 } // namespace
 
 void Counts::operator+=(const Counts &other) {
@@ -65,25 +72,28 @@ void Counts::operator+=(const Counts &other) {
     only_oracle += other.only_oracle;
     only_table += other.only_table;
     oracle_s += other.oracle_s;
-    wait_s += other.wait_s;
+    lock_s += other.lock_s;
+    taken += other.taken;
+    cpu_s += other.cpu_s;
+    idle_s += other.idle_s;
     for (std::size_t i = 0; i < depths.size(); ++i) depths[i] += other.depths[i];
     busy_s += other.busy_s;
 }
 
-bool SharedAnswers::find(const std::string &formula, bool &answer, double &wait_s) const {
+bool SharedAnswers::find(const std::string &formula, bool &answer, double &lock_s) const {
     const auto start = Clock::now();
     const std::shared_lock lock(mutex_);
-    wait_s += since(start);
+    lock_s += since(start);
     const auto found = answers_.find(formula);
     if (found == answers_.end()) return false;
     answer = found->second;
     return true;
 }
 
-void SharedAnswers::put(const std::string &formula, bool answer, double &wait_s) {
+void SharedAnswers::put(const std::string &formula, bool answer, double &lock_s) {
     const auto start = Clock::now();
     const std::unique_lock lock(mutex_);
-    wait_s += since(start);
+    lock_s += since(start);
     answers_.emplace(formula, answer);
 }
 
@@ -116,9 +126,10 @@ Worker::Worker(const Space &space, const Asking &asking, SharedAnswers *shared, 
     z3_ = std::make_unique<Z3Oracle>(asking_.z3, axioms(space_.theory()), targets, asking_.effort);
 }
 
-Worker::Worker(const Roots &roots, const Asking &asking, SharedAnswers *shared, Control &control)
+Worker::Worker(const Roots &roots, const Asking &asking, SharedAnswers *shared, Control &control, Pool *pool)
     : Worker(roots.space(), asking, shared, control) {
     roots_ = &roots;
+    pool_ = pool;
 }
 
 void Worker::begin(const KernelState &graph) {
@@ -137,28 +148,79 @@ void Worker::begin(const KernelState &graph) {
 }
 
 std::vector<Found> Worker::search_root(std::size_t index, Order order, std::size_t frontier_bytes) {
+    return search(Task{index, {}}, order, frontier_bytes);
+}
+
+std::vector<Found> Worker::search(const Task &task, Order order, std::size_t frontier_bytes) {
     const auto start = Clock::now();
     found_.clear();
-    const Roots::Root root = roots_->root(index);
-    begin(root.prefix);
-    ++counts.roots;
-    if (enter(root.sources, root.setting)) {
-        if (order == Order::dfs) depth_first();
-        else breadth_first(std::max<std::size_t>(frontier_bytes / sizeof(State), 1));
+    root_ = task.root;
+    std::vector<State> &level = frontier_[0];
+    level.clear();
+    if (task.states.empty()) {
+        const Roots::Root root = roots_->root(task.root);
+        begin(root.prefix);
+        ++counts.roots;
+        if (enter(root.sources, root.setting)) level.push_back(state_);
+    } else {
+        ++counts.taken;
+        level = task.states;
+        if (z3_)
+            for (State &state : level) translate(state, task.expressions, expressions_);
     }
+    if (order == Order::bfs) breadth_first(std::max<std::size_t>(frontier_bytes / sizeof(State), 1));
+    else
+        for (const State &state : level) {
+            state_ = state;
+            depth_first();
+        }
     counts.busy_s += since(start);
     return std::move(found_);
 }
 
+// Whether this state is left to another worker: one is idle, and there is enough below the state.
+bool Worker::leaves() {
+    const int worth = z3_ ? 1 : 3; // operators; below three are some thousand states at the most
+    if (!pool_ || !pool_->hungry()) return false;
+    const Block &block = state_.blocks[state_.defined];
+    const int open = state_.inside ? rules_.block_ops - block.loads - block.steps : 0;
+    if (open < worth && (state_.inside || state_.defined == rules_.graph_defined)) return false;
+    leave({&state_, 1});
+    return true;
+}
+
+// The same of half of what is left of a level, if that is enough.
+bool Worker::leave_rest(std::size_t &end, const std::vector<State> &level, std::size_t from) {
+    const std::size_t worth = z3_ ? 2 : 64;
+    if (!pool_ || end - from < worth || !pool_->hungry()) return false;
+    const std::size_t middle = from + (end - from) / 2;
+    leave(std::span(level).subspan(middle, end - middle));
+    end = middle;
+    return true;
+}
+
+void Worker::leave(std::span<const State> states) {
+    Task task{root_, {states.begin(), states.end()}, Expressions(space_.problem().names)};
+    if (z3_)
+        for (State &state : task.states) translate(state, expressions_, task.expressions);
+    pool_->leave(std::move(task));
+}
+
 void Worker::depth_first() {
-    if (arrive()) expand([this] { depth_first(); });
+    if (!arrive()) return;
+    expand([this] {
+        if (!leaves()) depth_first();
+    });
 }
 
 void Worker::breadth_first(std::size_t most) {
-    std::vector<State> level{state_}, next;
+    std::vector<State> &level = frontier_[0], &next = frontier_[1]; // which keep their memory
+    next.clear();
     while (!level.empty() && !control_.stopped()) {
-        for (const State &state : level) {
-            state_ = state;
+        std::size_t end = level.size();
+        for (std::size_t i = 0; i < end; ++i) {
+            while (leave_rest(end, level, i)) {}
+            state_ = level[i];
             if (!arrive()) continue;
             expand([&] {
                 if (level.size() + next.size() < most) next.push_back(state_);
@@ -166,7 +228,7 @@ void Worker::breadth_first(std::size_t most) {
             });
         }
         counts.frontier = std::max<std::uint64_t>(counts.frontier, next.size());
-        level = std::move(next);
+        level.swap(next);
         next.clear();
     }
 }
@@ -505,12 +567,12 @@ bool Worker::ask(Expression e) {
         return answer;
     }
     const std::string text = expressions_.text(e);
-    if (shared_->find(text, yes, counts.wait_s)) {
+    if (shared_->find(text, yes, counts.lock_s)) {
         ++counts.hits;
         return yes;
     }
     yes = solve(e);
-    shared_->put(text, yes, counts.wait_s);
+    shared_->put(text, yes, counts.lock_s);
     return yes;
 }
 

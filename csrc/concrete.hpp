@@ -8,10 +8,13 @@
 #pragma once
 
 #include <array>
+#include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <span>
 #include <string>
@@ -161,7 +164,12 @@ struct Counts {
     std::uint64_t calls = 0, hits = 0, unknown = 0;
     std::uint64_t only_oracle = 0; // accepted by it and not by the table
     std::uint64_t only_table = 0;
-    double oracle_s = 0, wait_s = 0, busy_s = 0;
+    double oracle_s = 0;
+    double lock_s = 0; // waited for shared answers
+
+    std::uint64_t taken = 0; // open work of others
+    double busy_s = 0, cpu_s = 0;
+    double idle_s = 0; // waited for work
 
     void operator+=(const Counts &other);
 };
@@ -170,8 +178,8 @@ struct Counts {
 class SharedAnswers {
   public:
     // The seconds that it waited for the lock are added.
-    bool find(const std::string &formula, bool &answer, double &wait_s) const;
-    void put(const std::string &formula, bool answer, double &wait_s);
+    bool find(const std::string &formula, bool &answer, double &lock_s) const;
+    void put(const std::string &formula, bool answer, double &lock_s);
 
   private:
     mutable std::shared_mutex mutex_;
@@ -275,15 +283,27 @@ struct State {
 };
 
 class Roots;
+class Pool;
+
+// What a worker can do by itself: a whole root, or states under it that another worker left to it.
+struct Task {
+    std::size_t root = 0;
+    std::vector<State> states;
+    Expressions expressions{{}}; // of those states, where the oracle reads
+};
 
 // Searches roots, one at a time. Each thread has its own.
 class Worker {
   public:
-    Worker(const Roots &roots, const Asking &asking, SharedAnswers *shared, Control &control);
+    // With a pool it leaves open work to those that have none.
+    Worker(const Roots &roots, const Asking &asking, SharedAnswers *shared, Control &control, Pool *pool = nullptr);
 
     // Everything under a root, in an order that depends on nothing else. `frontier_bytes` bounds what breadth-first
     // search keeps; what does not fit is searched depth-first.
     std::vector<Found> search_root(std::size_t index, Order order, std::size_t frontier_bytes = 64 << 20);
+
+    // The same of a task; what is left to others is missing.
+    std::vector<Found> search(const Task &task, Order order, std::size_t frontier_bytes);
 
     Counts counts;
 
@@ -298,6 +318,9 @@ class Worker {
     void begin(const KernelState &graph);
     void depth_first();
     void breadth_first(std::size_t most);
+    bool leaves();
+    bool leave_rest(std::size_t &end, const std::vector<State> &level, std::size_t from);
+    void leave(std::span<const State> states);
     bool arrive();
     template <typename Visit> void expand(const Visit &visit);
     template <typename Visit> void add_operators(const Visit &visit);
@@ -339,7 +362,10 @@ class Worker {
     std::uint64_t commuting_ = 0; // codes of operators
     State state_;
     std::vector<Found> found_;
+    std::array<std::vector<State>, 2> frontier_;
     const Gather *gather_ = nullptr; // instead of searching blocks
+    Pool *pool_ = nullptr;
+    std::size_t root_ = 0;
 };
 
 // What can be dealt out: every root is searched by itself.
@@ -375,5 +401,46 @@ class Roots {
     std::vector<Found> predefined_;
     Counts counts_;
 };
+
+// Open work of threads that share memory: roots, pulled one after another, and what working threads leave to idle ones.
+class Pool {
+  public:
+    explicit Pool(std::size_t roots) : roots_(roots) {}
+
+    // Before a worker takes anything.
+    void enter();
+
+    // Whether a worker is idle and nothing is left for it.
+    bool hungry() const { return hungry_.load(std::memory_order_relaxed) > 0; }
+    void leave(Task task);
+    // The next task; none once nobody can leave any more. Waits.
+    std::optional<Task> take();
+
+  private:
+    void count() { hungry_.store(static_cast<int>(idle_) - static_cast<int>(left_.size()), std::memory_order_relaxed); }
+
+    const std::size_t roots_;
+    std::atomic<std::size_t> ticket_{0};
+    alignas(64) std::atomic<int> hungry_{0};
+    alignas(64) std::mutex mutex_;
+    std::condition_variable changed_;
+    std::vector<Task> left_;
+    std::size_t working_ = 0, idle_ = 0;
+};
+
+// What several threads found and did.
+struct Share {
+    std::vector<std::pair<std::size_t, Found>> found; // by root, in an order that no schedule changes
+    std::vector<Counts> counts;                       // by worker
+};
+
+enum class Schedule : std::uint8_t {
+    dealt, // roots dealt out interleaved over threads, as published
+    taken, // OpenMP: roots are pulled, and idle threads take open work from others
+};
+
+// Everything under all roots. With a limit of graphs it stops at so many, or a few more.
+Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared, Control &control, Order order,
+                std::size_t frontier_bytes, std::size_t threads, Schedule schedule, std::uint64_t max_found);
 
 } // namespace tilesmith::concrete

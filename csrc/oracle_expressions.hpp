@@ -32,6 +32,9 @@ class Expressions {
         return degree == 1 ? e : make(Expressed::sum, static_cast<std::uint32_t>(degree), e);
     }
 
+    // The same expression as another has it, whose functions are the same.
+    Expression taken(const Expressions &other, Expression e);
+
     Expressed kind(Expression e) const { return static_cast<Expressed>(rows_[e][0]); }
     std::uint32_t a(Expression e) const { return rows_[e][1]; }
     std::uint32_t b(Expression e) const { return rows_[e][2]; }

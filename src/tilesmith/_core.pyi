@@ -188,8 +188,11 @@ class ConcreteCounts:
     only_oracle: int
     only_table: int
     oracle_s: float
-    wait_s: float
+    lock_s: float
+    idle_s: float
     busy_s: float
+    cpu_s: float
+    taken: int
 
 ConcreteStep = tuple[str, int, int, int]
 ConcreteBlock = tuple[list[int], int, list[tuple[int, list[int], int]], list[ConcreteStep], list[int], list[int]]
@@ -243,5 +246,5 @@ class ConcreteSearch:
     def interrupt(self) -> None: ...
     def search_root(self, index: int) -> tuple[list[ConcreteGraph], ConcreteCounts]: ...
     def run(
-        self, threads: int, pulled: bool, max_found: int
+        self, threads: int, taken: bool, max_found: int
     ) -> tuple[list[tuple[int, ConcreteGraph]], list[ConcreteCounts]]: ...

@@ -75,10 +75,16 @@ class Counted:
     """The most states that waited at once."""
     depths: tuple[int, ...]
     """States, by how many steps led to them."""
+    taken: int
+    """Open work of other workers."""
     busy_seconds: float
+    """What waiting for locks took and the oracle counts too."""
+    cpu_seconds: float
     oracle_seconds: float
-    wait_seconds: float
-    """For the lock of shared answers."""
+    lock_seconds: float
+    """Waited for shared answers."""
+    idle_seconds: float
+    """Waited for work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +242,7 @@ def _counted(counts: _core.ConcreteCounts) -> Counted:
         counts.states, counts.candidates, counts.tested, counts.shape, counts.phase, counts.memory, counts.oracle,
         counts.bound, counts.unsound, counts.roots, counts.calls, counts.hits, counts.unknown,
         counts.only_oracle, counts.only_table, counts.frontier, tuple(counts.depths),
-        counts.busy_s, counts.oracle_s, counts.wait_s,
+        counts.taken, counts.busy_s, counts.cpu_s, counts.oracle_s, counts.lock_s, counts.idle_s,
     )  # fmt: skip
 
 
@@ -346,12 +352,15 @@ def search(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = N
             calls=sum(c.calls for c in counts),
             hits=sum(c.hits for c in counts),
             undecided=sum(c.unknown for c in counts),
-            wait_seconds=sum(c.wait_seconds for c in counts),
+            wait_seconds=sum(c.lock_seconds for c in counts),
         ),
         verified=len(graphs),
         error_bound=max(bounds, default=1.0),
         graphs=tuple(graphs.values()),
-        workers=tuple(Worker(c.states, c.busy_seconds, c.wait_seconds, c.oracle_seconds) for c in explored.workers),
+        workers=tuple(
+            Worker(c.states, c.busy_seconds, c.lock_seconds + c.idle_seconds, c.oracle_seconds, c.cpu_seconds)
+            for c in explored.workers
+        ),
     )
 
 

@@ -64,7 +64,10 @@ class Worker:
     states: int
     busy_seconds: float
     wait_seconds: float
+    """For work, or for locks."""
     oracle_seconds: float
+    cpu_seconds: float | None = None
+    """Of its thread, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)

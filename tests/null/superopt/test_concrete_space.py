@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -175,17 +175,52 @@ def test_breadth_first_finds_the_same(frontier_bytes: int) -> None:
     assert sum(counts.frontier for counts in wide.counts) > 0
 
 
-@pytest.mark.parametrize("schedule", ["static", "openmp"])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_change_nothing(schedule: Literal["static", "openmp"], threads: int) -> None:
-    limits = Limits(kernel_ops=2, block_ops=5, inputs=2)
+SCHEDULES = [
+    {"schedule": schedule, "threads": threads, "order": order}
+    for schedule, threads in (("static", 1), ("static", 3), ("openmp", 1), ("openmp", 2), ("openmp", 5))
+    for order in ("dfs", "bfs")
+]
+
+
+@pytest.mark.parametrize("chosen", SCHEDULES, ids=str)
+def test_schedules_orders_and_threads_change_nothing(chosen: dict[str, Any]) -> None:
+    limits = Limits(kernel_ops=2, block_ops=6, inputs=2)
     alone = explore(small_norm(), limits, PAPER, SMALL)
-    plan = replace(PAPER, threads=threads, schedule=schedule)
-    shared = explore(small_norm(), limits, plan, SMALL)
+    shared = explore(small_norm(), limits, replace(PAPER, **chosen), SMALL)
     assert alone.found == shared.found
     assert states(alone) == states(shared)
-    assert len(shared.workers) == threads
+    assert len(shared.workers) == chosen["threads"]
     assert sum(worker.roots for worker in shared.workers) == shared.roots
+    assert all(worker.busy_seconds + worker.idle_seconds > 0 for worker in shared.workers)
+
+
+@pytest.mark.parametrize("order", ["dfs", "bfs"])
+def test_work_under_one_root_is_taken_by_idle_threads(order: Literal["dfs", "bfs"]) -> None:
+    limits = Limits(kernel_ops=1, block_ops=8, inputs=2)
+    one = Choices(tiles=(32,), loops=(64,), least_blocks=2)
+    b = Program()
+    x, w = b.input("X", (3, 64)), b.input("W", (64, 64))
+    b.output(b.rms_norm(x) @ w)
+    plan = replace(PAPER, order=order)
+    alone, many = (explore(b.graph(), limits, replace(plan, threads=threads), one) for threads in (1, 4))
+    assert alone.roots < 40
+    assert sum(worker.taken for worker in many.workers) > 0
+    assert sum(worker.taken for worker in alone.workers) == 0
+    assert (states(alone), alone.found) == (states(many), many.found)
+
+
+def test_what_another_thread_goes_on_with_it_asks_alike() -> None:
+    """Expressions are numbered by each thread for itself."""
+    limits = Limits(kernel_ops=1, block_ops=5, inputs=2)
+    b = Program()
+    x, w = b.input("X", (16, 64)), b.input("W", (64, 32))
+    b.output(x @ w)
+    plan = replace(PAPER, oracle="z3", oracle_effort=3000, seconds=60)
+    choices = Choices(tiles=(8,), loops=(64,), least_blocks=8)
+    alone, many = (explore(b.graph(), limits, replace(plan, threads=threads), choices) for threads in (1, 3))
+    assert alone.stop == many.stop == "exhausted"
+    assert sum(worker.taken for worker in many.workers) > 0
+    assert (states(alone), alone.found) == (states(many), many.found)
 
 
 def test_roots_are_independent() -> None:

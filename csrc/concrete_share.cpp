@@ -1,0 +1,165 @@
+// The concrete space searched by threads that share memory.
+
+#include <time.h>
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <thread>
+
+#include "concrete.hpp"
+
+namespace tilesmith::concrete {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Of this thread.
+double cpu_seconds() {
+    timespec now{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// A graph in numbers that order it among those of its root.
+std::vector<std::int32_t> place_of(const Found &found) {
+    std::vector<std::int32_t> place;
+    const auto step = [&](const Step &s) { place.insert(place.end(), {static_cast<std::int32_t>(s.kind), s.arg, s.a, s.b}); };
+    std::ranges::for_each(found.nodes, step);
+    for (const Block &block : found.blocks) {
+        const Setting &setting = block.setting;
+        place.insert(place.end(), setting.grid.begin(), setting.grid.end());
+        place.push_back(setting.loop);
+        for (std::size_t i = 0; i < block.loads; ++i) {
+            place.push_back(block.sources[i]);
+            place.insert(place.end(), setting.imaps[i].begin(), setting.imaps[i].end());
+            place.push_back(setting.fmaps[i]);
+        }
+        std::for_each_n(block.body.begin(), block.steps, step);
+        place.insert(place.end(), block.stored.begin(), block.stored.begin() + block.stores);
+        place.insert(place.end(), block.omap.begin(), block.omap.end());
+    }
+    place.insert(place.end(), found.outputs.begin(), found.outputs.end());
+    return place;
+}
+
+// In an order that depends on nothing but what was found.
+std::vector<std::pair<std::size_t, Found>> ordered(std::vector<std::vector<std::pair<std::size_t, Found>>> each) {
+    using Placed = std::tuple<std::size_t, std::vector<std::int32_t>, Found *>;
+    std::vector<Placed> placed;
+    for (auto &found : each)
+        for (auto &[root, graph] : found) placed.emplace_back(root, place_of(graph), &graph);
+    std::ranges::sort(placed, [](const Placed &a, const Placed &b) {
+        return std::tie(std::get<0>(a), std::get<1>(a)) < std::tie(std::get<0>(b), std::get<1>(b));
+    });
+    std::vector<std::pair<std::size_t, Found>> all;
+    for (auto &[root, place, graph] : placed) all.emplace_back(root, std::move(*graph));
+    return all;
+}
+
+} // namespace
+
+void Pool::enter() {
+    const std::scoped_lock lock(mutex_);
+    ++working_;
+}
+
+void Pool::leave(Task task) {
+    {
+        const std::scoped_lock lock(mutex_);
+        left_.push_back(std::move(task));
+        count();
+    }
+    changed_.notify_one();
+}
+
+std::optional<Task> Pool::take() {
+    if (ticket_.load(std::memory_order_relaxed) < roots_)
+        if (const std::size_t root = ticket_.fetch_add(1); root < roots_) return Task{root, {}};
+    std::unique_lock lock(mutex_);
+    --working_, ++idle_;
+    count();
+    if (!working_) changed_.notify_all();
+    changed_.wait(lock, [&] { return !left_.empty() || !working_; });
+    --idle_;
+    if (left_.empty()) {
+        count();
+        return {};
+    }
+    ++working_;
+    // The shallowest has most below it.
+    const auto depth = [](const Task &task) {
+        const State &state = task.states.front();
+        return std::pair(state.defined, state.inside ? state.blocks[state.defined].steps : 0);
+    };
+    const auto best = std::ranges::min_element(left_, {}, depth);
+    Task task = std::move(*best);
+    left_.erase(best);
+    count();
+    return task;
+}
+
+Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared, Control &control, Order order,
+                std::size_t frontier_bytes, std::size_t threads, Schedule schedule, std::uint64_t max_found) {
+    Pool pool(roots.size());
+    std::vector<std::unique_ptr<Worker>> workers;
+    for (std::size_t i = 0; i < threads; ++i)
+        workers.push_back(std::make_unique<Worker>(roots, asking, &shared, control, schedule == Schedule::taken ? &pool : nullptr));
+    std::atomic<std::uint64_t> count{roots.predefined().size()};
+    std::vector<std::vector<std::pair<std::size_t, Found>>> found(threads);
+    std::vector<std::exception_ptr> faults(threads);
+    const auto start = Clock::now();
+
+    const auto work = [&](std::size_t me) {
+        Worker &worker = *workers[me];
+        const double cpu = cpu_seconds();
+        std::size_t dealt = me;
+        pool.enter();
+        const auto next = [&]() -> std::optional<Task> {
+            if (schedule == Schedule::taken) return pool.take();
+            const std::size_t root = dealt;
+            dealt += threads;
+            if (root >= roots.size() || control.stopped()) return {};
+            return Task{root, {}};
+        };
+        while (const std::optional<Task> task = next()) {
+            // A fault must not end the loop: others may wait for what this worker would leave.
+            try {
+                if (control.stopped()) continue;
+                std::vector<Found> made = worker.search(*task, order, frontier_bytes);
+                if (max_found && (count += made.size()) >= max_found) control.ask(Stop::graphs);
+                for (Found &graph : made) found[me].emplace_back(task->root, std::move(graph));
+                control.poll();
+            } catch (...) { // carried over to the thread that waits
+                faults[me] = std::current_exception();
+                control.interrupt();
+            }
+        }
+        worker.counts.cpu_s = cpu_seconds() - cpu;
+    };
+
+    if (schedule == Schedule::dealt) {
+        std::vector<std::thread> others;
+        for (std::size_t i = 1; i < threads; ++i) others.emplace_back(work, i);
+        work(0);
+        for (std::thread &other : others) other.join();
+    } else {
+        // A worker for each thread that there is: fewer than asked for do the same work.
+#pragma omp parallel for num_threads(static_cast<int>(threads)) schedule(static, 1)
+        for (std::size_t i = 0; i < threads; ++i) work(i);
+    }
+    for (const std::exception_ptr &fault : faults)
+        if (fault) std::rethrow_exception(fault);
+
+    const double seconds = since(start);
+    Share share;
+    share.found = ordered(std::move(found));
+    for (const auto &worker : workers) {
+        worker->counts.idle_s = std::max(0.0, seconds - worker->counts.busy_s);
+        share.counts.push_back(worker->counts);
+    }
+    return share;
+}
+
+} // namespace tilesmith::concrete
