@@ -306,6 +306,7 @@ void bind_concrete(nb::module_ &module) {
         .def_ro("lock_s", &Counts::lock_s)
         .def_ro("idle_s", &Counts::idle_s)
         .def_ro("cpu_s", &Counts::cpu_s)
+        .def_ro("first_s", &Counts::first_s)
         .def_ro("taken", &Counts::taken)
         .def_ro("busy_s", &Counts::busy_s);
 

@@ -292,6 +292,7 @@ bool Worker::complete(std::vector<std::uint8_t> &outputs) {
 }
 
 void Worker::record(const std::vector<std::uint8_t> &outputs) {
+    if (counts.first_s == 0) counts.first_s = control_.elapsed();
     Found &found = found_.emplace_back();
     found.nodes.assign(state_.graph.nodes.begin(), state_.graph.nodes.begin() + state_.graph.made);
     found.blocks.assign(state_.blocks.begin(), state_.blocks.begin() + state_.defined);

@@ -170,6 +170,7 @@ struct Counts {
     std::uint64_t taken = 0; // open work of others
     double busy_s = 0, cpu_s = 0;
     double idle_s = 0; // waited for work
+    double first_s = 0; // when the first graph was found; 0 where there is none
 
     void operator+=(const Counts &other);
 };

@@ -192,6 +192,7 @@ class ConcreteCounts:
     idle_s: float
     busy_s: float
     cpu_s: float
+    first_s: float
     taken: int
 
 ConcreteStep = tuple[str, int, int, int]

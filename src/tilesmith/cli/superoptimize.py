@@ -131,6 +131,7 @@ def _part(graph: Graph, count: int, result: Results, drawn: dict[str, str]) -> d
         "reason": result.reason or None,
         "seconds": result.seconds,
         "table_seconds": result.table_seconds,
+        "first_seconds": result.first_seconds,
         "rank_seconds": result.rank_seconds,
         "states": result.states,
         "candidates": result.candidates,

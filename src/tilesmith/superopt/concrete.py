@@ -85,6 +85,8 @@ class Counted:
     """Waited for shared answers."""
     idle_seconds: float
     """Waited for work."""
+    first_seconds: float
+    """When the first graph was reached; 0 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,7 @@ def _counted(counts: _core.ConcreteCounts) -> Counted:
         counts.bound, counts.unsound, counts.roots, counts.calls, counts.hits, counts.unknown,
         counts.only_oracle, counts.only_table, counts.frontier, tuple(counts.depths),
         counts.taken, counts.busy_s, counts.cpu_s, counts.oracle_s, counts.lock_s, counts.idle_s,
+        counts.first_s,
     )  # fmt: skip
 
 

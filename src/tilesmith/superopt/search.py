@@ -121,6 +121,8 @@ class Results:
     workers: tuple[Worker, ...]
     closest: str = ""
     """Where there are no graphs: what stopped the nearest."""
+    first_seconds: float | None = None
+    """From the start until the first graph was reached; None where there is none, or nobody looked at the clock."""
     refused: int = 0
     """Graphs that verification did not accept, and that are not among `graphs`."""
 
