@@ -9,6 +9,8 @@ namespace {
 // Bits of every base that has any.
 constexpr Free any_part(Free free) { return (free | free >> 1 | free >> 2) & kEachInBlock; }
 
+constexpr bool gathers(StepKind kind) { return kind == StepKind::accumulate || kind == StepKind::accumulate_sum; }
+
 constexpr Dims occupied(Dims dims) {
     Dims mask = 0;
     for (int i = 0; i < kRank; ++i)
@@ -32,36 +34,10 @@ void Counters::operator+=(const Counters &other) {
 
 BlockSearch::BlockSearch(const Space &space, const BlockLimits &limits, Control &control)
     : space_(space), limits_(limits), control_(control), oriented_(space.options().shapes == Shapes::oriented),
-      several_targets_(space.table().outputs.size() > 1), reach_(space), of_class_(space.classes(), 0) {
+      several_targets_(space.table().outputs.size() > 1), reach_(space.classes()),
+      ways_(3 * space.classes()), needs_(3 * space.classes()), options_(space.all_partners()), of_class_(space.classes(), 0) {
     if (limits.operators > kMaxValues) throw std::invalid_argument("a block has at most 32 operators");
     squares_ = std::ranges::any_of(space.program().functions, [](const Function &f) { return f.fn == Fn::square; });
-    between_needs_ = needs(false);
-    last_needs_ = needs(true);
-    for (std::size_t c = 0; c < space.classes(); ++c) {
-        ends_.push_back(may_be_stored(static_cast<Class>(c)));
-        last_ends_.push_back(ends_.back() && space.target(static_cast<Class>(c)));
-    }
-}
-
-// What values need before they are joined or stored; `last`: only targets are.
-std::vector<BlockSearch::Needs> BlockSearch::needs(bool last) const {
-    std::vector<Needs> needs(space_.classes());
-    for (std::size_t i = 0; i < needs.size(); ++i) {
-        const Class c = static_cast<Class>(i);
-        needs[i].joins = std::ranges::any_of(space_.partners(c), [](const Partner &p) { return p.other != kNoClass; });
-        const bool ends = last ? space_.target(c) : may_be_stored(c);
-        needs[i].alone = needs[i].joins || ends ? 0 : Space::kFar;
-    }
-    for (bool changed = true; changed;) {
-        changed = false;
-        for (std::size_t i = 0; i < needs.size(); ++i)
-            for (const Class next : space_.singles(static_cast<Class>(i))) {
-                if (needs[next].alone + 1 >= needs[i].alone) continue;
-                needs[i].alone = static_cast<std::uint8_t>(needs[next].alone + 1);
-                changed = true;
-            }
-    }
-    return needs;
 }
 
 Kernels BlockSearch::run(std::span<const Tensor> inputs, Goal goal) {
@@ -70,20 +46,10 @@ Kernels BlockSearch::run(std::span<const Tensor> inputs, Goal goal) {
     found_ = &found;
     goal_ = goal;
     const bool last = goal == Goal::last;
-    needs_ = last ? &last_needs_ : &between_needs_;
     const int stores = std::min(limits_.stores, kMaxStores);
     most_stores_ = last ? std::min(stores, static_cast<int>(space_.table().outputs.size())) : stores;
     if (static_cast<int>(inputs.size()) >= limits_.operators) return found;
-    looks_ = inputs.size() <= Reach::kMostInputs;
-    if (looks_) {
-        std::array<Class, Reach::kMostInputs> classes{};
-        std::ranges::transform(inputs, classes.begin(), class_of);
-        if (!reach_.look({classes.data(), inputs.size()}, last ? last_ends_ : ends_, most_stores_ > 1, limits_.connected))
-            return found;
-        // What is too far for one walk is too far for all.
-        for (std::size_t i = 0; i < inputs.size(); ++i)
-            if (reach_.steps(classes[i], 1u << i) > limits_.operators - static_cast<int>(inputs.size())) return found;
-    }
+    if (!look(inputs)) return found;
 
     walk({});
     for (int b = 1; b <= space_.program().bases(); ++b) {
@@ -102,6 +68,102 @@ Kernels BlockSearch::run(std::span<const Tensor> inputs, Goal goal) {
     return found;
 }
 
+// Whether something can be stored at all, whatever the walk.
+bool BlockSearch::look(std::span<const Tensor> inputs) {
+    reach_.clear(inputs.size());
+    for (std::size_t i = 0; i < inputs.size(); ++i) reach_.start(class_of(inputs[i]), static_cast<std::uint32_t>(i));
+    for (Reach::Node c = reach_.next(); c != Reach::kNone; c = reach_.next()) {
+        if (may_be_stored(c)) reach_.end(c);
+        for (const Class made : space_.singles(c)) reach_.lead(c, Reach::kNone, made);
+        for (const Space::Join &join : space_.joins(c))
+            if (reach_.seen(join.other)) reach_.lead(c, join.other, join.result);
+    }
+    if (!reach_.settle(most_stores_ > 1, limits_.connected)) return false;
+    int steps = 0;
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+        steps = std::max<int>(steps, reach_.steps(class_of(inputs[i]), Reach::groups(1u << i)));
+    return affords(steps, limits_.operators - static_cast<int>(inputs.size()));
+}
+
+bool BlockSearch::affords(int steps, int left) {
+    if (steps <= left) return true;
+    if (goal_ == Goal::last && steps < Reach::kNever) counters.short_by = std::min(counters.short_by, steps - left);
+    return false;
+}
+
+// What can be made in this walk and leads to a store. False where there is none.
+bool BlockSearch::survey() {
+    ways_.clear(found_->inputs.size());
+    for (int i = 0; i < count_; ++i)
+        ways_.start(values_[static_cast<std::size_t>(i)].node, static_cast<std::uint32_t>(i));
+    for (Reach::Node at = ways_.next(); at != Reach::kNone; at = ways_.next()) {
+        if (storable(static_cast<Class>(at / 3), static_cast<std::uint8_t>(at % 3))) ways_.end(at);
+        find_leads(at);
+    }
+    if (!ways_.settle(most_stores_ > 1, limits_.connected)) return false;
+    singles_.clear();
+    for (const Reach::Node at : ways_.nodes()) find_options(at);
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (const auto &[from, to] : singles_) {
+            if (needs_[to].alone + 1 >= needs_[from].alone) continue;
+            needs_[from].alone = static_cast<std::uint8_t>(needs_[to].alone + 1);
+            changed = true;
+        }
+    }
+    return true;
+}
+
+void BlockSearch::find_leads(Reach::Node from) {
+    const auto c = static_cast<Class>(from / 3);
+    const auto phase = static_cast<std::uint8_t>(from % 3);
+    Option *option = &options_[space_.first_partner(c)];
+    const bool known = ways_.seen(node(c, (phase + 1) % 3)) || ways_.seen(node(c, (phase + 2) % 3));
+    for (const Partner &partner : space_.partners(c)) {
+        if (!known) *option = {result_of(partner, c), false};
+        const Class result = (option++)->result;
+        if (result == kNoClass) continue;
+        if (partner.other == kNoClass) {
+            if (!gathers(partner.kind)) ways_.lead(from, Reach::kNone, node(result, phase));
+            else if (phase == kVarying) ways_.lead(from, Reach::kNone, node(result, kAfter));
+            continue;
+        }
+        std::uint8_t joined = 0;
+        for (std::uint8_t other = 0; other < 3; ++other)
+            if (ways_.seen(node(partner.other, other)) && join_phases(phase, other, joined))
+                ways_.lead(from, node(partner.other, other), node(result, joined));
+    }
+}
+
+// Which partners lead to a store in so many steps as there may be, and what a kind of value needs for it.
+void BlockSearch::find_options(Reach::Node from) {
+    const auto c = static_cast<Class>(from / 3);
+    const auto phase = static_cast<std::uint8_t>(from % 3);
+    const int left = limits_.operators - inputs_;
+    bool joins = false;
+    Option *option = &options_[space_.first_partner(c)];
+    for (const Partner &partner : space_.partners(c)) {
+        Option &here = *option++;
+        if (here.result == kNoClass) continue;
+        if (partner.other == kNoClass) {
+            if (gathers(partner.kind) && phase != kVarying) continue;
+            const Reach::Node to = node(here.result, gathers(partner.kind) ? std::uint8_t{kAfter} : phase);
+            if (ways_.steps(from, Reach::kNone, to) >= left) continue;
+            here.leads = true;
+            singles_.emplace_back(from, to);
+            continue;
+        }
+        std::uint8_t joined = 0;
+        for (std::uint8_t other = 0; other < 3; ++other) {
+            const Reach::Node with = node(partner.other, other);
+            if (!ways_.seen(with) || !join_phases(phase, other, joined)) continue;
+            if (ways_.steps(from, with, node(here.result, joined)) >= left) continue;
+            here.leads = joins = true;
+        }
+    }
+    needs_[from] = {joins, joins || storable(c, phase) ? std::uint8_t{0} : Reach::kNever};
+}
+
 void BlockSearch::walk(const Walk &walk) {
     ++counters.blocks;
     walk_ = walk;
@@ -112,7 +174,8 @@ void BlockSearch::walk(const Walk &walk) {
     for (const Tensor input : found_->inputs) {
         const Class c = class_of(input);
         const bool varies = (space_.free(c) & looped_) != 0;
-        values_[static_cast<std::size_t>(count_)] = {c, varies ? kVarying : kInvariant, 0, 1u << count_, dims_of(input)};
+        const std::uint8_t phase = varies ? kVarying : kInvariant;
+        values_[static_cast<std::size_t>(count_)] = {c, phase, 0, node(c, phase), 1u << count_, dims_of(input)};
         of_class_[c] |= 1u << count_;
         ++count_;
     }
@@ -120,7 +183,7 @@ void BlockSearch::walk(const Walk &walk) {
     unused_varying_ = 0;
     for (int i = 0; i < count_; ++i) unused_varying_ += values_[static_cast<std::size_t>(i)].phase == kVarying;
     high_ = low_ = code_ = 0;
-    if (within_bounds()) grow();
+    if (survey() && within_bounds()) grow();
     else ++counters.bound;
 }
 
@@ -134,9 +197,13 @@ void BlockSearch::grow() {
     const bool first = count_ == inputs_;
     for (int high = high_; high < count_; ++high) {
         const bool same_high = high == high_;
-        for (const Partner &partner : space_.partners(values_[static_cast<std::size_t>(high)].cls)) {
+        const Class c = values_[static_cast<std::size_t>(high)].cls;
+        const Option *options = &options_[space_.first_partner(c)];
+        for (const Partner &partner : space_.partners(c)) {
+            const Option &option = *options++;
+            if (!option.leads) continue;
             if (partner.other == kNoClass) {
-                if (!same_high || (low_ == 0 && (first || partner.code > code_))) attempt(partner, high, -1);
+                if (!same_high || (low_ == 0 && (first || partner.code > code_))) attempt(partner, option.result, high, -1);
                 continue;
             }
             std::uint32_t lows = of_class_[partner.other] & ((2u << high) - 1);
@@ -146,24 +213,17 @@ void BlockSearch::grow() {
                 if (same_high && low + 1 == low_ && partner.code <= code_) continue;
                 // x·x is a square where there is one.
                 if (low == high && (partner.reversed || (partner.kind == StepKind::mul && squares_))) continue;
-                attempt(partner, high, low);
+                attempt(partner, option.result, high, low);
             }
         }
         if (control_.stopped()) return;
     }
 }
 
-void BlockSearch::attempt(const Partner &partner, int high, int low) {
+void BlockSearch::attempt(const Partner &partner, Class result, int high, int low) {
     ++counters.candidates;
     Made made;
-    if (!make(partner, high, low, made)) return;
-    if (looks_) {
-        const std::uint32_t loads = values_[static_cast<std::size_t>(high)].loads | (low < 0 ? 0 : values_[static_cast<std::size_t>(low)].loads);
-        if (reach_.steps(made.cls, loads) > limits_.operators - count_ - 1) {
-            ++counters.bound;
-            return;
-        }
-    }
+    if (!make(partner, result, high, low, made)) return;
     // The same value twice is never needed: what one can do the other can, or the one that varies less.
     for (std::uint32_t twins = of_class_[made.cls]; twins; twins &= twins - 1)
         if (values_[static_cast<std::size_t>(__builtin_ctz(twins))].dims == made.dims) {
@@ -173,6 +233,11 @@ void BlockSearch::attempt(const Partner &partner, int high, int low) {
 
     Value &x = values_[static_cast<std::size_t>(high)];
     Value &y = values_[static_cast<std::size_t>(low < 0 ? high : low)];
+    const Reach::Node kind = node(made.cls, made.phase);
+    if (ways_.steps(kind, Reach::groups(x.loads | y.loads)) >= limits_.operators - count_) {
+        ++counters.bound;
+        return;
+    }
     const int unused = unused_, unused_inputs = unused_inputs_, unused_varying = unused_varying_;
     const int h = high_, l = low_, c = code_;
     const auto use = [&](Value &value, int place) {
@@ -185,7 +250,7 @@ void BlockSearch::attempt(const Partner &partner, int high, int low) {
     if (low >= 0 && low != high) use(y, low);
 
     const auto place = static_cast<std::size_t>(count_);
-    values_[place] = {made.cls, made.phase, 0, x.loads | y.loads, made.dims};
+    values_[place] = {made.cls, made.phase, 0, kind, x.loads | y.loads, made.dims};
     const auto operand = [](int value) { return value < 0 ? Step::kNoOperand : static_cast<std::uint8_t>(value); };
     steps_[place] = {partner.kind, partner.arg, operand(partner.reversed ? low : high), operand(partner.reversed ? high : low)};
     of_class_[made.cls] |= 1u << count_;
@@ -255,105 +320,102 @@ bool BlockSearch::remove_dims(Dims dims, Bases over, Dims &left) const {
     return true;
 }
 
-bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
-    const Value &x = values_[static_cast<std::size_t>(high)];
-    const Free free = space_.free(x.cls);
-    const auto refuse = [](std::uint64_t &counter) { return ++counter, false; };
+// The class of what a step makes in this walk's tiles, or kNoClass.
+Class BlockSearch::result_of(const Partner &partner, Class c) {
+    const Free free = space_.free(c);
+    const auto refuse = [](std::uint64_t &counter) { return ++counter, kNoClass; };
+    Class made = partner.result;
     switch (partner.kind) {
     case StepKind::add:
     case StepKind::sub:
     case StepKind::mul:
-    case StepKind::div: {
-        const Value &y = values_[static_cast<std::size_t>(low)];
-        if (oriented_ ? !broadcasts(x.dims, y.dims, made.dims) : !same_extents(free, space_.free(y.cls)))
-            return refuse(counters.shape);
-        if (!join_phases(x.phase, y.phase, made.phase)) return refuse(counters.phase);
-        made.cls = partner.result;
-        return true;
-    }
+    case StepKind::div:
+        return oriented_ || same_extents(free, space_.free(partner.other)) ? made : refuse(counters.shape);
     case StepKind::matmul: {
-        const Value &y = values_[static_cast<std::size_t>(low)];
-        const Free other = space_.free(y.cls);
+        const Free other = space_.free(partner.other);
         const Bases over = space_.sets()[partner.arg];
-        if (oriented_) {
-            const Value &left = partner.reversed ? y : x, &right = partner.reversed ? x : y;
-            const Base inner = dim(left.dims, 0);
-            if (!inner || bit(inner) != over || dim(right.dims, 1) != inner) return refuse(counters.shape);
-            if (!broadcasts(with_dim(left.dims, 0, 0), with_dim(right.dims, 1, 0), made.dims)) return refuse(counters.shape);
-        } else if (!same_extents(free, other) || !in_tile(free, over) || !in_tile(other, over)) {
+        if (!oriented_ && (!same_extents(free, other) || !in_tile(free, over) || !in_tile(other, over)))
             return refuse(counters.shape);
-        }
-        if (!join_phases(x.phase, y.phase, made.phase)) return refuse(counters.phase);
-        made.cls = sum_in_tile(partner.result, free | other, over);
+        made = sum_in_tile(partner.result, free | other, over);
         break;
     }
     case StepKind::apply: {
         const Function &function = space_.program().functions[partner.arg];
         // A macro that sums needs its whole dimension in the tile.
-        if (function.fn == Fn::rms_norm &&
-            parts_of(free & ~outside_, function.base) != space_.program().parts[function.base])
-            return refuse(counters.shape);
-        made = {partner.result, x.phase, x.dims};
-        return true;
+        const unsigned whole = space_.program().parts[function.base];
+        return function.fn != Fn::rms_norm || parts_of(free & ~outside_, function.base) == whole ? made : refuse(counters.shape);
     }
-    case StepKind::sum: {
-        const Bases over = space_.sets()[partner.arg];
-        if (!remove_dims(x.dims, over, made.dims)) return refuse(counters.shape);
-        made = {sum_in_tile(x.cls, free, over), x.phase, made.dims};
-        break;
-    }
+    case StepKind::sum: made = sum_in_tile(c, free, space_.sets()[partner.arg]); break;
     case StepKind::accumulate:
     case StepKind::accumulate_sum: {
         const unsigned looped = walk_.loop ? parts_of(free & looped_, walk_.loop) : 0;
-        if (x.phase != kVarying || !looped) return refuse(counters.phase);
-        made = {space_.sum(x.cls, walk_.loop, looped), kAfter, x.dims};
-        if (made.cls == kNoClass || partner.kind == StepKind::accumulate) break;
-        const Bases over = space_.sets()[partner.arg];
-        if (!remove_dims(x.dims, over, made.dims)) return refuse(counters.shape);
-        made.cls = sum_in_tile(made.cls, space_.free(made.cls), over);
+        if (!looped) return refuse(counters.phase);
+        made = space_.sum(c, walk_.loop, looped);
+        if (made != kNoClass && partner.kind == StepKind::accumulate_sum)
+            made = sum_in_tile(made, space_.free(made), space_.sets()[partner.arg]);
         break;
     }
     }
-    return made.cls != kNoClass && space_.live(made.cls) ? true : refuse(counters.table);
+    return made != kNoClass && space_.live(made) ? made : refuse(counters.table);
+}
+
+bool BlockSearch::make(const Partner &partner, Class result, int high, int low, Made &made) {
+    const Value &x = values_[static_cast<std::size_t>(high)];
+    const auto refuse = [](std::uint64_t &counter) { return ++counter, false; };
+    made = {result, x.phase, x.dims};
+    if (low >= 0) {
+        const Value &y = values_[static_cast<std::size_t>(low)];
+        if (!join_phases(x.phase, y.phase, made.phase)) return refuse(counters.phase);
+        if (!oriented_) return true;
+        if (partner.kind != StepKind::matmul) return broadcasts(x.dims, y.dims, made.dims) || refuse(counters.shape);
+        const Value &left = partner.reversed ? y : x, &right = partner.reversed ? x : y;
+        const Base inner = dim(left.dims, 0);
+        if (!inner || bit(inner) != space_.sets()[partner.arg] || dim(right.dims, 1) != inner) return refuse(counters.shape);
+        return broadcasts(with_dim(left.dims, 0, 0), with_dim(right.dims, 1, 0), made.dims) || refuse(counters.shape);
+    }
+    if (gathers(partner.kind)) {
+        if (x.phase != kVarying) return refuse(counters.phase);
+        made.phase = kAfter;
+    }
+    const bool sums = partner.kind == StepKind::sum || partner.kind == StepKind::accumulate_sum;
+    return !sums || remove_dims(x.dims, space_.sets()[partner.arg], made.dims) || refuse(counters.shape);
 }
 
 // Admissible. What is unused must be joined until so many are left as are stored, which takes a step for every pair; before
-// its first join each takes some steps alone, and what varies is accumulated. In the last kernel every unused
-// value is its distance from a target besides. Only there: elsewhere a kernel's own outputs are what must be reached.
-// And steps come in their order, in which what stands before the last operand can only be joined or stored any more.
+// its first join each takes some steps alone, and what varies is accumulated; and each has its way to a store. Steps
+// come in their order, in which what stands before the last operand can only be joined or stored any more.
 bool BlockSearch::within_bounds() {
-    const int left = limits_.operators - count_;
     int alone = 0, after = 0, farthest = 0;
     bool gathered = unused_varying_ == 0;
     for (int i = 0; i < count_; ++i) {
         const Value &value = values_[static_cast<std::size_t>(i)];
         if (value.uses) continue;
-        if (looks_) farthest = std::max(farthest, reach_.steps(value.cls, value.loads));
-        const Needs &needs = (*needs_)[value.cls];
-        if (i < high_ && !needs.joins && !storable(value)) return false;
+        const Needs &needs = needs_[value.node];
+        if (i < high_ && !needs.joins && !storable(value.cls, value.phase)) return false;
+        const std::uint32_t groups = Reach::groups(value.loads);
         alone += needs.alone;
         gathered |= needs.alone && value.phase == kVarying;
-        if (goal_ != Goal::last) continue;
-        farthest = std::max(farthest, space_.distance(value.cls));
-        after = std::max(after, space_.single_steps(value.cls) - needs.alone);
+        farthest = std::max<int>(farthest, ways_.steps(value.node, groups));
+        after = std::max(after, ways_.singles(value.node, groups) - needs.alone);
     }
     const int least = std::max(farthest, std::max(0, unused_ - most_stores_) + alone + std::max(after, gathered ? 0 : 1));
-    if (least <= left) return true;
-    if (goal_ == Goal::last && least < Space::kFar) counters.short_by = std::min(counters.short_by, least - left);
-    return false;
+    return affords(least, limits_.operators - count_);
 }
 
 // Whether limits let a kernel store this, wherever it was made.
 bool BlockSearch::may_be_stored(Class c) const {
+    if (goal_ == Goal::last && !space_.target(c)) return false;
+    // Nothing uses a single target.
+    if (goal_ == Goal::between && !several_targets_ && space_.target(c)) return false;
     if (limits_.whole && !space_.whole(c)) return false;
     return !limits_.unscaled || !space_.scaled(c) || space_.target(c);
 }
 
-bool BlockSearch::storable(const Value &value) const {
-    if (walk_.loop ? value.phase != kAfter : value.phase == kVarying) return false;
-    if (!may_be_stored(value.cls)) return false;
+bool BlockSearch::storable(Class c, std::uint8_t phase) const {
+    if (walk_.loop ? phase != kAfter : phase == kVarying) return false;
+    if (!may_be_stored(c)) return false;
     // Every block of a split writes its own part.
-    return !walk_.split || (parts_of(space_.free(value.cls), walk_.split) & kInGrid);
+    return !walk_.split || (parts_of(space_.free(c), walk_.split) & kInGrid);
 }
 
 // Whether the same kernel exists under other names and comes first there: it computes the same tensors.
@@ -380,7 +442,7 @@ void BlockSearch::finish() {
     for (int i = inputs_; i < count_; ++i) {
         const Value &value = values_[static_cast<std::size_t>(i)];
         if (value.uses) continue;
-        if (!storable(value)) return;
+        if (!storable(value.cls, value.phase)) return;
         if (goal_ == Goal::last) {
             const auto &outputs = space_.table().outputs;
             const auto found = std::ranges::find(outputs, value.cls);

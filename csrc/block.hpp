@@ -101,6 +101,7 @@ class BlockSearch {
         Class cls = 0;
         std::uint8_t phase = 0;
         std::uint8_t uses = 0;
+        Reach::Node node = 0;
         std::uint32_t loads = 0; // that it is computed from
         Dims dims = 0;
     };
@@ -113,39 +114,51 @@ class BlockSearch {
         Dims dims = 0;
     };
 
-    // Of a class: whether any step joins it, and the fewest steps that it takes alone before one does or it is stored.
+    // Of a kind of value in this walk: whether any step joins it, and the fewest steps that it takes alone before one
+    // does or it is stored.
     struct Needs {
         bool joins = false;
         std::uint8_t alone = 0;
     };
+    // A partner in this walk: the class of what the step makes, and whether that can lead to a store.
+    struct Option {
+        Class result = kNoClass;
+        bool leads = false;
+    };
 
-    std::vector<Needs> needs(bool last) const;
+    static Reach::Node node(Class c, int phase) { return static_cast<Reach::Node>(3 * c + phase); }
+
+    bool look(std::span<const Tensor> inputs);
     void walk(const Walk &walk);
+    bool survey();
+    void find_leads(Reach::Node from);
+    void find_options(Reach::Node from);
+    Class result_of(const Partner &partner, Class c);
     void grow();
-    void attempt(const Partner &partner, int high, int low);
-    bool make(const Partner &partner, int high, int low, Made &made);
-    bool join_phases(std::uint8_t a, std::uint8_t b, std::uint8_t &joined);
+    void attempt(const Partner &partner, Class result, int high, int low);
+    bool make(const Partner &partner, Class result, int high, int low, Made &made);
+    static bool join_phases(std::uint8_t a, std::uint8_t b, std::uint8_t &joined);
     bool in_tile(Free free, Bases over) const;
     bool same_extents(Free a, Free b) const;
     bool broadcasts(Dims a, Dims b, Dims &joined) const;
     bool remove_dims(Dims dims, Bases over, Dims &left) const;
     Class sum_in_tile(Class c, Free free, Bases over) const;
+    bool affords(int steps, int left);
     bool within_bounds();
     void finish();
     void keep(std::array<int, kMaxStores> stores, int count);
     bool may_be_stored(Class c) const;
-    bool storable(const Value &value) const;
+    bool storable(Class c, std::uint8_t phase) const;
     bool renamable(const std::array<int, kMaxStores> &stores, int count) const;
 
     const Space &space_;
     BlockLimits limits_;
     Control &control_;
     bool oriented_, several_targets_, squares_;
-    std::vector<Needs> between_needs_, last_needs_;
-    const std::vector<Needs> *needs_ = nullptr; // of the goal
-    std::vector<std::uint8_t> ends_, last_ends_; // classes that may be stored, and where only targets may
-    Reach reach_;
-    bool looks_ = false; // whether there are few enough inputs for that
+    Reach reach_, ways_; // of classes in some walk; of kinds of values in this one
+    std::vector<Needs> needs_;    // of each kind
+    std::vector<Option> options_; // of each partner
+    std::vector<std::pair<Reach::Node, Reach::Node>> singles_;
 
     // The kernel in the making.
     std::array<Value, kMaxValues> values_{};

@@ -6,118 +6,134 @@
 namespace tilesmith {
 namespace {
 
-// Sets of inputs that have input i, as a set of sets.
-constexpr std::array<std::uint64_t, Reach::kMostInputs> kWith{0xaaaaaaaaaaaaaaaau, 0xccccccccccccccccu, 0xf0f0f0f0f0f0f0f0u,
-                                                              0xff00ff00ff00ff00u, 0xffff0000ffff0000u, 0xffffffff00000000u};
+// Sets of groups that have group i, as a set of sets.
+constexpr std::array<std::uint64_t, Reach::kGroups> kWith{0xaaaaaaaaaaaaaaaau, 0xccccccccccccccccu, 0xf0f0f0f0f0f0f0f0u,
+                                                          0xff00ff00ff00ff00u, 0xffff0000ffff0000u, 0xffffffff00000000u};
+
+std::uint32_t first(std::uint64_t sets) { return static_cast<std::uint32_t>(std::countr_zero(sets)); }
 
 } // namespace
 
-Reach::Reach(const Space &space)
-    : space_(space), made_(space.classes(), 0), fresh_(space.classes(), 0), ended_(space.classes(), 0),
-      steps_(space.classes() << kMostInputs, kNever) {}
+Reach::Reach(std::size_t nodes)
+    : made_(nodes, 0), touched_mark_(nodes, 0), seen_(nodes, 0), steps_(nodes << kGroups, kNever),
+      singles_(nodes << kGroups, kNever) {}
+
+void Reach::clear(std::size_t inputs) {
+    const std::size_t sets = std::size_t{all_} + 1;
+    for (const Node node : touched_) {
+        made_[node] = touched_mark_[node] = seen_[node] = 0;
+        std::fill_n(&steps_[at(node, 0)], sets, kNever);
+        std::fill_n(&singles_[at(node, 0)], sets, kNever);
+    }
+    touched_.clear();
+    ends_.clear();
+    leads_.clear();
+    next_ = 0;
+    all_ = (1u << std::min<std::size_t>(inputs, kGroups)) - 1;
+}
+
+void Reach::touch(Node node) {
+    if (touched_mark_[node]) return;
+    touched_mark_[node] = 1;
+    touched_.push_back(node);
+}
+
+void Reach::start(Node node, std::uint32_t input) {
+    touch(node);
+    made_[node] |= Sets{1} << groups(1u << input);
+}
+
+Reach::Node Reach::next() {
+    if (next_ == touched_.size()) return kNone;
+    seen_[touched_[next_]] = 1;
+    return touched_[next_++];
+}
+
+void Reach::lead(Node a, Node b, Node to) {
+    touch(to);
+    leads_.push_back({a, b, to});
+}
 
 // The unions of a set of one kind with one of the other.
-Reach::Sets Reach::joined(Sets a, Sets b) const {
+Reach::Sets Reach::joined(Sets a, Sets b) {
     Sets all = 0;
     if (std::popcount(a) > std::popcount(b)) std::swap(a, b);
     for (; a; a &= a - 1) {
         Sets both = b;
-        for (unsigned members = static_cast<unsigned>(std::countr_zero(a)); members; members &= members - 1) {
-            const int i = std::countr_zero(members);
-            both = (both & kWith[static_cast<std::size_t>(i)]) | ((both & ~kWith[static_cast<std::size_t>(i)]) << (1 << i));
+        for (std::uint32_t members = first(a); members; members &= members - 1) {
+            const auto i = static_cast<std::size_t>(std::countr_zero(members));
+            both = (both & kWith[i]) | ((both & ~kWith[i]) << (std::size_t{1} << i));
         }
         all |= both;
     }
     return all;
 }
 
-// The sets whose union with one of the others is among the results.
-Reach::Sets Reach::without(Sets results, Sets others) const {
-    Sets all = 0;
-    for (; others; others &= others - 1) {
-        Sets rest = results;
-        for (unsigned members = static_cast<unsigned>(std::countr_zero(others)); members; members &= members - 1) {
-            const int i = std::countr_zero(members);
-            rest &= kWith[static_cast<std::size_t>(i)];
-            rest |= rest >> (1 << i);
+bool Reach::settle(bool pairs, bool connected) {
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (const Lead &lead : leads_) {
+            const Sets made = lead.b == kNone ? made_[lead.a] : joined(made_[lead.a], made_[lead.b]);
+            changed |= (made & ~made_[lead.to]) != 0;
+            made_[lead.to] |= made;
         }
-        all |= rest;
     }
-    return all;
-}
-
-void Reach::add(Class c, Sets sets) {
-    sets &= ~made_[c];
-    if (!sets) return;
-    if (!made_[c]) touched_.push_back(c);
-    if (!fresh_[c]) work_.push_back(c);
-    made_[c] |= sets;
-    fresh_[c] |= sets;
-}
-
-bool Reach::look(std::span<const Class> inputs, const std::vector<std::uint8_t> &ends, bool pairs, bool connected) {
-    for (const Class c : touched_) {
-        made_[c] = ended_[c] = 0;
-        std::fill_n(steps_.begin() + static_cast<std::ptrdiff_t>(std::size_t{c} << inputs_), std::size_t{1} << inputs_, kNever);
+    if (!find_ends(pairs, connected)) return false;
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (std::size_t i = leads_.size(); i-- > 0;) changed |= relax(leads_[i]);
     }
-    touched_.clear();
-    inputs_ = inputs.size();
-    for (std::size_t i = 0; i < inputs.size(); ++i) add(inputs[i], Sets{1} << (1u << i));
-    while (!work_.empty()) {
-        const Class c = work_.back();
-        work_.pop_back();
-        const Sets fresh = fresh_[c];
-        fresh_[c] = 0;
-        for (const Class next : space_.singles(c)) add(next, fresh);
-        for (const Space::Join &join : space_.joins(c))
-            if (made_[join.other]) add(join.result, joined(fresh, made_[join.other]));
-    }
-    if (!any_end(ends, pairs, connected)) return false;
-    back();
     return true;
 }
 
-bool Reach::any_end(const std::vector<std::uint8_t> &ends, bool pairs, bool connected) {
-    const std::uint32_t all = (1u << inputs_) - 1;
+bool Reach::find_ends(bool pairs, bool connected) {
     Sets stored = 0; // what some end is made of
-    for (const Class c : touched_)
-        if (ends[c]) stored |= made_[c];
-    // What another store goes with.
-    Sets good = Sets{1} << all;
-    for (Sets left = pairs ? stored : 0; left; left &= left - 1) {
-        const auto own = static_cast<std::uint32_t>(std::countr_zero(left));
-        for (std::uint32_t other = 1; other <= all; ++other)
-            if ((own | other) == all && (!connected || (own & other)) && (stored >> other & 1)) good |= Sets{1} << own;
-    }
-    level_.clear();
-    for (const Class c : touched_)
-        if (ends[c] && (made_[c] & good)) reach_back(c, good, 0);
-    level_.swap(next_);
-    return !level_.empty();
+    for (const Node node : ends_) stored |= made_[node];
+    Sets good = Sets{1} << all_;
+    for (Sets left = pairs ? stored : 0; left; left &= left - 1)
+        for (std::uint32_t other = 1; other <= all_; ++other)
+            if ((first(left) | other) == all_ && (!connected || (first(left) & other)) && (stored >> other & 1))
+                good |= left & -left;
+    for (const Node node : ends_)
+        for (Sets left = made_[node] & good; left; left &= left - 1)
+            steps_[at(node, first(left))] = singles_[at(node, first(left))] = 0;
+    return (stored & good) != 0;
 }
 
-void Reach::reach_back(Class c, Sets sets, std::uint8_t step) {
-    sets &= made_[c] & ~ended_[c];
-    if (!sets) return;
-    ended_[c] |= sets;
-    next_.push_back({c, sets});
-    for (; sets; sets &= sets - 1)
-        steps_[(std::size_t{c} << inputs_) + static_cast<std::size_t>(std::countr_zero(sets))] = step;
-}
-
-void Reach::back() {
-    for (std::uint8_t step = 1; !level_.empty(); ++step) {
-        next_.clear();
-        for (const Level &at : level_) {
-            for (const Class from : space_.singles_to(at.c)) reach_back(from, at.sets, step);
-            for (const Space::Pair &pair : space_.joins_to(at.c)) {
-                if (!made_[pair.a] || !made_[pair.b]) continue;
-                reach_back(pair.a, without(at.sets, made_[pair.b]), step);
-                reach_back(pair.b, without(at.sets, made_[pair.a]), step);
-            }
+bool Reach::relax(const Lead &lead) {
+    bool changed = false;
+    const auto lower = [&](std::uint8_t &known, int steps) {
+        if (steps >= known) return;
+        known = static_cast<std::uint8_t>(steps);
+        changed = true;
+    };
+    for (Sets a = made_[lead.a]; a; a &= a - 1) {
+        const std::size_t from = at(lead.a, first(a));
+        if (lead.b == kNone) {
+            const std::size_t to = at(lead.to, first(a));
+            lower(steps_[from], steps_[to] + 1);
+            lower(singles_[from], singles_[to] + 1);
+            continue;
         }
-        level_.swap(next_);
+        for (Sets b = made_[lead.b]; b; b &= b - 1) {
+            const std::size_t with = at(lead.b, first(b)), to = at(lead.to, first(a) | first(b));
+            lower(steps_[from], steps_[to] + 1);
+            lower(steps_[with], steps_[to] + 1);
+            lower(singles_[from], singles_[to]);
+            lower(singles_[with], singles_[to]);
+        }
     }
+    return changed;
+}
+
+std::uint8_t Reach::steps(Node a, Node b, Node to) const {
+    std::uint8_t least = kNever;
+    for (Sets x = made_[a]; x; x &= x - 1) {
+        if (b == kNone) least = std::min(least, steps_[at(to, first(x))]);
+        else
+            for (Sets y = made_[b]; y; y &= y - 1) least = std::min(least, steps_[at(to, first(x) | first(y))]);
+    }
+    return least;
 }
 
 } // namespace tilesmith

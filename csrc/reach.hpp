@@ -1,49 +1,70 @@
-// Which values a kernel can compute from which of its inputs, and how far each is from what it may store. Tiles, loops
-// and what values have in common are left out of it, so that nothing is lost.
+// What can be made of which inputs, and how far it is from what may be stored: the graph of all steps that some values
+// allow, looked at apart from any order and from how many values there are.
 #pragma once
 
 #include <array>
-#include <span>
+#include <cstddef>
+#include <cstdint>
 #include <vector>
-
-#include "space.hpp"
 
 namespace tilesmith {
 
 class Reach {
   public:
-    static constexpr std::size_t kMostInputs = 6;
-    static constexpr int kNever = 99;
+    using Node = std::uint16_t; // a kind of value
+    static constexpr Node kNone = 0xffff;
+    static constexpr int kGroups = 6; // of inputs; with more, the last group has all that are left
+    static constexpr std::uint8_t kNever = 99;
 
-    explicit Reach(const Space &space);
+    explicit Reach(std::size_t nodes);
 
-    // Looks at everything that can be made of some inputs. `ends` says what may be stored: a value of all inputs, or with
-    // `pairs` two that have all of them between them, and one in common where `connected`. False where nothing can be.
-    bool look(std::span<const Class> inputs, const std::vector<std::uint8_t> &ends, bool pairs, bool connected);
+    // Groups of inputs, of inputs.
+    static constexpr std::uint32_t groups(std::uint32_t inputs) {
+        constexpr std::uint32_t last = 1u << (kGroups - 1);
+        return (inputs & (last - 1)) | (inputs >= last ? last : 0);
+    }
 
-    // The fewest steps from a class, made of a set of inputs, to a store; kNever where there is no way.
-    int steps(Class c, std::uint32_t loads) const { return steps_[(std::size_t{c} << inputs_) + loads]; }
+    void clear(std::size_t inputs);
+    void start(Node node, std::uint32_t input);
+    // The next node that was reached and not looked at yet, or kNone.
+    Node next();
+    bool seen(Node node) const { return seen_[node]; }
+    // A step from one node, or two that were seen, to another.
+    void lead(Node a, Node b, Node to);
+    // A node that may be stored.
+    void end(Node node) { ends_.push_back(node); }
+
+    // After all leads: how far everything is from a store. A store has all inputs, or with `pairs` two have them between
+    // them, and one in common where `connected`. False where none can.
+    bool settle(bool pairs, bool connected);
+
+    // The fewest steps from a node that is made of some groups to a store, and the fewest that are no joins.
+    std::uint8_t steps(Node node, std::uint32_t groups) const { return steps_[at(node, groups)]; }
+    std::uint8_t singles(Node node, std::uint32_t groups) const { return singles_[at(node, groups)]; }
+    // Of what a step from one node, or from two, makes.
+    std::uint8_t steps(Node a, Node b, Node to) const;
+    const std::vector<Node> &nodes() const { return touched_; }
 
   private:
-    using Sets = std::uint64_t; // of sets of inputs: a bit for each
+    using Sets = std::uint64_t; // of sets of groups: a bit for each
 
-    void add(Class c, Sets sets);
-    Sets joined(Sets a, Sets b) const;
-    Sets without(Sets results, Sets others) const;
-    bool any_end(const std::vector<std::uint8_t> &ends, bool pairs, bool connected);
-    void back();
-    void reach_back(Class c, Sets sets, std::uint8_t step);
-
-    const Space &space_;
-    std::size_t inputs_ = 0;
-    std::vector<Sets> made_, fresh_, ended_; // of each class
-    std::vector<Class> touched_, work_;
-    std::vector<std::uint8_t> steps_;
-    struct Level {
-        Class c;
-        Sets sets;
+    struct Lead {
+        Node a, b, to;
     };
-    std::vector<Level> level_, next_;
+
+    static std::size_t at(Node node, std::uint32_t groups) { return (std::size_t{node} << kGroups) + groups; }
+    static Sets joined(Sets a, Sets b);
+    void touch(Node node);
+    bool find_ends(bool pairs, bool connected);
+    bool relax(const Lead &lead);
+
+    std::uint32_t all_ = 0;
+    std::vector<Sets> made_; // of what each node can be made
+    std::vector<std::uint8_t> touched_mark_, seen_;
+    std::vector<Node> touched_, ends_;
+    std::size_t next_ = 0;
+    std::vector<Lead> leads_;
+    std::vector<std::uint8_t> steps_, singles_;
 };
 
 } // namespace tilesmith

@@ -140,24 +140,19 @@ void Space::find_distances() {
 }
 
 void Space::list_leads(const std::vector<Lead> &leads) {
-    std::vector<std::pair<Class, Class>> singles, singles_to;
+    std::vector<std::pair<Class, Class>> singles;
     std::vector<std::pair<Class, Join>> joins;
-    std::vector<std::pair<Class, Pair>> joins_to;
     for (const auto &[from, partner, to] : leads) {
         if (!live_[from] || !live_[to]) continue;
         if (partner == kNoClass) {
             singles.push_back({from, to});
-            singles_to.push_back({to, from});
         } else if (live_[partner]) {
             joins.push_back({from, {partner, to}});
             if (partner != from) joins.push_back({partner, {from, to}});
-            joins_to.push_back({to, {from, partner}});
         }
     }
     singles_.fill(live_.size(), singles);
-    singles_to_.fill(live_.size(), singles_to);
     joins_.fill(live_.size(), joins);
-    joins_to_.fill(live_.size(), joins_to);
 }
 
 // Every sum of a class over some parts of every base of a set.

@@ -82,6 +82,9 @@ class Space {
     std::span<const Partner> partners(Class c) const {
         return {partners_.data() + starts_[c], starts_[c + 1u] - starts_[c]};
     }
+    // The place of a class's first partner among those of all.
+    std::size_t first_partner(Class c) const { return starts_[c]; }
+    std::size_t all_partners() const { return partners_.size(); }
     // The class of a sum over some parts of a base, or kNoClass.
     Class sum(Class c, Base base, unsigned parts) const { return sums_[(c * stride_ + base) * 8u + parts]; }
     Free free(Class c) const { return table_.free[c]; }
@@ -95,18 +98,12 @@ class Space {
     // The fewest steps from a class to a target; the fewest that are no joins of two values.
     int distance(Class c) const { return distance_[c]; }
     int single_steps(Class c) const { return single_steps_[c]; }
-    // What one step can make of a class, alone or with another, and of what one step makes it. Tiles and loops are left
-    // out of these.
+    // What one step can make of a class, alone or with another, in some tile of some loop.
     struct Join {
         Class other, result;
     };
-    struct Pair {
-        Class a, b;
-    };
     std::span<const Class> singles(Class c) const { return singles_[c]; }
-    std::span<const Class> singles_to(Class c) const { return singles_to_[c]; }
     std::span<const Join> joins(Class c) const { return joins_[c]; }
-    std::span<const Pair> joins_to(Class c) const { return joins_to_[c]; }
     // A class under other names, as in the table. Where shapes are oriented there are none.
     std::size_t renamings() const { return table_.views.size(); }
     Class view(std::size_t renaming, Class c) const { return table_.views[renaming][c]; }
@@ -141,9 +138,8 @@ class Space {
     std::vector<std::int16_t> distance_, single_steps_;
     std::vector<std::uint32_t> starts_;
     std::vector<Partner> partners_;
-    Lists<Class> singles_, singles_to_;
+    Lists<Class> singles_;
     Lists<Join> joins_;
-    Lists<Pair> joins_to_;
 };
 
 } // namespace tilesmith
