@@ -57,7 +57,7 @@ void Reach::lead(Node a, Node b, Node to) {
 // The unions of a set of one kind with one of the other.
 Reach::Sets Reach::joined(Sets a, Sets b) {
     Sets all = 0;
-    if (std::popcount(a) > std::popcount(b)) std::swap(a, b);
+    if (!(b & (b - 1))) std::swap(a, b);
     for (; a; a &= a - 1) {
         Sets both = b;
         for (std::uint32_t members = first(a); members; members &= members - 1) {
