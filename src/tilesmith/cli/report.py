@@ -17,17 +17,20 @@ from tilesmith.cli.options import DEFAULT_PRESET, BenchOptions, Options
 from tilesmith.cli.screen import answer
 from tilesmith.config import Preset
 from tilesmith.core.errors import MachineError, OptionError, TilesmithError
-from tilesmith.core.facts import Analysis, Profiled, TechniqueVector
+from tilesmith.core.facts import Analysis, Derivation, Profiled, TechniqueVector
 from tilesmith.core.reply import Reply
-from tilesmith.core.search import best
+from tilesmith.core.search import best, lineage
 from tilesmith.core.trial import Trial
 from tilesmith.journal import Run, open_store
 from tilesmith.report import document
-from tilesmith.report.chronicle import Chronicle
+from tilesmith.report.chronicle import Chronicle, Drawing
 from tilesmith.report.page import page
 
 READ = 60
 """Kernels at most whose techniques are read for a report where the run did not; each takes hundredths of a second."""
+
+DRAWN = 4
+"""µGraphs at most that are drawn."""
 
 
 def report(prefix: str, out: Path, look: bool, journal: Path, as_json: bool) -> int:
@@ -92,6 +95,7 @@ def chronicle(run: Run) -> Chronicle:
         analyses=run.facts(Analysis),
         profiled=run.facts(Profiled),
         techniques=_techniques(run, options, record.trials),
+        drawings=_drawings(run, record.trials),
     )
 
 
@@ -125,6 +129,30 @@ def _techniques(run: Run, options: Options | None, trials: Sequence[Trial]) -> M
         if names is not None:
             found[trial.candidate.id] = names
     return found
+
+
+def _drawings(run: Run, trials: Sequence[Trial]) -> tuple[Drawing, ...]:
+    """The µGraphs that correct kernels were written from, each once, that of the fastest first."""
+    derivations = {fact.key: fact for fact in run.facts(Derivation)}
+    if not derivations:
+        return ()
+    from tilesmith.superopt.draw import svg
+    from tilesmith.superopt.schema import from_json, to_json
+
+    numbers = {trial.candidate.id: number for number, trial in enumerate(trials, start=1)}
+    fastest = best(trials)
+    found: dict[str, Drawing] = {}
+    ranked = sorted((t for t in trials if t.time_us is not None), key=lambda trial: trial.time_us or 0.0)
+    # What the best descends from goes first, even where its own kernel is faster than all that were lowered.
+    for trial in (*(reversed(lineage(fastest, trials)) if fastest else ()), *ranked):
+        made = derivations.get(trial.candidate.id)
+        if made is None or made.graph_hash in found or len(found) == DRAWN:
+            continue
+        graph = from_json(made.graph, "a µGraph in the journal")
+        name = f"µGraph {made.graph_hash[:12]}: {made.note}"
+        words = to_json(graph)
+        found[made.graph_hash] = Drawing(name, svg(graph), words, numbers[trial.candidate.id])
+    return tuple(found.values())
 
 
 def _again(run: Run, options: Options | None, found: bool) -> tuple[tuple[str, str], ...]:

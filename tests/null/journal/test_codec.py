@@ -21,6 +21,7 @@ from tilesmith.core.trial import (
     Environment,
     Estimate,
     Failed,
+    Lease,
     Rejected,
     Timing,
     Trial,
@@ -100,6 +101,7 @@ trials = st.builds(
     st.integers(),
     st.booleans(),
     st.lists(texts, max_size=2).map(tuple),
+    st.lists(st.builds(Lease, texts, floats, floats, st.booleans()), max_size=2).map(tuple),
 )
 limits = st.builds(
     Limits, *[st.none() | st.integers()] * 2, *[st.none() | floats] * 3, *[st.none() | st.integers()] * 2
@@ -219,6 +221,6 @@ def test_the_strategies_leave_no_field_to_its_default() -> None:
         11,
         9,
         9,
-        11,
+        12,
         7,
     ]
