@@ -349,6 +349,63 @@ def report(
 
 
 @app.command()
+def serve(
+    run: RunId,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="0 takes any that is free.")] = 8421,
+    token: Annotated[
+        str, typer.Option(help="What a reader must show; made where others than this machine can connect.")
+    ] = "",
+    look: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    journal: Journal = JOURNAL,
+    json: Json = False,
+) -> Deed:
+    """Show the report of a run while it goes on, to this machine only unless --host says otherwise."""
+
+    def deed() -> int:
+        from tilesmith.cli.serve import serve as listen
+
+        return listen(run, host, port, token, look, journal, json)
+
+    return deed
+
+
+@app.command()
+def compare(
+    run: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="Two runs or more.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also as an HTML page.")] = None,
+    journal: Journal = JOURNAL,
+    json: Json = False,
+) -> Deed:
+    """Put runs side by side, with intervals."""
+
+    def deed() -> int:
+        from tilesmith.cli.compare import compare as put
+
+        return put(run, out, journal, json)
+
+    return deed
+
+
+@app.command()
+def export(
+    run: RunId,
+    format: Annotated[str, typer.Option("--format", help="jsonl, csv or parquet.")] = "jsonl",  # noqa: A002 (a flag)
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="[standard output; RUN.parquet]")] = None,
+    journal: Journal = JOURNAL,
+    json: Json = False,
+) -> Deed:
+    """Write the trials of a run as rows: JSON lines, CSV or Parquet."""
+
+    def deed() -> int:
+        from tilesmith.cli.export import export as write
+
+        return write(run, format, out, journal, json)
+
+    return deed
+
+
+@app.command()
 def doctor(journal: Journal = JOURNAL, json: Json = False) -> Deed:
     """Say what works on this machine, and how to mend the rest."""
 

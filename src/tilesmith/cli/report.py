@@ -6,7 +6,7 @@ import os
 import shlex
 import webbrowser
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import tilesmith
@@ -17,18 +17,21 @@ from tilesmith.cli.options import DEFAULT_PRESET, BenchOptions, Options
 from tilesmith.cli.screen import answer
 from tilesmith.config import Preset
 from tilesmith.core.errors import MachineError, OptionError, TilesmithError
-from tilesmith.core.facts import Analysis, Derivation, Profiled, TechniqueVector
+from tilesmith.core.facts import Analysis, Derivation, Ending, Profiled, TechniqueVector
 from tilesmith.core.reply import Reply
-from tilesmith.core.search import best, lineage
+from tilesmith.core.search import best, lineage, standing
 from tilesmith.core.trial import Trial
 from tilesmith.journal import Run, open_store
 from tilesmith.report import document
 from tilesmith.report.chronicle import Chronicle, Drawing
 from tilesmith.report.page import page
+from tilesmith.report.record import RunRecord
 
 READ = 60
 """Kernels at most whose techniques are read for a report where the run did not; each takes hundredths of a second."""
 
+LATEST = 2000
+"""Trials at most that one page tells of."""
 DRAWN = 4
 """µGraphs at most that are drawn."""
 
@@ -73,13 +76,17 @@ def browser() -> webbrowser.BaseBrowser:
         ) from None
 
 
-def chronicle(run: Run) -> Chronicle:
-    """All that the journal holds of a run, as its report needs it."""
+def chronicle(run: Run, most: int | None = LATEST) -> Chronicle:
+    """All that the journal holds of a run, as its report needs it: of very many trials the latest `most`.
+
+    The start kernel and the best are always among them. Calls of models are those since the first of the latest.
+    """
     # In this order: what is recorded meanwhile is then at most told of too late, never twice.
-    revision = run.revision
-    record = record_of(run)
+    revision, whole = run.revision, run.count(Trial)
+    cut = most is not None and whole > most
+    record, times_s, reply_times_s, numbers = _latest(run, most) if cut and most else _all(run)
     options = _options(run)
-    return Chronicle(
+    told = Chronicle(
         record=record,
         problem=run.problem,
         began_s=run.began_s,
@@ -87,16 +94,39 @@ def chronicle(run: Run) -> Chronicle:
         revision=revision,
         version=tilesmith.__version__,
         journal=run.path.name,
-        trial_times_s=run.times_s(Trial),
-        reply_times_s=run.times_s(Reply),
+        trial_times_s=times_s,
+        reply_times_s=reply_times_s,
+        numbers=numbers,
+        whole=whole if cut else 0,
         settings=tuple((name, words) for name, words in _flat("", asdict(options)).items()) if options else (),
         again=_again(run, options, best(record.trials) is not None),
         confirmations=run.confirmations(),
         analyses=run.facts(Analysis),
         profiled=run.facts(Profiled),
         techniques=_techniques(run, options, record.trials),
-        drawings=_drawings(run, record.trials),
     )
+    return replace(told, drawings=_drawings(run, told.numbered()))
+
+
+Read = tuple[RunRecord, Sequence[float], Sequence[float], Sequence[int]]
+
+
+def _all(run: Run) -> Read:
+    record = record_of(run)
+    return record, run.times_s(Trial)[: len(record.trials)], run.times_s(Reply)[: len(record.replies)], ()
+
+
+def _latest(run: Run, most: int) -> Read:
+    """The latest trials with what was recorded since the first of them, and the start kernel and the best."""
+    rows = run.latest_trials(most)
+    since_s = rows[0].at_s
+    known = {row.number for row in rows}
+    rows = tuple(sorted((*(row for row in run.ends() if row.number not in known), *rows), key=lambda row: row.number))
+    trials = standing([row.trial for row in rows], run.confirmations())
+    replies = run.facts_since(Reply, since_s)
+    endings = tuple(fact for fact, _ in run.facts_since(Ending, since_s))
+    record = RunRecord(run.id, run.problem.name, trials, run.stops, tuple(fact for fact, _ in replies), endings)
+    return record, [row.at_s for row in rows], [at_s for _, at_s in replies], [row.number for row in rows]
 
 
 def _options(run: Run) -> Options | None:
@@ -131,15 +161,16 @@ def _techniques(run: Run, options: Options | None, trials: Sequence[Trial]) -> M
     return found
 
 
-def _drawings(run: Run, trials: Sequence[Trial]) -> tuple[Drawing, ...]:
+def _drawings(run: Run, numbered: Sequence[tuple[int, Trial]]) -> tuple[Drawing, ...]:
     """The µGraphs that correct kernels were written from, each once, that of the fastest first."""
+    numbers = {trial.candidate.id: number for number, trial in numbered}
+    trials = [trial for _, trial in numbered]
     derivations = {fact.key: fact for fact in run.facts(Derivation)}
     if not derivations:
         return ()
     from tilesmith.superopt.draw import svg
     from tilesmith.superopt.schema import from_json, to_json
 
-    numbers = {trial.candidate.id: number for number, trial in enumerate(trials, start=1)}
     fastest = best(trials)
     found: dict[str, Drawing] = {}
     ranked = sorted((t for t in trials if t.time_us is not None), key=lambda trial: trial.time_us or 0.0)

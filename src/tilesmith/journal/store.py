@@ -10,6 +10,7 @@ Threads may share a store and its runs; other processes, and other stores, may u
 
 from __future__ import annotations
 
+import difflib
 import secrets
 import threading
 import time
@@ -82,6 +83,15 @@ def open_store(path: Path, *, must_exist: bool = False, patience_s: float = 30.0
     return Store(Database(path, patience_s))
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A trial, its number in its run, from 1, and when it was recorded: seconds since 1970, UTC."""
+
+    number: int
+    at_s: float
+    trial: Trial
+
+
 class Store:
     """All runs of one journal. Closing it also ends the writing of its runs."""
 
@@ -130,7 +140,9 @@ class Store:
             listed = ", ".join(among[-10:]) + (f" and {len(among) - 10} older ones" if len(among) > 10 else "")
             count = "More than one run begins" if found else "No run begins"
             known = f"choose from {listed}" if among else "the journal holds none"
-            raise JournalError(f"{count} with {prefix!r} in {self._database.path}; {known}.")
+            near = [] if found else difflib.get_close_matches(prefix.lower(), among, n=1)
+            meant = f"did you mean {near[0]}? Else " if near else ""
+            raise JournalError(f"{count} with {prefix!r} in {self._database.path}; {meant}{known}.")
         sql = "SELECT body FROM events WHERE run = ? AND kind = 'run'"
         ((body,),) = self._database.read(sql, found)
         beginning = _loads(self._database, _Beginning, body)
@@ -265,6 +277,33 @@ class Run:
         rows = self._database.read("SELECT at_s FROM events WHERE run = ? AND kind = ? ORDER BY seq", (self.id, name))
         return tuple(float(row[0] or 0.0) for row in rows)
 
+    def facts_since(self, kind: type[F], at_s: float) -> tuple[tuple[F, float], ...]:
+        """The facts of one kind that were recorded at or after this time, and when."""
+        sql = "SELECT body, at_s FROM events WHERE run = ? AND kind = ? AND at_s >= ? ORDER BY seq"
+        rows = self._database.read(sql, (self.id, kind.__name__, at_s))
+        return tuple((_loads(self._database, kind, body), float(at or 0.0)) for body, at in rows)
+
+    def count(self, kind: type[Trial] | type[F]) -> int:
+        """How many trials, or facts of one kind, were recorded."""
+        sql = "SELECT count(*) FROM events WHERE run = ? AND kind = ?"
+        ((found,),) = self._database.read(sql, (self.id, "trial" if kind is Trial else kind.__name__))
+        return int(found or 0)
+
+    def latest_trials(self, most: int) -> tuple[Recorded, ...]:
+        """The last so many trials, in order, without reading the others."""
+        rows = self._database.read(f"{ROWS} ORDER BY seq DESC LIMIT ?", (self.id, most))
+        last = self.count(Trial)
+        return tuple(reversed([_recorded(self._database, row, last - place) for place, row in enumerate(rows)]))
+
+    def ends(self) -> tuple[Recorded, ...]:
+        """The first trial, and the fastest that is correct, without reading the others."""
+        first = self._database.read(f"{ROWS} ORDER BY seq LIMIT 1", (self.id,))
+        fastest = self._database.read(f"{ROWS} AND time_us IS NOT NULL ORDER BY time_us, seq LIMIT 1", (self.id,))
+        place = "SELECT count(*) FROM events WHERE run = ? AND kind = 'trial' AND seq <= ?"
+        found = {row[0]: row for row in (*first, *fastest)}
+        numbers = {seq: int(self._database.read(place, (self.id, seq))[0][0] or 0) for seq in found}
+        return tuple(_recorded(self._database, row, numbers[seq]) for seq, row in found.items())
+
     @property
     def began_s(self) -> float:
         """Seconds since 1970, UTC."""
@@ -298,6 +337,10 @@ TRIALS = """
     SELECT events.seq, events.body, sources.text FROM events JOIN sources ON sources.id = events.source
     WHERE events.run = ? AND events.kind = 'trial' AND events.seq > ?"""
 
+ROWS = """
+    SELECT events.seq, events.body, sources.text, events.at_s
+    FROM events JOIN sources ON sources.id = events.source WHERE events.run = ? AND events.kind = 'trial'"""
+
 CONFIRMATIONS = """
     SELECT events.seq, events.body, sources.text FROM events JOIN sources ON sources.id = events.source
     WHERE events.run = ? AND events.kind = 'confirmation'"""
@@ -306,6 +349,10 @@ CONFIRMATIONS = """
 def _trial(database: Database, row: Row) -> Trial:
     trial = _loads(database, Trial, row[1])
     return replace(trial, candidate=replace(trial.candidate, source=_text(row[2])))
+
+
+def _recorded(database: Database, row: Row, number: int) -> Recorded:
+    return Recorded(number, float(row[3] or 0.0), _trial(database, row))
 
 
 def _new_id() -> str:

@@ -81,7 +81,7 @@ def _entries(chronicle: Chronicle, family: Family) -> list[tuple[Member, Entry]]
     profiles = chronicle.profiles()
     names = {
         trial.candidate.id: "the start kernel" if trial.candidate.origin == "start" else f"trial {number}"
-        for number, trial in enumerate(chronicle.trials, chronicle.first)
+        for number, trial in chronicle.numbered()
     }
     return [
         (

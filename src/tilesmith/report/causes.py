@@ -26,11 +26,11 @@ class Cause:
     """Their numbers."""
 
 
-def causes(trials: Sequence[Trial], first: int = 1) -> tuple[Cause, ...]:
+def causes(numbered: Sequence[tuple[int, Trial]]) -> tuple[Cause, ...]:
     """By verdict in their usual order, then the most frequent first."""
     found: dict[tuple[VerdictName, str, str], list[int]] = {}
     words: dict[tuple[VerdictName, str, str], str] = {}
-    for number, trial in enumerate(trials, start=first):
+    for number, trial in numbered:
         name = verdict_name(trial.verdict)
         stage = trial.verdict.stage if isinstance(trial.verdict, Failed) else ""
         # Whose duplicate it is tells apart what is one cause.

@@ -101,6 +101,31 @@ def best_by(gains: Sequence[Gain], of: str, title: str, baseline_us: float | Non
     return _drawn(alt.layer(*layers).properties(width=NARROW, height=180), data, words)
 
 
+def side_by_side(runs: Sequence[tuple[str, Sequence[Gain]]], label: str) -> Picture:
+    """The best of each run over seconds from its beginning."""
+    rows = [
+        {"x": gain.seconds, "us": gain.best_us, "run": name, "place": place}
+        for place, (name, steps) in enumerate(runs)
+        for gain in steps
+    ]
+    names = [name for name, _ in runs]
+    scale = _times([float(str(row["us"])) for row in rows])
+    colour = alt.Color(
+        "run:N",
+        title=None,
+        scale=alt.Scale(domain=names, range=[SERIES[place % len(SERIES)] for place in range(len(names))]),
+        legend=alt.Legend(orient="top"),
+    )
+    x = alt.X("x:Q", title="seconds from the beginning")
+    y = _micros(scale, f"best, µs ({label})")
+    drawn = alt.layer(
+        _chart("rows").mark_line(interpolate="step-after", strokeWidth=2, aria=False).encode(x=x, y=y, color=colour),
+        _chart("rows").mark_circle(aria=False, opacity=1, size=24).encode(x=x, y=y, color=colour),
+    ).properties(width=WIDE, height=300)
+    ends = ", ".join(f"{name} {steps[-1].best_us:,.4g} µs" for name, steps in runs)
+    return _drawn(drawn, {"rows": rows}, f"The best of each run over time, {label}: {ends}.")
+
+
 def lineage(family: Family, names: Sequence[str], label: str) -> Picture:
     """Correct trials by round and time, joined to what they were made from. `names`: authors in their order."""
     counts: dict[int, int] = {}

@@ -44,8 +44,10 @@ class Chronicle:
     """When each trial was recorded."""
     reply_times_s: Sequence[float] = ()
     """When each reply came."""
-    first: int = 1
-    """The number of the first trial in `record`; greater than 1 where only the latest are told of."""
+    numbers: Sequence[int] = ()
+    """Of the trials in `record`, ascending, where those are not all: the run had too many to tell of."""
+    whole: int = 0
+    """How many the run had, where that is more."""
     settings: Sequence[tuple[str, str]] = ()
     """What the run was started with, name and value."""
     again: Sequence[tuple[str, str]] = ()
@@ -66,11 +68,15 @@ class Chronicle:
         """When the last thing of it was recorded, as far as it has a time."""
         return max([self.began_s, *self.trial_times_s, *self.reply_times_s, *_leased(self)])
 
+    def numbered(self) -> list[tuple[int, Trial]]:
+        """The trials with their numbers, which count from 1 in the order of recording."""
+        return list(zip(self.numbers or range(1, len(self.trials) + 1), self.trials, strict=True))
+
     def profiles(self) -> Mapping[int, Profile]:
         """By trial, where there is one: by hardware counters where they were asked, else the estimate."""
         counted = {fact.key.partition("/")[0]: fact.profile for fact in self.profiled if fact.profile}
         found = {}
-        for number, trial in enumerate(self.trials, self.first):
+        for number, trial in self.numbered():
             if profile := counted.get(trial.fingerprint or "") or trial.profile:
                 found[number] = profile
         return found

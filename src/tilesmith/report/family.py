@@ -48,13 +48,13 @@ class Family:
             waiting.extend(reversed(member.children))
 
 
-def family(trials: Sequence[Trial], analyses: Sequence[Analysis] = (), first: int = 1) -> Family:
-    """The forest. `first` is the number of the first trial; what descends from earlier ones is a root."""
+def family(numbered: Sequence[tuple[int, Trial]], analyses: Sequence[Analysis] = ()) -> Family:
+    """The forest of trials, each with its number. What descends from one that is not among them is a root."""
     numbers: dict[str, int] = {}
-    for number, trial in enumerate(trials, start=first):
+    for number, trial in numbered:
         numbers.setdefault(trial.candidate.id, number)
     parents: dict[int, int | None] = {}
-    for number, trial in enumerate(trials, start=first):
+    for number, trial in numbered:
         parent = numbers.get(trial.candidate.parent or "")
         # A parent is recorded before its child; anything else would be a circle.
         parents[number] = parent if parent is not None and parent < number else None
@@ -64,13 +64,15 @@ def family(trials: Sequence[Trial], analyses: Sequence[Analysis] = (), first: in
         depths[number] = 0 if parent is None else depths[parent] + 1
         if parent is not None:
             children[parent].append(number)
+    by_number = dict(numbered)
+    trials = tuple(by_number.values())
     fastest = best(trials)
     winning = {trial.candidate.id for trial in lineage(fastest, trials)} if fastest else set()
     ranked = {analysis.key.partition("/")[0]: analysis for analysis in analyses}
     members = {}
-    for number, trial in enumerate(trials, start=first):
+    for number, trial in numbered:
         up = parents[number]
-        above = None if up is None else trials[up - first]
+        above = None if up is None else by_number[up]
         members[number] = Member(
             number,
             trial,

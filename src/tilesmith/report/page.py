@@ -139,21 +139,21 @@ class View:
 
 def page(chronicle: Chronicle, *, live: bool = False) -> str:
     """The HTML. With `live` the page asks the server that it came from for news; else it never asks anyone."""
-    style = Markup((TEMPLATES / "style.css").read_text("utf-8"))
+    css = style()
     script = Markup((TEMPLATES / "script.js").read_text("utf-8"))
     policy = "; ".join(
         [
             "default-src 'none'",
-            f"style-src '{_hash(style)}'",
-            f"script-src '{_hash(script)}'",
+            f"style-src '{content_hash(css)}'",
+            f"script-src '{content_hash(script)}'",
             "img-src data:",
             "connect-src 'self'" if live else "connect-src 'none'",
             "base-uri 'none'",
             "form-action 'none'",
         ]
     )
-    template = _environment().get_template("page.html.j2")
-    text = template.render(view=view(chronicle), style=style, script=script, policy=policy, live=live)
+    template = environment().get_template("page.html.j2")
+    text = template.render(view=view(chronicle), style=css, script=script, policy=policy, live=live)
     # Half of a surrogate pair, which a source may hold, has no form in a file.
     return text.encode("utf-8", "replace").decode()
 
@@ -161,7 +161,7 @@ def page(chronicle: Chronicle, *, live: bool = False) -> str:
 def view(chronicle: Chronicle) -> View:
     """What there is to see."""
     trials, record = chronicle.trials, chronicle.record
-    tree = family(trials, chronicle.analyses, chronicle.first)
+    tree = family(chronicle.numbered(), chronicle.analyses)
     steps = gains(chronicle)
     start = baseline(trials)
     label = "measured" if any(isinstance(time_of(t.verdict), Timing) for t in trials) else "estimated"
@@ -181,7 +181,7 @@ def view(chronicle: Chronicle) -> View:
         gains=steps,
         pictures=pictures,
         rows=tuple(_rows(chronicle, tree, _common(groups))),
-        causes=causes(trials, chronicle.first),
+        causes=causes(chronicle.numbered()),
         models=_models(spent, steps, tree, start),
         spending=spent,
         clusters=groups,
@@ -256,7 +256,7 @@ def _stats(chronicle: Chronicle, spent: Spending) -> tuple[tuple[str, str], ...]
     trials = chronicle.trials
     merged = sum(isinstance(trial.verdict, Duplicate) for trial in trials)
     rows = [
-        ("trials", f"{len(trials) + chronicle.first - 1:,}"),
+        ("trials", f"{chronicle.whole or len(trials):,}"),
         ("correct", f"{sum(isinstance(t.verdict, Correct) for t in trials):,}"),
         ("duplicates merged", f"{merged:,}"),
         ("rounds", f"{max((t.round for t in trials), default=0):,}"),
@@ -402,7 +402,8 @@ def _alike(trial: Trial, label: str) -> bool:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of all pages: everything that is put in is text, unless we drew it."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
@@ -439,5 +440,11 @@ def _data(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode("utf-8", "replace")).decode("ascii")
 
 
-def _hash(text: str) -> str:
+def style() -> Markup:
+    """The style sheet of all pages."""
+    return Markup((TEMPLATES / "style.css").read_text("utf-8"))
+
+
+def content_hash(text: str) -> str:
+    """By which a page's policy allows a style sheet or a script of its own, and no other."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -29,13 +29,13 @@ class Gain:
 
 def gains(chronicle: Chronicle) -> tuple[Gain, ...]:
     """Every correct trial in the order of recording. Measured ones only, where there are any: no scale has both."""
-    timed = [(n, t) for n, t in enumerate(chronicle.trials) if t.time_us is not None]
-    measured = any(isinstance(time_of(trial.verdict), Timing) for _, trial in timed)
+    timed = [(n, *pair) for n, pair in enumerate(chronicle.numbered()) if pair[1].time_us is not None]
+    measured = any(isinstance(time_of(trial.verdict), Timing) for _, _, trial in timed)
     replies = sorted(zip(chronicle.reply_times_s, chronicle.record.replies, strict=False), key=lambda pair: pair[0])
     found: list[Gain] = []
     usd, tokens, place = 0.0, 0, 0
     best_us = float("inf")
-    for index, trial in timed:
+    for index, number, trial in timed:
         time = time_of(trial.verdict)
         if trial.time_us is None or isinstance(time, Timing) is not measured:
             continue
@@ -47,7 +47,6 @@ def gains(chronicle: Chronicle) -> tuple[Gain, ...]:
         low, high = (time.low_us, time.high_us) if isinstance(time, Timing) else (trial.time_us, trial.time_us)
         improves = trial.time_us < best_us
         best_us = min(best_us, trial.time_us)
-        number = index + chronicle.first
         seconds = max(0.0, at_s - chronicle.began_s)
         found.append(Gain(number, trial.round, trial.time_us, low, high, best_us, improves, seconds, usd, tokens))
     return tuple(found)

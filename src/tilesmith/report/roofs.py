@@ -42,7 +42,7 @@ class Roofs:
 
 def roofs(chronicle: Chronicle) -> Roofs | None:
     """None where nothing is correct, or nobody knows the GPU."""
-    correct = [(n, t) for n, t in enumerate(chronicle.trials, chronicle.first) if t.time_us is not None]
+    correct = [(n, t) for n, t in chronicle.numbered() if t.time_us is not None]
     where = next((t.environment for _, t in correct if t.environment), None)
     gpu = TABLE.get(where.target) if where else None
     if gpu is None:

@@ -66,7 +66,7 @@ def audit(found: Audit) -> RenderableType:
 
 def launches(rows: Sequence[Launch]) -> Table:
     """What a call of the candidate starts, in order."""
-    table = _table()
+    table = plain()
     table.add_column("kernel", overflow="fold")
     for name in ("grid", "warps", "stages", "shared bytes", "registers", "spills"):
         table.add_column(name, justify="right")
@@ -102,7 +102,7 @@ def run(record: RunRecord) -> RenderableType:
 
 def models(spent: Spending) -> Table:
     """What each model was asked, what it cost, and what its kernels came to."""
-    table = _table()
+    table = plain()
     table.add_column("model", overflow="fold")
     for name in ("calls", "faults", "tokens", "cost", "kernels", "correct", "faster", "best"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -124,7 +124,7 @@ def models(spent: Spending) -> Table:
 
 def rounds(spent: Spending) -> Table:
     """What each round cost, and how its directions ended."""
-    table = _table()
+    table = plain()
     for name in ("round", "trials", "tokens", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("directions", overflow="fold")
@@ -136,7 +136,7 @@ def rounds(spent: Spending) -> Table:
 
 def agreement(found: Sequence[Agreed]) -> Table:
     """The two classifiers compared, one row a technique."""
-    table = _table()
+    table = plain()
     table.add_column("technique", overflow="fold")
     for name in ("agree", "kernels", "only the code shows it", "only the model sees it"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -150,7 +150,7 @@ def agreement(found: Sequence[Agreed]) -> Table:
 
 def trials(rows: Sequence[Trial]) -> Table:
     """Every trial in the order of recording; the best is bold."""
-    table = _table()
+    table = plain()
     for name in ("trial", "round"):
         table.add_column(name, justify="right")
     table.add_column("verdict")
@@ -176,7 +176,7 @@ def trials(rows: Sequence[Trial]) -> Table:
 
 def runs(lines: Iterable[RunLine]) -> Table:
     """The runs of a journal, the latest last."""
-    table = _table()
+    table = plain()
     table.add_column("run", no_wrap=True)
     table.add_column("problem", overflow="fold")
     table.add_column("trials", justify="right")
@@ -196,7 +196,8 @@ def stop_words(stops: Sequence[Stop]) -> str:
     return stops[-1].value if stops else "not ended: running, or killed; `tilesmith resume` goes on with it"
 
 
-def _table() -> Table:
+def plain() -> Table:
+    """A calm table: a line under its head, nothing else."""
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
 
 

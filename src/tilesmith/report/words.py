@@ -81,6 +81,11 @@ def figure(time: Timing | Estimate) -> str:
     return f"{micros(time.time_us)} measured"
 
 
+def interval_words(time: Timing | Estimate | None) -> str:
+    """ "31.5 µs to 32.4 µs"; of an estimate none."""
+    return f"{micros(time.low_us)} to {micros(time.high_us)}" if isinstance(time, Timing) else "none"
+
+
 def value_us(time: Timing | Estimate) -> float:
     """The bare number, in microseconds."""
     return time.time_us if isinstance(time, Timing) else time.estimate_us

@@ -178,11 +178,11 @@ def test_the_archive_gives_back_what_went_in(text: str) -> None:
     trial = Trial(Candidate(text, "start"), Correct(Estimate(3.0), 0.5), "f")
     record = RunRecord("r", "p", (trial,), ())
     chronicle = Chronicle(record, Problem("p", ""), 0.0, False, 1, "0", "j")
-    assert unpacked(archive(chronicle, family((trial,))).text)["1"]["source"] == text
+    assert unpacked(archive(chronicle, family(((1, trial),))).text)["1"]["source"] == text
 
 
 def test_what_has_no_room_is_left_out_and_named(small: Chronicle) -> None:
-    tree = family(small.trials)
+    tree = family(small.numbered())
     whole = archive(small, tree)
     assert not whole.left_out
     assert all(entry["source"] for entry in unpacked(whole.text).values())
@@ -237,7 +237,7 @@ def test_a_family_is_a_forest_in_order() -> None:
         trial("d", "a", Correct(Estimate(10.0), 0.1), 1),
         trial("e", "nobody", Failed("compile", "no"), 1),
     )
-    found = family(rows)
+    found = family(tuple(enumerate(rows, 1)))
     assert [member.number for member in found.walk()] == [1, 2, 3, 4, 5]
     assert found.roots == (1, 5)
     assert [found.members[number].depth for number in range(1, 6)] == [0, 1, 2, 1, 0]
@@ -262,8 +262,8 @@ def test_a_direction_is_named_by_the_bottleneck_it_answers() -> None:
     start = trial("a", None, Correct(TIMED, 0.1))
     child = Trial(Candidate("b", "m:x", start.candidate.id, Direction(1, 1, 2, "m:x", 1), 1), Wrong("no"), round=1)
     told_of = Analysis("a/h200/rules/estimate/2", "rules", (Bottleneck("dram", "", ""), Bottleneck("l2", "", "")))
-    assert family((start, child), (told_of,)).members[2].way == "l2, repair 1"
-    assert family((start, child)).members[2].way == "bottleneck 2, repair 1"
+    assert family(((1, start), (2, child)), (told_of,)).members[2].way == "l2, repair 1"
+    assert family(((1, start), (2, child))).members[2].way == "bottleneck 2, repair 1"
 
 
 def test_causes_differ_by_more_than_figures() -> None:
@@ -275,7 +275,7 @@ def test_causes_differ_by_more_than_figures() -> None:
         trial("e", None, Failed("launch", "at 3:4: no")),
         trial("f", None, Correct(TIMED, 0.1)),
     )
-    found = [(cause.verdict, cause.stage, cause.trials) for cause in causes(rows)]
+    found = [(cause.verdict, cause.stage, cause.trials) for cause in causes(tuple(enumerate(rows, 1)))]
     assert found == [
         ("correct", "", (6,)),
         ("wrong", "", (1, 2)),
