@@ -35,6 +35,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
+studies = typer.Typer(help="Compare ways of doing one thing, with plots.", rich_markup_mode=None)
+app.add_typer(studies, name="study")
+
 ProblemPath = Annotated[Path, typer.Argument(metavar="PROBLEM", help="A Python file, or a folder with problem.py.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or enough of its beginning.")]
 Journal = Annotated[Path, typer.Option(envvar="TILESMITH_JOURNAL", metavar="FILE", help="Where runs are kept.")]
@@ -294,6 +297,49 @@ def superoptimize(
             target=gpu(target).name,
         )
         return search(problem, limits, plan, draw, json)
+
+    return deed
+
+
+@studies.command("search")
+def study_search(
+    programs: Annotated[
+        str, typer.Option(metavar="LIST", help="Workloads, such as concrete/lora or symbolic/norm_lora.")
+    ] = "concrete/rmsnorm_linear,concrete/gated_mlp",
+    schedules: Annotated[
+        str, typer.Option(metavar="LIST", help="static, openmp, mpi; copies: serial searches at once.")
+    ] = "static,openmp",
+    orders: Annotated[str, typer.Option(metavar="LIST", help="dfs, bfs.")] = "dfs",
+    oracles: Annotated[
+        str, typer.Option(metavar="LIST", help="table, z3-none, z3-thread, z3-shared; each with /N, as in table/2.")
+    ] = "table",
+    threads: Annotated[str, typer.Option(metavar="LIST", help="Numbers of threads, of each rank.")] = "1,2",
+    ranks: Annotated[str, typer.Option(metavar="LIST", help="Numbers of ranks, under mpi.")] = "1,2",
+    repeats: Annotated[int, typer.Option(metavar="N", help="Of every search; medians are compared.")] = 1,
+    budget_seconds: Annotated[float, typer.Option(metavar="S", help="The most that one search may take.")] = 60.0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="What was measured, and plots; taken up again.")] = Path(
+        "study"
+    ),
+    json: Json = False,
+) -> Deed:
+    """Compare schedules, orders and oracles of the superoptimizer: JSON and plots. Takes up where it was stopped."""
+
+    def deed() -> int:
+        from tilesmith.cli.options import name_list
+        from tilesmith.cli.study import Study, numbers
+        from tilesmith.cli.study import study_search as compare
+
+        study = Study(
+            name_list(programs),
+            name_list(schedules),
+            name_list(orders),
+            name_list(oracles),
+            numbers("threads", threads),
+            numbers("ranks", ranks),
+            repeats,
+            budget_seconds,
+        )
+        return compare(study, out, json)
 
     return deed
 

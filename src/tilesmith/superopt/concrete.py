@@ -360,11 +360,14 @@ def search(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = N
         verified=len(graphs),
         error_bound=max(bounds, default=1.0),
         graphs=tuple(graphs.values()),
-        workers=tuple(
-            Worker(c.states, c.busy_seconds, c.lock_seconds + c.idle_seconds, c.oracle_seconds, c.cpu_seconds)
-            for c in explored.workers
-        ),
+        workers=tuple(_worker(c) for c in explored.workers),
+        first_seconds=min((c.first_seconds for c in counts if c.first_seconds), default=None),
     )
+
+
+def _worker(c: Counted) -> Worker:
+    waited = c.lock_seconds + c.idle_seconds
+    return Worker(c.states, c.busy_seconds, waited, c.oracle_seconds, cpu_seconds=c.cpu_seconds)
 
 
 # Estimates ----------------------------------------------------------------------------------------------------------

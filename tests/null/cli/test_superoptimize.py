@@ -62,7 +62,8 @@ def test_the_published_search_of_a_program_by_its_name(tmp_path: Path, capsys: p
     assert document["oracle"]["name"] == "table"
     assert document["oracle"]["classes"] > 0
     assert len(document["workers"]) == 2
-    assert all(worker["busy_seconds"] > 0 for worker in document["workers"])
+    assert all(worker["busy_seconds"] + worker["wait_seconds"] > 0 for worker in document["workers"])
+    assert 0 < document["first_seconds"] <= document["seconds"]
     for graph in document["graphs"]:
         assert Path(graph["drawing"]).read_text().startswith("<svg")
         assert from_json(json.dumps(graph["graph"])).outputs

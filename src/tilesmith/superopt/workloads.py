@@ -1,0 +1,81 @@
+"""What studies of the search search: programs, with the space and the limits at which each takes seconds.
+
+The published programs are exhausted within a millisecond in the symbolic space, too little to share out; there it is
+programs of three kernels and more that need many cores, and in the concrete space all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tilesmith.core.graph import Graph
+from tilesmith.superopt.build import Program
+from tilesmith.superopt.programs import gated_mlp, gqa, lora, norm_transformer, qknorm_gqa, rmsnorm_linear
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    graph: Callable[[], Graph]
+    options: tuple[str, ...]
+    """Of `tilesmith superoptimize`."""
+
+
+def norm_lora(rows: int = 16, width: int = 256, out: int = 4096, rank: int = 16) -> Graph:
+    """rms(X) @ W + (rms(X) @ A) @ B."""
+    b = Program()
+    x, w = b.input("X", (rows, width)), b.input("W", (width, out))
+    left, right = b.input("A", (width, rank)), b.input("B", (rank, out))
+    normed = b.rms_norm(x)
+    b.output(normed @ w + (normed @ left) @ right)
+    return b.graph()
+
+
+def norm_mlp(rows: int = 16, width: int = 1024, inner: int = 2816) -> Graph:
+    """X + (silu(rms(X) @ G) * (rms(X) @ U)) @ D."""
+    b = Program()
+    x = b.input("X", (rows, width))
+    gate, up = b.input("G", (width, inner)), b.input("U", (width, inner))
+    down = b.input("D", (inner, width))
+    normed = b.rms_norm(x)
+    b.output(x + (b.silu(normed @ gate) * (normed @ up)) @ down)
+    return b.graph()
+
+
+def attention_block(rows: int = 256, keys: int = 4096, dim: int = 64) -> Graph:
+    """(softmax(Q @ K) @ V) @ O, without the shift by the maximum."""
+    b = Program()
+    q, k, v = b.input("Q", (rows, dim)), b.input("K", (dim, keys)), b.input("V", (keys, dim))
+    e = b.exp((q @ k) / 8)
+    b.output(((e / b.sum(e, 1)) @ v) @ b.input("O", (dim, 4 * dim)))
+    return b.graph()
+
+
+def small_product() -> Graph:
+    """exp(X @ W), of few grids: what z3 exhausts within seconds."""
+    b = Program()
+    x, w = b.input("X", (8, 64)), b.input("W", (64, 32))
+    b.output(b.exp(x @ w))
+    return b.graph()
+
+
+def concrete(ops: int, rules: str = "paper") -> tuple[str, ...]:
+    return ("--space", "concrete", "--rules", rules, "--kernel-ops", "1", "--block-ops", str(ops))
+
+
+def symbolic(kernels: int, ops: int) -> tuple[str, ...]:
+    return ("--kernel-ops", str(kernels), "--graph-defined-kernels", str(kernels), "--block-ops", str(ops))
+
+
+WORKLOADS: dict[str, Workload] = {
+    "concrete/rmsnorm_linear": Workload(rmsnorm_linear, concrete(7)),
+    "concrete/gated_mlp": Workload(gated_mlp, concrete(9)),
+    "concrete/norm_transformer": Workload(norm_transformer, concrete(6)),
+    "concrete/lora": Workload(lora, concrete(6)),
+    "concrete/gqa": Workload(gqa, concrete(6)),
+    "concrete/qknorm_gqa": Workload(qknorm_gqa, concrete(5)),
+    "oracle/small_product": Workload(small_product, concrete(5)),
+    "symbolic/norm_lora": Workload(norm_lora, symbolic(4, 11)),
+    "symbolic/norm_mlp": Workload(norm_mlp, symbolic(4, 11)),
+    "symbolic/attention_block": Workload(attention_block, symbolic(4, 11)),
+}
