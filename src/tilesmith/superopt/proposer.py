@@ -1,33 +1,31 @@
 """What the search proves, as candidates: a program's best µGraphs, lowered to Triton.
 
-The first round gets them all; rewrites and models go on from there. A program that the search cannot take whole gives
-none, and says why.
+The first round gets them all; rewrites and models go on from there. A program of which something stays PyTorch's gives
+none, and it is said why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fractions import Fraction
 
-from tilesmith.core.errors import TilesmithError
+from tilesmith.core.errors import OptionError, TilesmithError
 from tilesmith.core.facts import Derivation
 from tilesmith.core.gpu import Gpu
-from tilesmith.core.graph import Graph, Limits
+from tilesmith.core.graph import Graph, Op
+from tilesmith.core.graph_hash import graph_hash
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Given, Journal
 from tilesmith.core.trial import Candidate, Trial
-from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.lower import Lowered, Lowering, lower
 from tilesmith.superopt.schema import to_json
-from tilesmith.superopt.search import Found, search
 from tilesmith.superopt.trace import trace
+from tilesmith.superopt.traced import Traced
+from tilesmith.superopt.whole import Best
 
 ORIGIN = "superopt:"
-KERNELS = (1, 2)
-"""Graph-defined kernels, one number after another until something is found."""
-
-KEPT = 24
-"""µGraphs that a search returns; some fit no tiles that kernels can have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +41,11 @@ class SuperoptProposer:
     gpu: Gpu
     journal: Journal
     """Where the µGraph of every candidate is noted."""
-    graphs: int = 4
+    graphs: int = 5
     """µGraphs that are lowered, the best by estimate."""
     sources: int = 4
     """Of each µGraph at most."""
-    seconds: float = 30.0
+    seconds: float = 20.0
     """For each search."""
     seed: int = 0
     say: Callable[[str], None] = lambda _: None
@@ -71,42 +69,61 @@ class SuperoptProposer:
         return Given(made.candidate for made in fresh)
 
     def _proposals(self, problem: Problem) -> Iterator[_Proposal]:
-        traced = trace(problem)
-        whole = traced.graph()
-        lowered: list[tuple[_Proposal, ...]] = []
-        faults: list[str] = []
-        for found in self._searched(whole):
-            options = Lowering(most=self.sources, library=problem.settings.library, tf32=problem.settings.tf32)
+        with ThreadPoolExecutor(1) as beside:
+            # Meanwhile, in a process of its own: which of its constants are the same at other sizes.
+            small = beside.submit(trace, problem, problem.settings.small) if problem.settings.small else None
+            whole = trace(problem)
+            fixed = _constants(whole) & _constants(small.result()) if small is not None else _constants(whole)
+        settings = problem.settings
+        options = Lowering(self.sources, settings.library, settings.tf32, fixed=fixed, parameters=_parameters(whole))
+        done: dict[Graph, tuple[Lowered, ...]] = {}
+
+        def fits(graph: Graph) -> str:
             try:
-                sources = lower(found.graph, self.gpu, options)
-                lowered.append(tuple(_proposal(found, made) for made in sources))
-            except TilesmithError as error:
-                faults.append(str(error))
-            if len(lowered) == self.graphs:
-                break
-        if faults and not lowered:
-            self.say(f"none of {len(faults)} µGraphs could be lowered; the first: {faults[0]}")
+                done[graph] = lower(graph, self.gpu, options)
+            except OptionError as error:
+                return str(error)
+            return ""
+
+        found = Best(self.gpu, self.seconds, self.seed, fits, self.say).of(whole.graph())
+        lists = [[_proposal(g, made) for made in done.get(g) or lower(g, self.gpu, options)] for g in found]
         # The first of each graph before the second of any: a lowering's estimate is good within its graph only.
-        seen: set[str] = set()
+        kept = _different(lists)[: self.graphs]
         for place in range(self.sources):
-            for made in lowered:
-                if place < len(made) and made[place].candidate.id not in seen:
-                    seen.add(made[place].candidate.id)
-                    yield made[place]
-
-    def _searched(self, whole: Graph) -> Iterator[Found]:
-        for kernels in KERNELS:
-            limits = Limits(graph_defined_kernels=kernels)
-            plan = Plan(seconds=self.seconds, keep=KEPT, seed=self.seed, target=self.gpu.name)
-            if found := search(whole, limits, plan).graphs:
-                yield from found
-                return
+            yield from (made[place] for made in kept if place < len(made))
 
 
-def _proposal(found: Found, made: Lowered) -> _Proposal:
+def _different(lists: Sequence[Sequence[_Proposal]]) -> list[list[_Proposal]]:
+    """Without the sources that differ from earlier ones only in the µGraph that their comments name."""
+    seen: set[str] = set()
+    kept: list[list[_Proposal]] = []
+    for made in lists:
+        fresh = []
+        for proposal in made:
+            code = proposal.candidate.source.split('"""', 2)[-1]
+            if code not in seen:
+                seen.add(code)
+                fresh.append(proposal)
+        if fresh:
+            kept.append(fresh)
+    return kept
+
+
+def _constants(traced: Traced) -> frozenset[Fraction]:
+    """Every number that the program applies, and what dividing by it multiplies with."""
+    values = {value for node in traced.nodes if isinstance(node, Op) for value in node.values} | {Fraction(1)}
+    return frozenset(values | {1 / value for value in values if value})
+
+
+def _parameters(traced: Traced) -> tuple[str, ...]:
+    """Inputs that are the model's own."""
+    return tuple(value.name for value in traced.inputs if value.origin.split(" ")[0] in ("parameter", "buffer"))
+
+
+def _proposal(graph: Graph, made: Lowered) -> _Proposal:
     candidate = Candidate(made.source, f"{ORIGIN}{_short(made.note)}")
-    text = " ".join(to_json(found.graph).split())
-    return _Proposal(candidate, Derivation(candidate.id, text, found.hash, made.note, made.estimate_us))
+    text = " ".join(to_json(graph).split())
+    return _Proposal(candidate, Derivation(candidate.id, text, graph_hash(graph), made.note, made.estimate_us))
 
 
 def _short(note: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from tilesmith.core.errors import OptionError
 from tilesmith.core.gpu import Gpu
@@ -30,6 +31,9 @@ class Lowering:
     named: bool = True
     """Whether sources take their sizes from the inputs, where the graph's extents follow from them. Else, and where
     they do not, a source is made for the graph's extents alone, and masks stand only where those do not divide."""
+    fixed: frozenset[Fraction] | None = None
+    """Constants that are the same for any extents; None where all are, but for the n of a mean. With a constant that is
+    not among them a source is made for the graph's extents alone."""
     parameters: tuple[str, ...] = ()
     """Inputs that are the model's parameters or buffers: the wrapper takes them by keyword."""
 
@@ -56,22 +60,22 @@ def lower(graph: Graph, gpu: Gpu, options: Lowering | None = None) -> tuple[Lowe
     chosen = options or Lowering()
     if chosen.most < 1:
         raise OptionError(f"At most {chosen.most} sources is none; ask for at least 1.")
-    steps = _steps(prepared(graph, chosen.library), chosen.named)
+    ready = prepared(graph, chosen.library)
+    if chosen.named:
+        try:
+            return _lowered(graph, program(ready, named=True), gpu, chosen)
+        except Unnamed:
+            pass
+    return _lowered(graph, program(ready, named=False), gpu, chosen)
+
+
+def _lowered(graph: Graph, steps: Steps, gpu: Gpu, chosen: Lowering) -> tuple[Lowered, ...]:
     lists = [choices(step.plan, gpu, chosen.most) for step in steps.steps if isinstance(step, Launch)]
     made = []
     for number in range(max((len(ranked) for ranked in lists), default=1)):
         row: list[Ranked] = [ranked[min(number, len(ranked) - 1)] for ranked in lists]
         picked = tuple(choice for choice, _ in row)
-        source = file(graph, steps, picked, chosen.parameters, chosen.tf32)
+        source = file(graph, steps, picked, chosen.parameters, chosen.tf32, chosen.fixed)
         seconds = sum(found.seconds for _, found in row)
         made.append(Lowered(source, note(steps, picked), 1e6 * seconds, picked))
     return tuple({lowered.source: lowered for lowered in made}.values())
-
-
-def _steps(graph: Graph, named: bool) -> Steps:
-    if named:
-        try:
-            return program(graph, named=True)
-        except Unnamed:
-            pass
-    return program(graph, named=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from tilesmith.core.graph import Accumulate, Op, Step
 from tilesmith.core.graph_check import Phase, promote
@@ -20,7 +21,7 @@ from tilesmith.superopt.lower.axes import Row, Rows
 from tilesmith.superopt.lower.options import Choice, grid_order, may_stream
 from tilesmith.superopt.lower.places import Lines, Names, Places, at, operand
 from tilesmith.superopt.lower.plan import Plan, summed
-from tilesmith.superopt.lower.sizes import ONE, Size, contiguous
+from tilesmith.superopt.lower.sizes import ONE, Size, Unnamed, contiguous
 from tilesmith.superopt.lower.text import Pad
 
 TL: dict[Dtype, str] = {"fp32": "tl.float32", "fp16": "tl.float16", "bf16": "tl.bfloat16"}
@@ -61,6 +62,8 @@ class _Value:
     """Of a constant."""
     pads: tuple[tuple[int, Pad], ...] = ()
     """What lies beyond the elements, along every axis that may be padded."""
+    turned: tuple[int, ...] = ()
+    """Of what is only stored: for each dimension of `rows` and of the text which dimension of the value it is."""
 
     @property
     def present(self) -> tuple[Row, ...]:
@@ -71,17 +74,32 @@ class _Value:
 
 
 def written(
-    plan: Plan, choice: Choice, outputs: Sequence[str], sizes: Sequence[tuple[Size, ...]], tf32: bool
+    plan: Plan,
+    choice: Choice,
+    outputs: Sequence[str],
+    sizes: Sequence[tuple[Size, ...]],
+    tf32: bool,
+    fixed: frozenset[Fraction] | None = None,
 ) -> Written:
-    """The source of one kernel whose stores fill the buffers `outputs` of extents `sizes`."""
-    return _Emitter(plan, choice, outputs, sizes, tf32).run()
+    """The source of one kernel whose stores fill the buffers `outputs` of extents `sizes`.
+
+    Raises `Unnamed` for a constant that is not among the `fixed` ones and no mean's n, where those are given.
+    """
+    return _Emitter(plan, choice, outputs, sizes, tf32, fixed).run()
 
 
 class _Emitter:
     def __init__(
-        self, plan: Plan, choice: Choice, outputs: Sequence[str], sizes: Sequence[tuple[Size, ...]], tf32: bool
+        self,
+        plan: Plan,
+        choice: Choice,
+        outputs: Sequence[str],
+        sizes: Sequence[tuple[Size, ...]],
+        tf32: bool,
+        fixed: frozenset[Fraction] | None,
     ) -> None:
         self.plan, self.choice, self.outputs, self.out_sizes, self.tf32 = plan, choice, outputs, sizes, tf32
+        self.fixed = None if fixed is None else {float(value) for value in fixed}
         self.kernel, self.axes, self.phases = plan.kernel, plan.axes, plan.made.phases
         self.first = len(plan.kernel.loads)
         self.names = Names()
@@ -233,6 +251,9 @@ class _Emitter:
         if joined:
             axis = self._step(store.source).axes[0]  # type: ignore[union-attr]
             cuts[axis] = (cuts[axis][0], True)
+        if value.turned:
+            view = replace(view, rows=tuple(view.rows[dim] for dim in value.turned))
+            cuts = [cuts[dim] for dim in value.turned]
         address = self.places.address(view, value.rows, cuts)
         dtype = self.plan.dtypes[place]
         made = value.text
@@ -270,10 +291,17 @@ class _Emitter:
             case _:
                 self.values[value] = self._viewed(value, step, rows, operands[0])
 
+    def _held(self, number: float) -> float:
+        """A constant as it is. Raises `Unnamed` where it would be another for other extents."""
+        if self.fixed is not None and number not in self.fixed:
+            raise Unnamed
+        return number
+
     def _solid(self, x: _Value) -> _Value:
         """A constant that fills a tile, as a tile."""
         if x.number is None or not x.present:
             return x
+        self._held(x.number)
         made = f"tl.full({self.places.shape(x.present)}, {x.text}, tl.float32)"
         pads = tuple((axis, Pad.FINITE) for row in x.rows for axis in row if self._pads(axis))
         return replace(x, text=made, number=None, pads=pads)
@@ -281,7 +309,7 @@ class _Emitter:
     def _elementwise(self, op: Op, rows: Rows, operands: list[_Value]) -> _Value:
         known = [x.number for x in operands if x.number is not None]
         if len(known) == len(operands):
-            number = text.folded(op, known)
+            number = text.folded(op, [self._held(x) for x in known])
             return _Value(rows, text.number(number), number=number)
         parts = [self._spread(x, rows) for x in operands]
         if len(parts) == 1:
@@ -290,7 +318,11 @@ class _Emitter:
                 return _Value(rows, parts[0], pads=pads)
             return _Value(rows, self._say(WORDS[op.operator], text.unary(op, parts[0])), pads=pads)
         pads = self._pads_of(op.operator, operands[0], operands[1])
-        expression = self._mean(op, operands) or text.binary(op.operator, *parts)
+        expression = self._mean(op, operands)
+        if not expression:
+            for number in known:
+                self._held(number)
+            expression = text.binary(op.operator, *parts)
         return _Value(rows, self._say(WORDS[op.operator], expression), pads=pads)
 
     def _pads_of(self, operator: str, x: _Value, y: _Value) -> tuple[tuple[int, Pad], ...]:
@@ -342,6 +374,9 @@ class _Emitter:
         return f"tl.where({mask}, {source}, {other})" if mask else source
 
     def _viewed(self, value: int, op: Op, rows: Rows, x: _Value) -> _Value:
+        if op.operator == "permute" and not any(value in step.operands for step in self.kernel.body):
+            # Where its elements go in memory is all that changes.
+            return replace(x, turned=tuple(op.axes.index(dim) for dim in range(len(op.axes))))
         made = replace(x, rows=rows)
         call = self._view(op, x, made) if x.number is None else ""
         if not call:

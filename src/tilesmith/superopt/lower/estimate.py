@@ -37,6 +37,8 @@ SLOW = {"exp": 4, "log": 4, "sigmoid": 6, "silu": 7, "tanh": 7, "gelu": 12, "gel
         "div": 6, "pow": 8}  # fmt: skip
 """Operations of an element; others are one."""
 COPIED = 0.6
+SHORT_RUNS = 1.4
+"""What runs of a sector cost more than long ones: a normalization with 16 pixels of 64 channels a tile."""
 STREAMED = 0.9
 """What reading once leaves of the time, with lines that go first."""
 
@@ -226,8 +228,10 @@ def _memory(plan: Plan, choice: Choice, gpu: Gpu, programs: int, steps: int, act
         # Asynchronous copies drop the hint.
         streams = choice.stream and may_stream(plan, value) and not (varies and choice.stages > 1)
         share = STREAMED if streams else 1.0
-        buffers[view.buffer] = max(buffers.get(view.buffer, 0.0), view.elements * size * share)
-        traffic += programs * tile * (steps if varies else 1) * _scattered(plan, choice, value, size)
+        spread = _scattered(plan, choice, value, size)
+        apart = min(spread, SHORT_RUNS)
+        buffers[view.buffer] = max(buffers.get(view.buffer, 0.0), view.elements * size * share * apart)
+        traffic += programs * tile * (steps if varies else 1) * spread
         ahead = 1.0 if choice.prefetch else max(1.0, choice.stages - 1.0)
         flight += tile * (ahead if varies else 1.0 if not plan.loops else 0.0)
     once = sum(buffers.values())
@@ -243,14 +247,14 @@ def _memory(plan: Plan, choice: Choice, gpu: Gpu, programs: int, steps: int, act
 
 
 def _scattered(plan: Plan, choice: Choice, value: int, size: int) -> float:
-    """How many bytes are fetched for one that is used: neighbours in memory come in sectors of 32 bytes, and lines of
-    four are not much more work than one."""
+    """How many bytes' time a byte that is used takes: neighbours in memory come in sectors of 32 bytes, and a tile of
+    short runs meets many pages."""
     view = plan.sources[value]
     rows = plan.axes.rows[value]
     for pieces, row in zip(view.rows if view else (), rows, strict=True):
         if row and pieces and pieces[-1].stride.number == 1:
             run = size * min(choice.blocks[row[-1]], plan.sizes[row[-1]].number)
-            return max(1.0, 32 / run, 1.2 if run < 128 else 1.0)
+            return max(1.0, 32 / run, SHORT_RUNS if run <= 32 else 1.2 if run <= 64 else 1.0)
     return 32 / size if any(rows) else 1.0
 
 

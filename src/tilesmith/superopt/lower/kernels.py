@@ -17,6 +17,7 @@ from fractions import Fraction
 from tilesmith.core.graph import Accumulate, Dims, Graph, Kernel, Load, Node, Op, Step, Store, Tensor, Thread
 from tilesmith.core.graph_check import apply, block, tensors
 from tilesmith.core.operators import OPERATORS, broadcast
+from tilesmith.superopt.lower.forms import factored, joins, laned, pruned, walked
 from tilesmith.superopt.macros import spell
 
 WHOLE_ROW = 1 << 15
@@ -48,18 +49,65 @@ def prepared(graph: Graph, library: bool) -> Graph:
         nodes.append(op if stays else _alone(op, known[:-1], constants))
         return len(known) - 1
 
+    turns = _turns(graph)
     for node in graph.nodes:
         if isinstance(node, Op):
-            number[value] = emit(replace(node, operands=tuple(number[o] for o in node.operands)))
+            turned = node.operator == "permute" and node.operands[0] in turns
+            moved = replace(node, operands=tuple(number[o] for o in node.operands))
+            number[value] = moved.operands[0] if turned else emit(moved)
             value += 1
             continue
-        kernel = spelled(node, made)
-        nodes.append(replace(kernel, loads=tuple(replace(load, source=number[load.source]) for load in kernel.loads)))
-        for _ in node.stores:
+        stored = range(value, value + len(node.stores))
+        lanes = laned(spelled(_turned(node, [turns.get(each) for each in stored]), made), made)
+        loads = []
+        for load, order in zip(lanes.kernel.loads, lanes.orders, strict=True):
+            source = number[load.source]
+            if order != tuple(range(len(order))):
+                source = emit(Op("permute", (source,), axes=order))
+            loads.append(replace(load, source=source))
+        nodes.append(replace(lanes.kernel, loads=tuple(loads)))
+        for value in stored:
             number[value] = len(known)
-            known.append(made[value])
-            value += 1
+            axes = turns.get(value, tuple(range(len(made[value].dims))))
+            known.append(replace(made[value], dims=tuple(made[value].dims[axis] for axis in axes)))
+        value = stored.stop
     return _needed(Graph(graph.inputs, tuple(nodes), tuple(number[output] for output in graph.outputs)))
+
+
+def _turns(graph: Graph) -> dict[int, tuple[int, ...]]:
+    """Values of kernels that are only wanted with their dimensions in another order, with that order."""
+    readers: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        used = node.operands if isinstance(node, Op) else [load.source for load in node.loads]
+        for value in used:
+            readers.setdefault(value, []).append(node)
+    turns: dict[int, tuple[int, ...]] = {}
+    value = len(graph.inputs)
+    for node in graph.nodes:
+        if isinstance(node, Op):
+            value += 1
+            continue
+        for store in node.stores:
+            only = readers.get(value, [])
+            turner = only[0] if len(only) == 1 and value not in graph.outputs else None
+            joined = store.source >= len(node.loads) and joins(node.body[store.source - len(node.loads)])
+            if isinstance(turner, Op) and turner.operator == "permute" and not joined:
+                turns[value] = turner.axes
+            value += 1
+    return turns
+
+
+def _turned(kernel: Kernel, orders: Sequence[tuple[int, ...] | None]) -> Kernel:
+    """A kernel that stores its tensors with their dimensions in other orders."""
+    body, stores = list(kernel.body), []
+    for store, order in zip(kernel.stores, orders, strict=True):
+        if order is None:
+            stores.append(store)
+            continue
+        body.append(Op("permute", (store.source,), axes=order))
+        omap = tuple(None if dim is None else order.index(dim) for dim in store.omap)
+        stores.append(Store(len(kernel.loads) + len(body) - 1, omap))
+    return replace(kernel, body=tuple(body), stores=tuple(stores))
 
 
 def _needed(graph: Graph) -> Graph:
@@ -82,7 +130,7 @@ def _needed(graph: Graph) -> Graph:
         if kept and isinstance(node, Op):
             nodes.append(replace(node, operands=tuple(number[o] for o in node.operands)))
         elif kept and isinstance(node, Kernel):
-            used = _pruned(replace(node, stores=tuple(node.stores[makers[value][1]] for value in kept)))
+            used = pruned(replace(node, stores=tuple(node.stores[makers[value][1]] for value in kept)))
             nodes.append(replace(used, loads=tuple(replace(load, source=number[load.source]) for load in used.loads)))
     return Graph(graph.inputs, tuple(nodes), tuple(number[output] for output in graph.outputs))
 
@@ -98,7 +146,7 @@ def _sources(kernel: Kernel, makers: Sequence[tuple[int, int]], value: int, want
     """What a kernel loads for those of its stores that are wanted."""
     place = makers[value][0]
     kept = [result for other, (node, result) in enumerate(makers) if node == place and other in wanted]
-    used = _pruned(replace(kernel, stores=tuple(kernel.stores[result] for result in kept)))
+    used = pruned(replace(kernel, stores=tuple(kernel.stores[result] for result in kept)))
     return {load.source for load in used.loads}
 
 
@@ -139,7 +187,8 @@ def spelled(kernel: Kernel, sources: Sequence[Tensor]) -> Kernel:
             inner.append(emit(replace(op, operands=used)))
         number[value] = inner[-1]
     stores = tuple(replace(store, source=number[store.source]) for store in kernel.stores)
-    return _summed_at_once(_pruned(replace(kernel, body=tuple(body), stores=stores)))
+    made = pruned(replace(kernel, body=tuple(body), stores=stores))
+    return _summed_at_once(walked(factored(made, sources), sources))
 
 
 def _summed_at_once(kernel: Kernel) -> Kernel:
@@ -156,27 +205,6 @@ def _summed_at_once(kernel: Kernel) -> Kernel:
             body[value - first] = replace(step, axes=tuple(sorted({*step.axes, *reader.axes})))
     # What is summed already has extent 1 there: to sum it again changes nothing.
     return replace(kernel, body=tuple(body))
-
-
-def _pruned(kernel: Kernel) -> Kernel:
-    """Without the loads and steps that no store needs."""
-    first = len(kernel.loads)
-    wanted = {store.source for store in kernel.stores}
-    for value in range(first + len(kernel.body) - 1, first - 1, -1):
-        if value in wanted:
-            wanted |= set(kernel.body[value - first].operands)
-    number = {value: place for place, value in enumerate(sorted(wanted))}
-    return Kernel(
-        kernel.grid,
-        kernel.loop,
-        tuple(load for value, load in enumerate(kernel.loads) if value in wanted),
-        tuple(
-            replace(step, operands=tuple(number[o] for o in step.operands))
-            for value, step in enumerate(kernel.body, first)
-            if value in wanted
-        ),
-        tuple(replace(store, source=number[store.source]) for store in kernel.stores),
-    )
 
 
 def _same_cuts(left: Op, right: Op, known: Sequence[Tensor]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 from tilesmith.core.graph import Accumulate, Graph, Kernel, Load, Op, Thread
 from tilesmith.core.graph_check import label, tensors
@@ -27,11 +28,19 @@ def tickets(device, count):
 '''.strip("\n").split("\n")
 
 
-def file(graph: Graph, steps: Steps, choices: Sequence[Choice], parameters: Sequence[str], tf32: bool) -> str:
-    """The source of a candidate: `choices` has one for every launch."""
+def file(
+    graph: Graph,
+    steps: Steps,
+    choices: Sequence[Choice],
+    parameters: Sequence[str],
+    tf32: bool,
+    fixed: frozenset[Fraction] | None = None,
+) -> str:
+    """The source of a candidate: `choices` has one for every launch. Of `fixed` see `Lowering`."""
+    kept = fixed if steps.named else None
     launches = [step for step in steps.steps if isinstance(step, Launch)]
     kernels = [
-        written(launch.plan, choice, launch.outputs, launch.sizes, tf32)
+        written(launch.plan, choice, launch.outputs, launch.sizes, tf32, kept)
         for launch, choice in zip(launches, choices, strict=True)
     ]
     lines = [

@@ -1,0 +1,124 @@
+"""A whole program's best µGraphs: it is searched as one, and where that finds nothing cut in two until it does.
+
+What no search improves stays what it is, operators between kernels, which the lowering writes as kernels of their own.
+So every program of operators has a µGraph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from tilesmith.core.errors import OptionError
+from tilesmith.core.gpu import Gpu
+from tilesmith.core.graph import Graph, Limits, Node, Op
+from tilesmith.core.graph_check import kernel_ops, tensors
+from tilesmith.superopt.limits import Plan
+from tilesmith.superopt.partition import Part, partition
+from tilesmith.superopt.search import search
+from tilesmith.superopt.traced import Traced, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One search of a program, or of a part of it."""
+
+    kernels: int
+    block_ops: int
+    keep: int
+
+
+SPACES = (Space(1, 14, 12), Space(2, 11, 6))
+"""Attention that normalises its operands takes 13 operators in one kernel; two kernels split a sum over the blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """How programs are searched."""
+
+    gpu: Gpu
+    seconds: float
+    """For each search."""
+    seed: int
+    fits: Callable[[Graph], str]
+    """Why a µGraph is of no use; empty where it is."""
+    say: Callable[[str], None]
+
+    def of(self, graph: Graph) -> tuple[Graph, ...]:
+        """Verified µGraphs of a graph of operators: the best of each space, the second of each, and so on.
+
+        Where the spaces have none of use, one of its parts' best.
+        """
+        made, why = self._searched(graph)
+        faults = {made: self.fits(made) for made in made}
+        useful = tuple(graph for graph, fault in faults.items() if not fault)
+        if useful or kernel_ops(graph) <= 1:
+            return useful or (graph,)
+        parts = partition(_as_traced(graph), largest=(kernel_ops(graph) + 1) // 2).parts
+        why = next(iter(faults.values()), why)
+        self.say(f"a part of {kernel_ops(graph)} operators is cut into {len(parts)}: {why}")
+        return (assembled(graph, [(part, self.of(part.graph)[0]) for part in parts]),)
+
+    def _searched(self, graph: Graph) -> tuple[tuple[Graph, ...], str]:
+        """What the spaces have, in turns; and why the last has nothing."""
+        lists: list[list[Graph]] = []
+        why = ""
+        for space in SPACES:
+            limits = Limits(graph_defined_kernels=space.kernels, block_ops=space.block_ops)
+            plan = Plan(seconds=self.seconds, keep=space.keep, seed=self.seed, target=self.gpu.name)
+            try:
+                results = search(graph, limits, plan)
+            except OptionError as error:
+                # An operator that the search does not know: its parts may do without.
+                return (), str(error)
+            lists.append([found.graph for found in results.graphs])
+            why = results.closest
+        longest = max(map(len, lists))
+        return tuple(made[place] for place in range(longest) for made in lists if place < len(made)), why
+
+
+def _as_traced(graph: Graph) -> Traced:
+    inputs = tuple(Value(tensor.dims, tensor.dtype, tensor.name) for tensor in graph.inputs)
+    nodes = tuple(node for node in graph.nodes if isinstance(node, Op))
+    return Traced(inputs, nodes, graph.outputs, ("",) * len(nodes))
+
+
+def assembled(program: Graph, chosen: Sequence[tuple[Part, Graph]]) -> Graph:
+    """A program of operators with a µGraph in the place of each part that was cut from it."""
+    inside = {place for part, _ in chosen for place in part.nodes}
+    first = len(program.inputs)
+    number = {value: value for value in range(first)}
+    made: list[Node] = []
+    count = first
+
+    def add(graph: Graph, sources: Sequence[int], results: Sequence[int]) -> None:
+        nonlocal count
+        local = {value: number[source] for value, source in enumerate(sources)}
+        for node in graph.nodes:
+            if isinstance(node, Op):
+                made.append(replace(node, operands=tuple(local[value] for value in node.operands)))
+            else:
+                made.append(replace(node, loads=tuple(replace(load, source=local[load.source]) for load in node.loads)))
+            for _ in range(1 if isinstance(node, Op) else len(node.stores)):
+                local[len(local)] = count
+                count += 1
+        for result, output in zip(results, graph.outputs, strict=True):
+            number[result] = local[output]
+
+    def alone(place: int) -> tuple[Graph, tuple[int, ...], tuple[int, ...]]:
+        node = program.nodes[place]
+        assert isinstance(node, Op), "the program has no kernels of its own"
+        sources = tuple(dict.fromkeys(node.operands))
+        local = replace(node, operands=tuple(sources.index(value) for value in node.operands))
+        return Graph((), (local,), (len(sources),)), sources, (first + place,)
+
+    waiting = [(graph, part.sources, part.results) for part, graph in chosen]
+    waiting += [alone(place) for place in range(len(program.nodes)) if place not in inside]
+    while waiting:
+        # Parts are convex: one of those that wait has all it needs.
+        ready = next(piece for piece in waiting if all(source in number for source in piece[1]))
+        waiting.remove(ready)
+        add(*ready)
+    whole = Graph(program.inputs, tuple(made), tuple(number[value] for value in program.outputs))
+    tensors(whole)
+    return whole
