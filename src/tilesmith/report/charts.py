@@ -20,7 +20,7 @@ from tilesmith.report.roofs import Roofs
 from tilesmith.report.timeline import Lane, merged
 from tilesmith.report.words import brief, clipped
 
-WIDE, NARROW = 990, 420
+WIDE, NARROW = 990, 275
 SERIES = tuple(f"var(--series-{number})" for number in range(1, 9))
 """For models and proposers, in the order in which they appear; the last for all that are more."""
 Row = Mapping[str, object]
