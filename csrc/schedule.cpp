@@ -11,6 +11,7 @@ constexpr std::int64_t kLeastMatrix = 16; // a side of the smallest matrix instr
 constexpr std::int64_t kLargestTile = 512;
 constexpr double kFunctionFlops = 8; // of an exponential or its like
 constexpr double kAccumulatorBytes = 4;
+constexpr double kRounded = 1 - 1e-12; // a bound must not exceed what it bounds by how products are rounded
 constexpr Bases kEvery = ~Bases{0};
 
 // Lengths of tiles. Place 0 is the loop's, place b that of base b.
@@ -341,35 +342,56 @@ bool Scheduler::depends_on_split(const Kernels &kernels, const Implementation &m
            std::ranges::any_of(signature.outputs, is_partial);
 }
 
+double Scheduler::elements(Free free, std::int64_t split) const {
+    double elements = 1;
+    for (int b = 1; b <= space_.program().bases(); ++b) {
+        const Base base = static_cast<Base>(b);
+        elements *= static_cast<double>(
+            extent_of(parts_of(free, base), space_.program().parts[base], sizes_.extents[base], split));
+    }
+    return elements;
+}
+
 double Scheduler::bytes(const Kernels &kernels, const Signature &signature, std::int64_t split) const {
     double bytes = 0;
     const auto count = [&](Tensor t) {
-        if (t == kNoTensor) return;
-        double elements = 1;
-        for (int b = 1; b <= space_.program().bases(); ++b) {
-            const Base base = static_cast<Base>(b);
-            elements *= static_cast<double>(extent_of(parts_of(space_.free(class_of(t)), base), space_.program().parts[base],
-                                                      sizes_.extents[base], split));
-        }
-        bytes += elements * element_bytes(class_of(t));
+        if (t != kNoTensor) bytes += elements(space_.free(class_of(t)), split) * element_bytes(class_of(t));
     };
     std::ranges::for_each(kernels.inputs, count);
     std::ranges::for_each(signature.outputs, count);
     return bytes;
 }
 
+// Operations of the matrix products, each element once: blocks may repeat them, but never leave one out.
+double Scheduler::products(const Kernels &kernels, const Implementation &made, std::int64_t split) const {
+    const std::span<const Step> steps(kernels.steps.data() + made.first_step, made.steps);
+    if (std::ranges::none_of(steps, [](const Step &step) { return step.kind == StepKind::matmul; })) return 0;
+    const Replayed values = replay(space_, kernels, made);
+    double operations = 0;
+    for (const Step &step : steps)
+        if (step.kind == StepKind::matmul)
+            operations += 2 * elements(space_.free(values.classes[step.a]) | space_.free(values.classes[step.b]), split);
+    return operations;
+}
+
 double Scheduler::bound(const Kernels &kernels, const Signature &signature, std::int64_t split) const {
-    return bytes(kernels, signature, split) / device_.dram_bytes_per_s + device_.launch_s;
+    double least = Cost::kNever;
+    for (const Implementation &made : signature.implementations) least = std::min(least, products(kernels, made, split));
+    const double moving = bytes(kernels, signature, split) / device_.dram_bytes_per_s;
+    return std::max(moving, least / device_.matrix_flops * kRounded) + device_.launch_s;
 }
 
 Cost Scheduler::best(const Kernels &kernels, const Implementation &made, const Signature &signature, std::int64_t split) {
     const std::optional<Problem> problem = Setup(*this, kernels, made, signature, split).run();
     Cost best;
     if (!problem) return best;
+    // No tiling is faster than this, and the first that is as fast is taken.
+    const double moving = problem->unique_bytes / device_.dram_bytes_per_s;
+    const double least = std::max(moving, products(kernels, made, split) / device_.matrix_flops * kRounded) + device_.launch_s;
     Tiles tiles{};
     std::vector<std::size_t> pick(problem->open.size(), 0);
     const std::size_t loops = std::max<std::size_t>(1, problem->loop_tiles.size());
-    for (bool more = true; more;) {
+    for (bool more = true; more && best.seconds > least;) {
         double blocks = static_cast<double>(problem->split);
         for (std::size_t i = 0; i < pick.size(); ++i) {
             const std::int64_t tile = problem->tiles[i][pick[i]];
@@ -385,6 +407,8 @@ Cost Scheduler::best(const Kernels &kernels, const Implementation &made, const S
             }
             const Cost cost = cost_of(*problem, device_, tiles, blocks, static_cast<double>(loop));
             fitting += cost.fits();
+            // Longer tiles of the loop take more room still.
+            if (!cost.fits()) break;
             if (cost.seconds >= best.seconds) continue;
             best = cost;
             best.schedule.cuts.fill(1);

@@ -58,7 +58,7 @@ class Scheduler {
     // many parts. Costs nothing but time to ask again.
     Cost best(const Kernels &kernels, const Implementation &implementation, const Signature &signature, std::int64_t split);
 
-    // From below: what a kernel must read and write, and its launch.
+    // From below: what a kernel must read and write or its matrix products, whichever takes longer, and its launch.
     double bound(const Kernels &kernels, const Signature &signature, std::int64_t split) const;
 
     // Whether the number of split parts matters to a kernel.
@@ -71,7 +71,9 @@ class Scheduler {
 
     bool partial(Tensor t) const;
     double element_bytes(Class c) const;
+    double elements(Free free, std::int64_t split) const;
     double bytes(const Kernels &kernels, const Signature &signature, std::int64_t split) const;
+    double products(const Kernels &kernels, const Implementation &made, std::int64_t split) const;
 
     const Space &space_;
     const Sizes &sizes_;
