@@ -1,22 +1,33 @@
 #include "derive.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <queue>
+#include <utility>
 
 #include "kernels.hpp"
 
 namespace tilesmith {
+namespace {
+
+constexpr double kSlack = 1.1; // what is dearer is of no interest
+
+} // namespace
 
 Deriver::Deriver(const Space &space, const Closure &closure, const Sizes &sizes, const Device &device, Control &control,
                  int threads)
     : space_(space), sizes_(sizes), device_(device), control_(control), threads_(threads) {
     for (const Tensor input : program_inputs(space)) number(input);
     given_.assign(count_, true);
+    const Scheduler scheduler(space, sizes, device);
     for (const Kernels &kernels : closure.kernels())
         for (const Signature &signature : kernels.signatures) {
             Edge &edge = edges_.emplace_back();
             edge.kernels = &kernels;
             edge.signature = &signature;
+            edge.splits = std::ranges::any_of(signature.implementations, [&](const Implementation &made) {
+                return scheduler.depends_on_split(kernels, made, signature);
+            });
             for (const Tensor input : kernels.inputs) edge.inputs.push_back(number(input));
             for (const Tensor output : signature.outputs)
                 if (output != kNoTensor) edge.outputs.push_back(number(output));
@@ -48,9 +59,9 @@ Deriver::Id Deriver::number(Tensor t) {
 // algorithm).
 Deriver::Tree Deriver::tree(const std::vector<bool> &there) const {
     Tree tree{std::vector<double>(count_, Cost::kNever), std::vector<int>(count_, -1)};
-    std::vector<std::uint8_t> missing(edges_.size());
-    std::vector<double> before(edges_.size(), 0);
-    for (std::size_t e = 0; e < edges_.size(); ++e) missing[e] = static_cast<std::uint8_t>(edges_[e].inputs.size());
+    std::vector<std::uint8_t> missing(pool_.size());
+    std::vector<double> before(pool_.size(), 0);
+    for (std::size_t p = 0; p < pool_.size(); ++p) missing[p] = static_cast<std::uint8_t>(edge(pool_[p]).inputs.size());
     std::vector<bool> settled(count_, false);
     using Entry = std::pair<double, Id>;
     std::priority_queue<Entry, std::vector<Entry>, std::greater<>> queue;
@@ -64,15 +75,15 @@ Deriver::Tree Deriver::tree(const std::vector<bool> &there) const {
         queue.pop();
         if (settled[t]) continue;
         settled[t] = true;
-        for (const int e : uses_[t]) {
-            const Edge &edge = edges_[static_cast<std::size_t>(e)];
-            before[static_cast<std::size_t>(e)] += seconds;
-            if (--missing[static_cast<std::size_t>(e)] || edge.seconds >= Cost::kNever) continue;
-            const double made = before[static_cast<std::size_t>(e)] + edge.seconds;
+        for (const std::uint32_t p : uses_[t]) {
+            const Edge &edge = this->edge(pool_[p]);
+            before[p] += seconds;
+            if (--missing[p] || edge.seconds >= Cost::kNever) continue;
+            const double made = before[p] + edge.seconds;
             for (const Id output : edge.outputs)
                 if (made < tree.seconds[output]) {
                     tree.seconds[output] = made;
-                    tree.edge[output] = e;
+                    tree.edge[output] = pool_[p];
                     queue.emplace(made, output);
                 }
         }
@@ -85,7 +96,7 @@ std::vector<int> Deriver::collect(const Tree &tree, Id goal, std::vector<bool> &
     std::vector<int> edges;
     const auto visit = [&](const auto &self, Id t) -> void {
         if (there[t] || tree.edge[t] < 0) return;
-        const Edge &edge = edges_[static_cast<std::size_t>(tree.edge[t])];
+        const Edge &edge = this->edge(tree.edge[t]);
         for (const Id input : edge.inputs) self(self, input);
         if (there[t]) return;
         edges.push_back(tree.edge[t]);
@@ -107,7 +118,7 @@ bool Deriver::make(Id goal, State &state) const {
 void Deriver::pay(const std::vector<int> &edges, State &state) const {
     for (const int e : edges) {
         state.edges.push_back(e);
-        state.seconds += edges_[static_cast<std::size_t>(e)].seconds;
+        state.seconds += edge(e).seconds;
     }
 }
 
@@ -115,14 +126,14 @@ void Deriver::pay(const std::vector<int> &edges, State &state) const {
 std::vector<int> Deriver::twins(const Tree &tree, const State &state) const {
     constexpr std::size_t kMost = 64;
     std::vector<std::pair<double, int>> saving;
-    for (std::size_t e = 0; e < edges_.size(); ++e) {
-        const Edge &edge = edges_[e];
+    for (const int e : pool_) {
+        const Edge &edge = this->edge(e);
         if (edge.outputs.size() < 2 || edge.seconds >= Cost::kNever) continue;
         if (state.there[edge.outputs[0]] || state.there[edge.outputs[1]]) continue;
         double together = edge.seconds;
         for (const Id input : edge.inputs) together += tree.seconds[input];
         const double apart = tree.seconds[edge.outputs[0]] + tree.seconds[edge.outputs[1]];
-        if (together < apart) saving.emplace_back(together - apart, static_cast<int>(e));
+        if (together < apart) saving.emplace_back(together - apart, e);
     }
     std::ranges::sort(saving);
     if (saving.size() > kMost) saving.resize(kMost);
@@ -135,10 +146,10 @@ bool Deriver::finish(State &state) const {
     return std::ranges::all_of(goals_, [&](Id goal) { return make(goal, state); });
 }
 
-std::vector<Deriver::State> Deriver::share(std::size_t keep) const {
+// Without `unsplit`, only what has a split.
+std::vector<Deriver::State> Deriver::share(std::size_t keep, bool unsplit) const {
     constexpr std::size_t kBeam = 8;
     constexpr int kPatience = 2; // levels without a better one
-    constexpr double kSlack = 1.1; // dearer ones are of no interest
     State best{given_, {}, 0};
     if (!finish(best)) return {};
     std::vector<State> found{best};
@@ -167,7 +178,7 @@ std::vector<Deriver::State> Deriver::share(std::size_t keep) const {
             }
             for (const int twin : twins(cheapest, state)) {
                 if (control_.poll()) break;
-                const Edge &edge = edges_[static_cast<std::size_t>(twin)];
+                const Edge &edge = this->edge(twin);
                 State grown = state;
                 for (const Id input : edge.inputs) pay(collect(cheapest, input, grown.there), grown);
                 pay({twin}, grown);
@@ -183,6 +194,7 @@ std::vector<Deriver::State> Deriver::share(std::size_t keep) const {
     std::ranges::stable_sort(found, {}, &State::seconds);
     std::vector<std::vector<int>> kinds;
     std::erase_if(found, [&](const State &state) {
+        if (!unsplit && std::ranges::none_of(state.edges, [&](int e) { return edge(e).splits; })) return true;
         std::vector<int> kind = state.edges;
         std::ranges::sort(kind);
         if (std::ranges::find(kinds, kind) != kinds.end()) return true;
@@ -215,20 +227,33 @@ void Deriver::drop_dominated() {
         }
         for (const Id output : edge.outputs) makers[output].push_back(e);
     }
-    for (std::vector<int> &uses : uses_)
-        std::erase_if(uses, [&](int e) { return edges_[static_cast<std::size_t>(e)].seconds >= Cost::kNever; });
+    order.clear();
+    for (std::size_t e = 0; e < edges_.size(); ++e)
+        if (edges_[e].seconds < Cost::kNever) order.push_back(e);
+    use(order);
+}
+
+// From now on only these edges are derived with.
+void Deriver::use(std::span<const std::size_t> edges) {
+    pool_.clear();
+    for (std::vector<std::uint32_t> &uses : uses_) uses.clear();
+    for (const std::size_t e : edges) {
+        for (const Id input : edges_[e].inputs) uses_[input].push_back(static_cast<std::uint32_t>(pool_.size()));
+        pool_.push_back(static_cast<int>(e));
+    }
 }
 
 void Deriver::schedule(std::span<const int> edges) {
     std::vector<int> open;
     for (const int e : edges)
-        if (!edges_[static_cast<std::size_t>(e)].exact) open.push_back(e);
+        if (!edge(e).exact) open.push_back(e);
     std::uint64_t schedules = 0, implementations = 0, unfit = 0;
     const auto count = static_cast<std::int64_t>(open.size());
-#pragma omp parallel for num_threads(threads_) schedule(dynamic, 16) reduction(+ : schedules, implementations, unfit)
+    constexpr std::int64_t kFew = 256; // starting workers for so many costs more than they save
+#pragma omp parallel for if (count > kFew) num_threads(threads_) schedule(dynamic, 16) reduction(+ : schedules, implementations, unfit)
     for (std::int64_t i = 0; i < count; ++i) {
         if (control_.poll()) continue;
-        Edge &edge = edges_[static_cast<std::size_t>(open[static_cast<std::size_t>(i)])];
+        Edge &edge = this->edge(open[static_cast<std::size_t>(i)]);
         Scheduler scheduler(space_, sizes_, device_);
         edge.best = {edge.kernels, edge.signature, nullptr, {}};
         for (const Implementation &made : edge.signature->implementations) {
@@ -255,7 +280,7 @@ double Deriver::known_solution() {
         const Tree promised = tree(given_);
         std::vector<int> open;
         for (const int e : promised.edge)
-            if (e >= 0 && !edges_[static_cast<std::size_t>(e)].exact) open.push_back(e);
+            if (e >= 0 && !edge(e).exact) open.push_back(e);
         if (open.empty()) break;
         std::ranges::sort(open);
         open.erase(std::ranges::unique(open).begin(), open.end());
@@ -303,32 +328,34 @@ std::vector<int> Deriver::relevant(double limit) const {
 
 Derivation Deriver::derivation(const State &state) const {
     Derivation made{{}, state.seconds};
-    for (const int e : state.edges) made.kernels.push_back(edges_[static_cast<std::size_t>(e)].best);
+    for (const int e : state.edges) made.kernels.push_back(edge(e).best);
     return made;
 }
 
 std::vector<Derivation> Deriver::cheapest(std::int64_t split, std::size_t keep) {
+    const bool first = !std::exchange(begun_, true);
     split_ = split;
-    for (std::vector<int> &uses : uses_) uses.clear();
-    for (std::size_t e = 0; e < edges_.size(); ++e)
-        for (const Id input : edges_[e].inputs) uses_[input].push_back(static_cast<int>(e));
-    Scheduler scheduler(space_, sizes_, device_);
+    std::vector<std::size_t> all(edges_.size());
+    std::iota(all.begin(), all.end(), std::size_t{0});
+    use(all);
+    const Scheduler scheduler(space_, sizes_, device_);
     for (Edge &edge : edges_) {
-        edge.exact = false;
-        edge.seconds = scheduler.bound(*edge.kernels, *edge.signature, split);
+        // What has no split costs the same whatever the number of its parts.
+        edge.exact &= !edge.splits;
+        edge.seconds = edge.exact ? edge.best.cost.seconds : scheduler.bound(*edge.kernels, *edge.signature, split);
     }
     const double known = known_solution();
     if (known >= Cost::kNever) return {};
-    const std::vector<int> open = relevant(known * (1 + 1e-9));
+    const std::vector<int> open = relevant(known * kSlack);
     counted_.relevant = open.size();
     schedule(open);
-    // What is not relevant is no part of anything better.
+    // What is not relevant is no part of anything so good.
     for (Edge &edge : edges_)
         if (!edge.exact) edge.seconds = Cost::kNever;
 
     drop_dominated();
     std::vector<Derivation> derivations;
-    for (const State &state : share(keep)) derivations.push_back(derivation(state));
+    for (const State &state : share(keep, first)) derivations.push_back(derivation(state));
     return derivations;
 }
 

@@ -40,8 +40,8 @@ class Deriver {
     Deriver(const Space &space, const Closure &closure, const Sizes &sizes, const Device &device, Control &control,
             int threads);
 
-    // The cheapest that the beam came across, the cheapest first; none where no schedule fits. Numbers of split parts
-    // other than 1 matter only to tensors that are partial sums.
+    // The cheapest that the beam came across, the cheapest first; none where no schedule fits. What has no split is only
+    // among those of the first call, since the number of parts does not matter to it.
     std::vector<Derivation> cheapest(std::int64_t split, std::size_t keep);
 
     const DeriveCounters &counted() const { return counted_; }
@@ -55,6 +55,7 @@ class Deriver {
         std::vector<Id> outputs;
         double seconds = 0; // from below until it is scheduled
         bool exact = false;
+        bool splits = false; // whether the number of split parts matters to it
         Scheduled best;
     };
     struct Tree {
@@ -77,7 +78,10 @@ class Deriver {
     bool make(Id goal, State &state) const;
     std::vector<int> twins(const Tree &tree, const State &state) const;
     bool finish(State &state) const;
-    std::vector<State> share(std::size_t keep) const;
+    std::vector<State> share(std::size_t keep, bool unsplit) const;
+    void use(std::span<const std::size_t> edges);
+    Edge &edge(int e) { return edges_[static_cast<std::size_t>(e)]; }
+    const Edge &edge(int e) const { return edges_[static_cast<std::size_t>(e)]; }
     Derivation derivation(const State &state) const;
     void drop_dominated();
     double known_solution();
@@ -94,7 +98,9 @@ class Deriver {
     std::vector<bool> given_;
     std::vector<Id> goals_;
     std::vector<Edge> edges_;
-    std::vector<std::vector<int>> uses_; // the edges that read a tensor
+    std::vector<int> pool_;                        // the edges that are derived with
+    std::vector<std::vector<std::uint32_t>> uses_; // of each tensor: those that read it, by their places in the pool
+    bool begun_ = false;
     DeriveCounters counted_;
 };
 
