@@ -221,7 +221,7 @@ void Closure::search(const std::vector<std::uint32_t> &sets, std::size_t size) {
     counted_.searched += static_cast<std::uint64_t>(count);
     std::vector<Kernels> found(static_cast<std::size_t>(count));
     constexpr int kAtOnce = 64;
-#pragma omp parallel num_threads(threads_)
+#pragma omp parallel if (count > kAtOnce) num_threads(threads_)
     {
         const double start = now_s();
         BlockSearch block(space_, limits_.block, control_);

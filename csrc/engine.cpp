@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <iterator>
-#include <map>
 #include <stdexcept>
+
+#include "rank.hpp"
 
 namespace tilesmith {
 namespace {
@@ -11,41 +12,6 @@ namespace {
 double seconds_since(Control::Clock::time_point start) {
     return std::chrono::duration<double>(Control::Clock::now() - start).count();
 }
-
-// One implementation that fits, with its schedule.
-struct Option {
-    const Implementation *implementation = nullptr;
-    Cost cost;
-    bool split = false; // whether the number of split parts matters
-};
-
-// The implementations of a signature, the cheapest first, for each number of split parts.
-using Options = std::vector<std::vector<Option>>;
-
-// The cheapest graphs so far. Ties go to what was found first, which does not depend on workers.
-class Best {
-  public:
-    explicit Best(std::size_t keep) : keep_(keep) {}
-
-    double limit() const { return graphs_.size() < keep_ ? Cost::kNever : graphs_.rbegin()->first.first; }
-
-    void offer(double seconds, Derivation graph) {
-        if (seconds >= limit()) return;
-        graphs_.emplace(std::pair{seconds, count_++}, std::move(graph));
-        if (graphs_.size() > keep_) graphs_.erase(std::prev(graphs_.end()));
-    }
-
-    std::vector<Derivation> take() {
-        std::vector<Derivation> all;
-        for (auto &[key, graph] : graphs_) all.push_back(std::move(graph));
-        return all;
-    }
-
-  private:
-    std::size_t keep_;
-    std::uint64_t count_ = 0;
-    std::map<std::pair<double, std::uint64_t>, Derivation> graphs_;
-};
 
 } // namespace
 
@@ -132,63 +98,12 @@ void Engine::derive() {
 }
 
 void Engine::rank() {
-    Scheduler scheduler(*space_, request_.sizes, request_.device);
-    std::map<const Signature *, Options> known;
-    const auto options_of = [&](const Choice &choice) -> const Options & {
-        const Signature &signature = choice.chosen();
-        const auto found = known.find(&signature);
-        if (found != known.end()) return found->second;
-        Options options(request_.splits.size());
-        for (const Implementation &made : signature.implementations) {
-            ++result_.implementations;
-            bool fits = false;
-            const bool depends = scheduler.depends_on_split(*choice.kernels, made, signature);
-            Cost cost;
-            for (std::size_t s = 0; s < request_.splits.size(); ++s) {
-                if (s == 0 || depends) cost = scheduler.best(*choice.kernels, made, signature, request_.splits[s]);
-                if (!cost.fits()) continue;
-                fits = true;
-                options[s].push_back({&made, cost, depends});
-            }
-            result_.unfit += !fits;
-        }
-        for (auto &some : options)
-            std::ranges::stable_sort(some, {}, [](const Option &option) { return option.cost.seconds; });
-        return known.emplace(&signature, std::move(options)).first->second;
-    };
-
-    Best best(request_.keep);
-    std::vector<const std::vector<Option> *> choices;
-    std::vector<Scheduled> chosen;
-    for (const Plan &plan : plans_)
-        for (std::size_t s = 0; s < request_.splits.size(); ++s) {
-            double least = 0;
-            choices.clear();
-            for (const Choice &choice : plan) {
-                const auto &options = options_of(choice)[s];
-                least += options.empty() ? Cost::kNever : options[0].cost.seconds;
-                choices.push_back(&options);
-            }
-            // Implementations are tried from the cheapest on, until the rest can't be among the best.
-            const auto combine = [&](const auto &self, std::size_t k, double before, double rest, bool split) -> void {
-                if (k == choices.size()) {
-                    // What has no split is the same whatever the number of its parts.
-                    if (split || s == 0) best.offer(before, {chosen, before});
-                    return;
-                }
-                const double cheapest = (*choices[k])[0].cost.seconds;
-                for (const Option &option : *choices[k]) {
-                    const double now = before + option.cost.seconds;
-                    if (now + rest - cheapest >= best.limit()) return;
-                    chosen.push_back({plan[k].kernels, &plan[k].chosen(), option.implementation, option.cost});
-                    self(self, k + 1, now, rest - cheapest, split || option.split);
-                    chosen.pop_back();
-                }
-            };
-            if (least < best.limit()) combine(combine, 0, 0, least, false);
-        }
-    result_.ranked = best.take();
-    result_.schedules = scheduler.tried;
+    Ranking ranking =
+        tilesmith::rank(*space_, request_.sizes, request_.device, plans_, request_.splits, request_.keep);
+    result_.ranked = std::move(ranking.graphs);
+    result_.implementations = ranking.implementations;
+    result_.unfit = ranking.unfit;
+    result_.schedules = ranking.schedules;
 }
 
 } // namespace tilesmith

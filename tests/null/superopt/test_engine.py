@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tilesmith import _core
 from tilesmith.core.errors import OptionError
 from tilesmith.core.gpu import target
 from tilesmith.core.graph import Accumulate, Graph, Kernel, Limits, Op
@@ -201,3 +202,39 @@ def test_a_whole_attention_block_by_closure() -> None:
     listed = search(program, Limits(graph_defined_kernels=3), Plan(keep=1))
     assert closed.stop == listed.stop == "exhausted"
     assert closed.graphs[0].estimate_us <= listed.graphs[0].estimate_us * (1 + 1e-9)
+
+
+def axes(kernels: list[_core.Kernel]) -> tuple[float, ...]:
+    """What ranking looks at beside the estimate."""
+    return (
+        sum(kernel.bytes for kernel in kernels),
+        float(len(kernels)),
+        sum(kernel.flops for kernel in kernels),
+        sum(kernel.traffic for kernel in kernels),
+    )
+
+
+def ranked(program: Graph, limits: Limits, keep: int) -> list[tuple[float, tuple[float, ...]]]:
+    made = engines.engine(named(program, limits), limits, Plan(keep=keep), target())
+    engines.run(made)
+    return [(sum(kernel.seconds for kernel in kernels), axes(kernels)) for kernels in made.graphs()]
+
+
+def no_worse(a: tuple[float, ...], b: tuple[float, ...], times: float = 1.0) -> bool:
+    return all(x <= y * (times + 1e-9) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("name", ["rmsnorm_linear", "gqa", "qknorm_gqa"])
+def test_the_front_is_kept_beside_the_best_estimates(name: str) -> None:
+    everything = ranked(PROGRAMS[name](), TWO, keep=100_000)
+    kept = ranked(PROGRAMS[name](), TWO, keep=24)
+    assert [seconds for seconds, _ in kept] == sorted(seconds for seconds, _ in kept)
+    assert [seconds for seconds, _ in kept[:8]] == [seconds for seconds, _ in everything[:8]]
+    front = [
+        point
+        for _, point in everything
+        if not any(no_worse(o, point) and not no_worse(point, o) for _, o in everything)
+    ]
+    assert all(any(no_worse(other, point) for _, other in kept) for point in front)
+    near = [one for one in everything if any(no_worse(one[1], point, 1.1) for point in front)]
+    assert all(any(no_worse(one[1], point, 1.1) for point in front) for one in kept[8:]) or len(near) < 24
