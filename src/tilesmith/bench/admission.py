@@ -13,6 +13,7 @@ from tilesmith.bench.compiled import Call, Choice, Compiled, Operator, from_json
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.features import features
 from tilesmith.bench.fingerprint import fingerprint
+from tilesmith.bench.packing import Packed
 from tilesmith.bench.processes import Process, Zygote
 from tilesmith.bench.roofline import choose, estimate
 from tilesmith.bench.screen import screen
@@ -59,6 +60,8 @@ class Admitted:
     fingerprint: str | None = None
     launches: tuple[Launch, ...] = ()
     profile: Profile | None = None
+    packed: Packed | None = None
+    """What its scratch folder held, on the way to another machine."""
 
 
 def ask(oracle: Process, message: Message, timeout_s: float = 1200.0) -> tuple[Message, bytes]:
@@ -105,7 +108,7 @@ class Admission:
 
     def admit(self, problem: Problem, candidate: Candidate, scene: Scene) -> Admitted:
         """Capture one call at full size and check it against the contract that needs no numbers."""
-        scratch = Path(tempfile.mkdtemp(dir=self._folder))
+        scratch = self.scratch()
         admitted = Admitted(candidate, scratch)
         if len(candidate.source.encode("utf-8", "surrogatepass")) > SOURCE_BYTES:
             return replace(admitted, verdict=Failed("admit", f"the source is longer than {SOURCE_BYTES} bytes"))
@@ -175,6 +178,10 @@ class Admission:
             else:
                 call.append(step)
         return self.examined(replace(admitted, call=tuple(call)))
+
+    def scratch(self) -> Path:
+        """A new folder for one candidate, where walls let its processes write."""
+        return Path(tempfile.mkdtemp(dir=self._folder))
 
     def discard(self, admitted: Admitted) -> None:
         """Remove a candidate's scratch folder."""

@@ -83,12 +83,16 @@ def _device(row: list[str]) -> Device | None:
         index, uuid, name, memory_mib, driver, capability = (cell.strip() for cell in row)
         arch = int(capability.replace(".", ""))
         memory_bytes = int(memory_mib) * MIB
-        return Device(int(index), uuid, name, memory_bytes, driver, arch, _model(name, arch, memory_bytes))
+        return Device(int(index), uuid, name, memory_bytes, driver, arch, model(name, arch, memory_bytes))
     except ValueError:
         return None
 
 
-def _model(name: str, arch: int, memory_bytes: int) -> Gpu:
+def model(name: str, arch: int, memory_bytes: int) -> Gpu:
+    """The row of `TABLE` for what nvidia-smi calls a GPU; of a model that is not there the nearest, made to fit.
+
+    `arch` is the compute capability without its point: 90 is 9.0.
+    """
     for pattern, known in _MODELS:
         if re.search(pattern, name):
             return TABLE[known]

@@ -42,15 +42,15 @@ from tilesmith.bench.compiled import Choice, Compiled
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.exam import Examiner
 from tilesmith.bench.gpus import Device, lease
-from tilesmith.bench.pipeline import judge_in_order
+from tilesmith.bench.pipeline import judge
 from tilesmith.bench.processes import Child, Process, Zygote
 from tilesmith.bench.sanitizer import sanitize
 from tilesmith.bench.timing import BLOCKS, alternate
 from tilesmith.bench.wire import Garbled, Gone, Late, Message
+from tilesmith.bench.workplace import workplace
 from tilesmith.core.errors import MachineError
 from tilesmith.core.problem import Problem
 from tilesmith.core.profile import Profile
-from tilesmith.core.search import best
 from tilesmith.core.trial import (
     Candidate,
     Correct,
@@ -472,14 +472,15 @@ class LocalBench:
 
     def __enter__(self) -> Self:
         environment = {"TRITON_DISABLE_LINE_INFO": "1", "OMP_NUM_THREADS": "1"}
-        self._folder = tempfile.TemporaryDirectory(prefix="tilesmith-")
-        folder, walled = self._folder.name, self._walled
+        self._place = ExitStack()
+        self._folder = self._place.enter_context(workplace())
+        folder, walled = self._folder, self._walled
         self._capture = Zygote("capture", {**environment, "CUDA_VISIBLE_DEVICES": ""}, (folder,), walled=walled)
         self._stations = [
             Station(device, self.workers_per_gpu, environment, self.effort, folder, walled=walled)
             for device in self.devices
         ]
-        self._admission = Admission(self.devices[0].gpu, self._capture, self.effort, Path(folder))
+        self.admission = Admission(self.devices[0].gpu, self._capture, self.effort, Path(folder))
         self._turn = threading.Condition()
         self._problem: str | None = None
         self._scene: Scene
@@ -496,59 +497,55 @@ class LocalBench:
         self._capture.close()
         for station in self._stations:
             station.close()
-        self._folder.cleanup()
+        self._place.close()
 
     def judge(self, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
         """See `tilesmith.core.seams.Bench`. Raises `ProblemError` where the reference cannot be executed."""
+        self.open(problem)
+        yield from judge(self, problem, candidates, trials, self.jobs, self.workers_per_gpu * len(self._stations))
+
+    def open(self, problem: Problem) -> None:
+        """Make the inputs and the expected outputs on each GPU, where that is not yet done. Raises `ProblemError`."""
         if self._problem != problem.id:
             self._open(problem)
-        champion = [best(trials)]
-        clock: dict[str, float] = {}
 
-        def admit(candidate: Candidate) -> Admitted:
-            clock[candidate.id] = time.monotonic()
-            return self._admission.admit(problem, candidate, self._scene)
+    def admit(self, problem: Problem, candidate: Candidate) -> Admitted:
+        """See `tilesmith.bench.pipeline.Steps`; the problem must be open."""
+        return self.admission.admit(problem, candidate, self._scene)
 
-        def settle(admitted: Admitted, verdict: Verdict) -> Trial:
-            self._admission.discard(admitted)
-            cost = Cost(wall_s=time.monotonic() - clock[admitted.candidate.id])
-            return self._trial(admitted, Judged(verdict, cost, walls=admitted.walls), self.devices[0])
+    def check(self, problem: Problem, admitted: Admitted, rival: Candidate | None) -> Trial:
+        """See `tilesmith.bench.pipeline.Steps`."""
+        del problem
+        station = self._claim()
+        try:
+            judged = self._judge(station, admitted, rival)
+        finally:
+            self._release(station)
+        admitted = self.admission.tuned(admitted, judged.tuned) if judged.tuned else admitted
+        if not judged.stays:
+            self.admission.discard(admitted)
+        return self._trial(admitted, judged, station.device)
 
-        def check(admitted: Admitted) -> Trial:
-            station = self._claim()
-            try:
-                rival = champion[0].candidate if champion[0] else None
-                judged = self._judge(station, admitted, rival)
-            finally:
-                self._release(station)
-            cost = replace(judged.cost, wall_s=time.monotonic() - clock[admitted.candidate.id])
-            admitted = self._admission.tuned(admitted, judged.tuned) if judged.tuned else admitted
-            trial = self._trial(admitted, replace(judged, cost=cost), station.device)
-            if not judged.stays:
-                self._admission.discard(admitted)
-            if best([t for t in (champion[0], trial) if t]) is trial:
-                champion[0] = trial
-            return trial
-
-        slots = self.workers_per_gpu * len(self._stations)
-        yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs, slots)
+    def settle(self, admitted: Admitted, verdict: Verdict) -> Trial:
+        """See `tilesmith.bench.pipeline.Steps`."""
+        self.admission.discard(admitted)
+        return self._trial(admitted, Judged(verdict, walls=admitted.walls), self.devices[0])
 
     def profile(self, problem: Problem, trial: Trial) -> Profile:
         """See `tilesmith.core.seams.Bench`: hardware counters, once for every fingerprint that it is asked for."""
         if self._without_counters:
             raise MachineError(self._without_counters)
         try:
-            return counters.profile(self.devices[0], problem, trial.candidate.source, self._folder.name)
+            return counters.profile(self.devices[0], problem, trial.candidate.source, self._folder)
         except counters.Unavailable as error:
             self._without_counters = str(error)
             raise
 
     def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
         """See `tilesmith.core.seams.Bench`."""
-        if self._problem != problem.id:
-            self._open(problem)
+        self.open(problem)
         began = time.monotonic()
-        admitted = self._admission.admit(problem, finalist.candidate, self._scene)
+        admitted = self.admission.admit(problem, finalist.candidate, self._scene)
         judged = Judged(admitted.verdict, walls=admitted.walls) if admitted.verdict else self._race(problem, admitted)
         if isinstance(judged.verdict, Correct | Unchecked):
             seen = judged.evidence
@@ -556,7 +553,7 @@ class LocalBench:
             judged = replace(judged, evidence=(*judged.evidence, *seen))
         if isinstance(judged.verdict, Correct):
             judged = self._sanitized(problem, admitted, judged)
-        self._admission.discard(admitted)
+        self.admission.discard(admitted)
         spent = replace(judged.cost, wall_s=time.monotonic() - began)
         return replace(
             self._trial(admitted, replace(judged, cost=spent), self._stations[0].device), round=finalist.round
@@ -570,7 +567,7 @@ class LocalBench:
         kernels = [launch.kernel for launch in admitted.launches]
         with lease(device.uuid, "shared"):
             findings = sanitize(
-                device, problem, admitted.candidate.source, kernels, self._folder.name, self.effort.sanitize_s
+                device, problem, admitted.candidate.source, kernels, self._folder, self.effort.sanitize_s
             )
         judged = replace(judged, evidence=(*judged.evidence, *map(str, findings)))
         guilty = [finding for finding in findings if finding.clean is False]
@@ -583,7 +580,7 @@ class LocalBench:
         promises, is hardly ever wrong there.
         """
         if self._examiner is None:
-            self._examiner = self._life.enter_context(Examiner(self._folder.name, self._admission.target, self.effort))
+            self._examiner = self._life.enter_context(Examiner(self._folder, self.admission.target, self.effort))
         if self._examined != problem.id:
             self._examined = None
             self._examiner.open(problem)
@@ -632,16 +629,12 @@ class LocalBench:
             station.free += 1
             self._turn.notify()
 
+    @property
+    def environment(self) -> Environment:
+        """What a trial of the first GPU says of where it was judged."""
+        return _environment(self.devices[0])
+
     def _trial(self, admitted: Admitted, judged: Judged, device: Device) -> Trial:
-        environment = Environment(
-            "local",
-            device.gpu.name,
-            device.name,
-            device.driver,
-            version("torch"),
-            version("triton"),
-            platform.python_version(),
-        )
         return Trial(
             admitted.candidate,
             judged.verdict,
@@ -649,7 +642,19 @@ class LocalBench:
             admitted.launches,
             admitted.profile,
             judged.cost,
-            environment,
+            _environment(device),
             evidence=judged.evidence,
             protection=protection(judged.walls),
         )
+
+
+def _environment(device: Device) -> Environment:
+    return Environment(
+        "local",
+        device.gpu.name,
+        device.name,
+        device.driver,
+        version("torch"),
+        version("triton"),
+        platform.python_version(),
+    )

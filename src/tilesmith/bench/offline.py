@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,13 +15,14 @@ from typing import Self
 from tilesmith.bench.admission import Admission, Admitted, libraries, protection
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.exam import Examiner
-from tilesmith.bench.pipeline import judge_in_order
+from tilesmith.bench.pipeline import judge
 from tilesmith.bench.processes import Zygote
+from tilesmith.bench.workplace import workplace
 from tilesmith.core.errors import MachineError
 from tilesmith.core.gpu import Gpu
 from tilesmith.core.problem import Problem
 from tilesmith.core.profile import Profile
-from tilesmith.core.trial import Candidate, Cost, Environment, Trial, Verdict
+from tilesmith.core.trial import Candidate, Environment, Trial, Verdict
 
 
 class OfflineBench:
@@ -37,10 +36,10 @@ class OfflineBench:
     def __enter__(self) -> Self:
         environment = {"TRITON_DISABLE_LINE_INFO": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self._life = ExitStack()
-        folder = self._life.enter_context(tempfile.TemporaryDirectory(prefix="tilesmith-"))
+        folder = self._life.enter_context(workplace())
         capture = self._life.enter_context(Zygote("capture", environment, (folder,)))
-        self._admission = Admission(self.gpu, capture, self.effort, Path(folder))
-        self._examiner = self._life.enter_context(Examiner(folder, self._admission.target, self.effort))
+        self.admission = Admission(self.gpu, capture, self.effort, Path(folder))
+        self._examiner = self._life.enter_context(Examiner(folder, self.admission.target, self.effort))
         self._problem: str | None = None
         return self
 
@@ -51,35 +50,38 @@ class OfflineBench:
 
     def judge(self, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
         """See `tilesmith.core.seams.Bench`. Raises `ProblemError` where the reference cannot be executed."""
+        self.open(problem)
+        yield from judge(self, problem, candidates, trials, self.jobs, self.jobs)
+
+    def open(self, problem: Problem) -> None:
+        """Make the inputs and the expected outputs, where that is not yet done. Raises `ProblemError`."""
         if self._problem != problem.id:
             self._problem = None
             self._examiner.open(problem)
             self._problem = problem.id
-        clock: dict[str, float] = {}
 
-        def admit(candidate: Candidate) -> Admitted:
-            clock[candidate.id] = time.monotonic()
-            return self._admission.admit(problem, candidate, self._examiner.scene)
+    def admit(self, problem: Problem, candidate: Candidate) -> Admitted:
+        """See `tilesmith.bench.pipeline.Steps`; the problem must be open."""
+        return self.admission.admit(problem, candidate, self._examiner.scene)
 
-        def settle(admitted: Admitted, verdict: Verdict) -> Trial:
-            self._admission.discard(admitted)
-            spent = Cost(wall_s=time.monotonic() - clock[admitted.candidate.id])
-            return Trial(
-                admitted.candidate,
-                verdict,
-                admitted.fingerprint,
-                admitted.launches,
-                admitted.profile,
-                spent,
-                self._environment(),
-                evidence=libraries(admitted),
-                protection=protection(admitted.walls),
-            )
+    def check(self, problem: Problem, admitted: Admitted, rival: Candidate | None) -> Trial:
+        """See `tilesmith.bench.pipeline.Steps`. The interpreter has no clock, and so no rival."""
+        del problem, rival
+        return self.settle(admitted, self._examiner.check(admitted))
 
-        def check(admitted: Admitted) -> Trial:
-            return settle(admitted, self._examiner.check(admitted))
-
-        yield from judge_in_order(candidates, trials, admit, check, settle, self.jobs, self.jobs)
+    def settle(self, admitted: Admitted, verdict: Verdict) -> Trial:
+        """See `tilesmith.bench.pipeline.Steps`."""
+        self.admission.discard(admitted)
+        return Trial(
+            admitted.candidate,
+            verdict,
+            admitted.fingerprint,
+            admitted.launches,
+            admitted.profile,
+            environment=self.environment,
+            evidence=libraries(admitted),
+            protection=protection(admitted.walls),
+        )
 
     def profile(self, problem: Problem, trial: Trial) -> Profile:
         """See `tilesmith.core.seams.Bench`: an estimate from the compiled code."""
@@ -94,6 +96,8 @@ class OfflineBench:
         (trial,) = self.judge(problem, [finalist.candidate], ())
         return replace(trial, round=finalist.round)
 
-    def _environment(self) -> Environment:
+    @property
+    def environment(self) -> Environment:
+        """What every trial of this bench says of where it was judged."""
         python = platform.python_version()
         return Environment("offline", self.gpu.name, None, None, version("torch"), version("triton"), python)

@@ -1,4 +1,4 @@
-"""The order of judging that both benches share: admission ahead, duplicates settled in order, checks behind."""
+"""The order of judging that all running benches share: admission ahead, duplicates settled in order, checks behind."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from queue import Empty, SimpleQueue
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from tilesmith.bench.admission import Admitted
+from tilesmith.core.problem import Problem
+from tilesmith.core.search import best
 from tilesmith.core.trial import Candidate, Correct, Duplicate, Trial, Unchecked, Verdict
 
 WAITERS = 64
@@ -63,6 +66,52 @@ class Line(Generic[T]):
     def cancel(self) -> None:
         for work in (*self._waiting, *self._late):
             work.cancel()
+
+
+class Steps(Protocol):
+    """The steps of judging one candidate, as a bench takes them. Threads may take several at once."""
+
+    def admit(self, problem: Problem, candidate: Candidate) -> Admitted:
+        """Capture and compile; with a verdict where that is enough to know it."""
+        ...
+
+    def check(self, problem: Problem, admitted: Admitted, rival: Candidate | None) -> Trial:
+        """Check the numbers, and time it beside the rival where there is a clock. The last step for a candidate."""
+        ...
+
+    def settle(self, admitted: Admitted, verdict: Verdict) -> Trial:
+        """The trial of a candidate that needs no check. The last step for it, too."""
+        ...
+
+
+def judge(
+    steps: Steps, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial], cores: int, slots: int
+) -> Iterator[Trial]:
+    """Take these steps for each candidate, `cores` admissions and `slots` checks at a time: see `judge_in_order`.
+
+    The fastest so far, of the trials too, is the rival of the next ones. A trial's cost counts from its admission.
+    """
+    champion = [best(trials)]
+    clock: dict[str, float] = {}
+
+    def since(trial: Trial) -> Trial:
+        spent = replace(trial.cost, wall_s=time.monotonic() - clock[trial.candidate.id])
+        return replace(trial, cost=spent)
+
+    def admit(candidate: Candidate) -> Admitted:
+        clock[candidate.id] = time.monotonic()
+        return steps.admit(problem, candidate)
+
+    def check(admitted: Admitted) -> Trial:
+        trial = since(steps.check(problem, admitted, champion[0].candidate if champion[0] else None))
+        if best([one for one in (champion[0], trial) if one]) is trial:
+            champion[0] = trial
+        return trial
+
+    def settle(admitted: Admitted, verdict: Verdict) -> Trial:
+        return since(steps.settle(admitted, verdict))
+
+    yield from judge_in_order(candidates, trials, admit, check, settle, cores, slots)
 
 
 def judge_in_order(

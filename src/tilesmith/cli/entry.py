@@ -42,7 +42,10 @@ ProblemPath = Annotated[Path, typer.Argument(metavar="PROBLEM", help="A Python f
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or enough of its beginning.")]
 Journal = Annotated[Path, typer.Option(envvar="TILESMITH_JOURNAL", metavar="FILE", help="Where runs are kept.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Bench = Annotated[str, typer.Option(help="auto, offline, local, or replay:RUN. auto: local where there is a GPU.")]
+Bench = Annotated[str, typer.Option(help="auto, offline, local, ray, or replay:RUN. auto: local where there is a GPU.")]
+Address = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="Of a Ray cluster's head, or auto.  [$RAY_ADDRESS, else here]")
+]
 Target = Annotated[str | None, typer.Option(metavar="GPU", help="What the offline bench compiles for.  [h200]")]
 Gpus = Annotated[str | None, typer.Option(metavar="LIST", help="The local bench's GPUs, such as 0,1.  [all]")]
 Workers = Annotated[int, typer.Option(metavar="N", help="Candidates under way at once on one GPU.")]
@@ -108,6 +111,7 @@ def optimize(
     target: Target = None,
     gpus: Gpus = None,
     workers_per_gpu: Annotated[int | None, typer.Option(metavar="N", help="Candidates at once on a GPU.  [3]")] = None,
+    address: Address = None,
     budget_trials: Trials = None,
     budget_seconds: Seconds = None,
     budget_gpu_seconds: GpuSeconds = None,
@@ -147,7 +151,7 @@ def optimize(
             problem_path=str(problem),
             out="" if out is None else str(out),
             bench=BenchOptions(
-                bench, target, gpu_list(gpus), _or(workers_per_gpu, shape.workers_per_gpu if shape else 3)
+                bench, target, gpu_list(gpus), _or(workers_per_gpu, shape.workers_per_gpu if shape else 3), address
             ),
             candidate_pool_size=shape.candidate_pool_size if shape else _or(candidate_pool_size, 4),
             num_bottlenecks=shape.num_bottlenecks if shape else _or(num_bottlenecks, 2),
@@ -177,6 +181,7 @@ def evaluate(
     target: Target = None,
     gpus: Gpus = None,
     workers_per_gpu: Workers = 3,
+    address: Address = None,
     allow: Allow = "",
     journal: Journal = JOURNAL,
     json: Json = False,
@@ -187,7 +192,7 @@ def evaluate(
         from tilesmith.cli.evaluate import evaluate as judge
         from tilesmith.cli.options import BenchOptions, gpu_list, name_list
 
-        options = BenchOptions(bench, target, gpu_list(gpus), workers_per_gpu)
+        options = BenchOptions(bench, target, gpu_list(gpus), workers_per_gpu, address)
         return judge(problem, kernel, options, name_list(allow), journal, json)
 
     return deed
@@ -203,6 +208,7 @@ def resume(
     budget_gpu_seconds: GpuSeconds = None,
     budget_usd: Usd = None,
     budget_tokens: Tokens = None,
+    address: Address = None,
     journal: Journal = JOURNAL,
     out: Out = None,
     json: Json = False,
@@ -225,6 +231,7 @@ def resume(
             budget_tokens,
             patience,
             None if out is None else str(out),
+            address,
         )
         return go_on(run, given, journal, json)
 
@@ -452,6 +459,22 @@ def export(
 
 
 @app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Do it; without this it is only said.")] = False,
+    journal: Journal = JOURNAL,
+    json: Json = False,
+) -> Deed:
+    """Delete what nothing refers to: sources in a journal, locks and folders that a killed process left."""
+
+    def deed() -> int:
+        from tilesmith.cli.gc import gc as collect
+
+        return collect(journal, delete, json)
+
+    return deed
+
+
+@app.command()
 def doctor(journal: Journal = JOURNAL, json: Json = False) -> Deed:
     """Say what works on this machine, and how to mend the rest."""
 
@@ -472,6 +495,7 @@ def audit(
     bench: Bench = "auto",
     target: Target = None,
     gpus: Gpus = None,
+    address: Address = None,
     journal: Journal = JOURNAL,
     json: Json = False,
 ) -> Deed:
@@ -482,7 +506,8 @@ def audit(
         from tilesmith.cli.options import BenchOptions, gpu_list
 
         wanted = [name for name in classes.split(",") if name]
-        return judge_all(corpus, BenchOptions(bench, target, gpu_list(gpus)), wanted, journal, json)
+        options = BenchOptions(bench, target, gpu_list(gpus), address=address)
+        return judge_all(corpus, options, wanted, journal, json)
 
     return deed
 

@@ -25,17 +25,23 @@ class BenchOptions:
     """Where candidates are judged. Raises `OptionError` for what no bench can mean."""
 
     bench: str = "auto"
-    """auto, offline, local or replay:RUN."""
+    """auto, offline, local, ray or replay:RUN."""
     target: str | None = None
     gpus: tuple[int, ...] | None = None
     """None takes every GPU of this host."""
     workers_per_gpu: int = 3
+    address: str | None = None
+    """Of a Ray cluster; None takes what RAY_ADDRESS says, else this machine alone."""
+    otherwise: str | None = None
+    """What a Ray cluster without GPUs compiles for, where `target` says nothing: the problem's word."""
 
     def __post_init__(self) -> None:
         kind, _, run = self.bench.partition(":")
-        known = self.bench in {"auto", "offline", "local"} or (kind == "replay" and run)
+        known = self.bench in {"auto", "offline", "local", "ray"} or (kind == "replay" and run)
         if not known:
-            raise OptionError(f"--bench is {self.bench!r}; it must be auto, offline, local or replay:RUN")
+            raise OptionError(f"--bench is {self.bench!r}; it must be auto, offline, local, ray or replay:RUN")
+        if self.address is not None and self.bench != "ray":
+            raise OptionError(f"--address names a Ray cluster, and --bench is {self.bench}; say --bench ray")
         _positive("--workers-per-gpu", self.workers_per_gpu)
 
 
@@ -112,7 +118,10 @@ class Options:
 
     def extended(self, given: Given) -> Options:
         """The same options with what is given now in place of the old."""
-        return replace(self, **{name: value for name, value in asdict(given).items() if value is not None})
+        named = {name: value for name, value in asdict(given).items() if value is not None}
+        if (address := named.pop("address", None)) is not None:
+            named["bench"] = replace(self.bench, address=address)
+        return replace(self, **named)
 
     def to_json(self) -> str:
         """The text that a journal keeps."""
@@ -137,7 +146,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What `resume` may change: budgets, and where the winner goes. None leaves what was."""
+    """What `resume` may change: budgets, where the winner goes, where a Ray cluster is. None leaves what was."""
 
     rounds: int | None = None
     budget_trials: int | None = None
@@ -147,6 +156,7 @@ class Given:
     budget_tokens: int | None = None
     patience: int | None = None
     out: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

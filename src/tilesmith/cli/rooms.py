@@ -38,6 +38,8 @@ def chosen(options: BenchOptions, problem: Problem) -> BenchOptions:
     """
     if options.bench.startswith("replay:"):
         return options
+    if options.bench == "ray":
+        return _for_ray(options, problem)
     found = gpus.find() if options.bench != "offline" else ()
     bench = options.bench
     if bench == "auto":
@@ -66,6 +68,10 @@ def bench(options: BenchOptions, journal: Path, effort: Effort | None = None) ->
 
         devices = [device for device in gpus.find() if options.gpus is None or device.index in options.gpus]
         return LocalBench(devices, options.workers_per_gpu, effort=effort)
+    if kind == "ray":
+        from tilesmith.bench.ray import RayBench
+
+        return RayBench(options.address, options.target, options.otherwise, options.workers_per_gpu, effort, say)
     from tilesmith.bench.offline import OfflineBench
 
     return OfflineBench(target(options.target), len(os.sched_getaffinity(0)), effort)
@@ -81,7 +87,7 @@ def proposer(options: Options, opened: Models | None, bench: Bench, run: Run) ->
         if SUPEROPT in options.proposers:
             from tilesmith.superopt.proposer import SuperoptProposer
 
-            chosen.append(SuperoptProposer(_gpu(options.bench)[0], run, seed=options.seed, say=say))
+            chosen.append(SuperoptProposer(_gpu(options.bench, bench)[0], run, seed=options.seed, say=say))
         if REWRITE in options.proposers:
             shape = options.preset
             chosen.append(
@@ -95,7 +101,7 @@ def proposer(options: Options, opened: Models | None, bench: Bench, run: Run) ->
         if opened is not None and options.preset is not None:
             from tilesmith.propose.model import ModelProposer, Place
 
-            gpu, measured = _gpu(options.bench)
+            gpu, measured = _gpu(options.bench, bench)
             place = Place(gpu, bench.profile, measured)
             by_models = ModelProposer(manner(options.preset, options.limits), opened, run, place, say)
             chosen.append(life.enter_context(by_models))
@@ -151,12 +157,28 @@ def manner(preset: Preset, limits: Limits) -> Manner:
     )
 
 
-def _gpu(options: BenchOptions) -> tuple[Gpu, bool]:
-    """What candidates are written for, and whether it is here."""
+def _gpu(options: BenchOptions, bench: Bench) -> tuple[Gpu, bool]:
+    """What candidates are written for, and whether it is there."""
+    if options.bench == "ray":
+        from tilesmith.bench.ray import RayBench
+
+        assert isinstance(bench, RayBench)
+        return bench.gpu, bench.measured
     if options.bench == "local":
         used = [device for device in gpus.find() if options.gpus is None or device.index in options.gpus]
         return used[0].gpu, True
     return target(options.target), False
+
+
+def _for_ray(options: BenchOptions, problem: Problem) -> BenchOptions:
+    from tilesmith.bench.ray.reach import chosen
+
+    if options.gpus is not None:
+        raise OptionError("--gpus names GPUs of this machine, and a Ray cluster lends its own; leave it out")
+    named = None if options.target is None else target(options.target).name
+    address = chosen(options.address)
+    say(f"bench: ray ({'this machine alone' if address == 'local' else address})")
+    return replace(options, target=named, otherwise=target(problem.settings.target).name)
 
 
 def _check_local(options: BenchOptions, found: tuple[gpus.Device, ...]) -> None:

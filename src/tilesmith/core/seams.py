@@ -105,7 +105,11 @@ class Journal(Protocol):
     """Remembers everything of one run, in order, append-only."""
 
     def record(self, trial: Trial) -> None:
-        """Returns when the trial is safe on disk."""
+        """Returns when no end of this process can lose the trial, and as a rule no loss of power either.
+
+        Only of trials that come faster than a disk can confirm each, a loss of power may cost the last few, which are
+        then judged again.
+        """
         ...
 
     def trials(self) -> Sequence[Trial]:

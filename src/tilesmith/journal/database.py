@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sqlite3
 import threading
 import time
@@ -12,7 +14,12 @@ from pathlib import Path
 from tilesmith.core.errors import JournalError, MachineError, TilesmithError
 
 APPLICATION = int.from_bytes(b"Tile")
-VERSION = 2
+VERSION = 3
+
+SYNC_S = 0.05
+"""So long, at most, what was written in haste waits for the disk: see `Database.write`."""
+CHECKPOINT_PAGES = 8000
+"""Of the log beside the file, before they are brought into it: 32 MB. Fewer would sync more often than writing does."""
 
 SCHEMA = """
 CREATE TABLE sources (
@@ -34,18 +41,35 @@ CREATE INDEX facts_by_key ON events (key, kind) WHERE key IS NOT NULL;
 CREATE UNIQUE INDEX a_run_begins_once ON events (run) WHERE kind = 'run';
 CREATE TRIGGER events_are_kept BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER sources_are_kept BEFORE DELETE ON sources BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+CREATE INDEX events_of_a_source ON events (source) WHERE source IS NOT NULL;
+CREATE INDEX runs_of_a_start ON events (json_extract(body, '$.problem.start')) WHERE kind = 'run';
+CREATE INDEX best_of_a_run ON events (run, time_us, seq) WHERE kind = 'trial' AND time_us IS NOT NULL;
+CREATE TRIGGER sources_are_kept BEFORE DELETE ON sources
+    WHEN EXISTS (SELECT 1 FROM events WHERE source = old.id)
+    OR EXISTS (SELECT 1 FROM events WHERE kind = 'run' AND json_extract(body, '$.problem.start') = old.id)
+    BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER sources_stay BEFORE UPDATE ON sources BEGIN SELECT RAISE(ABORT, 'append-only'); END;
 CREATE TRIGGER one_text_an_id BEFORE INSERT ON sources
     WHEN EXISTS (SELECT 1 FROM sources WHERE id = new.id AND text <> new.text)
     BEGIN SELECT RAISE(ABORT, 'two texts with one id'); END;
 """
 
+NEW_IN_3 = (
+    "CREATE INDEX events_of_a_source",
+    "CREATE INDEX runs_of_a_start",
+    "CREATE INDEX best_of_a_run",
+    "CREATE TRIGGER sources_are_kept",
+)
 MIGRATIONS = {
     1: (
         "ALTER TABLE events ADD COLUMN key TEXT",
         "CREATE INDEX facts_by_key ON events (key, kind) WHERE key IS NOT NULL",
-    )
+    ),
+    2: (
+        *(statement for statement in SCHEMA.split(";\n") if statement.startswith(NEW_IN_3[:-1])),
+        "DROP TRIGGER sources_are_kept",
+        *(statement for statement in SCHEMA.split(";\n") if statement.startswith(NEW_IN_3[-1])),
+    ),
 }
 """What makes a journal of this version one of the next."""
 
@@ -61,7 +85,7 @@ Statement = tuple[str, Sequence[Value]]
 
 
 class Database:
-    """One connection. Every transaction that `write` returned from is on disk; one that it did not left no trace.
+    """One connection. What `write` returned from no end of a process can lose; what it did not left no trace.
 
     Threads may share it; they take turns.
     """
@@ -71,6 +95,14 @@ class Database:
         self.path = path
         self._patience_s = patience_s
         self._turn = threading.Lock()
+        self._synced_s = -math.inf
+        """When the disk last confirmed all that was written before."""
+        self._owed = threading.Event()
+        """Something was written in haste since."""
+        self._hasty = False
+        self._syncer: threading.Thread | None = None
+        self._closed = False
+        self._fault: OSError | None = None
         if path.exists() and not path.is_file():
             raise JournalError(f"The journal {path} is not a regular file; name another with --journal.")
         with self._told():
@@ -84,24 +116,75 @@ class Database:
 
     def close(self) -> None:
         with self._turn:
+            self._closed = True
+            self._owed.set()
+        if self._syncer is not None:
+            self._syncer.join()
+        with self._turn:
             self._connection.close()
 
     def read(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
         with self._turn, self._told():
             return self._connection.execute(sql, values).fetchall()
 
-    def write(self, statements: Sequence[Statement]) -> int:
-        """All of them, or none. Returns the number of the row that the last one inserted."""
-        row = 0
+    def change(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+        """One statement in a transaction of its own, and the rows that it returns."""
         with self._turn, self._told(), self._transaction():
-            for sql, values in statements:
-                row = self._connection.execute(sql, values).lastrowid or 0
+            return self._connection.execute(sql, values).fetchall()
+
+    def write(self, statements: Sequence[Statement], *, hasty: bool = False) -> int:
+        """All of them, or none. Returns the number of the row that the last one inserted.
+
+        What it returned from is in the file, for every process, whatever becomes of this one. It is on the disk too,
+        safe from a loss of power; `hasty` only where the last such confirmation is longer ago than `SYNC_S`, else
+        within that time. So one that comes alone is confirmed at once, and of thousands a second some share one wait.
+        """
+        row = 0
+        with self._turn, self._told():
+            if self._fault is not None:
+                raise _failed(self.path, self._fault)
+            hasty = hasty and time.monotonic() - self._synced_s < SYNC_S
+            if hasty is not self._hasty:
+                self._connection.execute(f"PRAGMA synchronous = {'NORMAL' if hasty else 'FULL'}")
+                self._hasty = hasty
+            with self._transaction():
+                for sql, values in statements:
+                    row = self._connection.execute(sql, values).lastrowid or 0
+            if hasty:
+                self._owed.set()
+                if self._syncer is None:
+                    self._syncer = threading.Thread(target=self._sync, name="journal", daemon=True)
+                    self._syncer.start()
+            else:
+                self._synced_s = time.monotonic()
         return row
+
+    def _sync(self) -> None:
+        """Have the disk confirm what was written in haste."""
+        while True:
+            self._owed.wait()
+            if not self._closed:
+                time.sleep(SYNC_S / 2)
+            with self._turn:
+                self._owed.clear()
+                closed = self._closed
+            try:
+                # SQLite locks the file and its index, never this one: to close it here frees nobody's lock.
+                descriptor = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            except OSError as error:
+                self._fault = error
+            if closed:
+                return
 
     def _prepare(self) -> None:
         run = self._connection.execute
         run("PRAGMA synchronous = FULL")
         run("PRAGMA foreign_keys = ON")
+        run(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         if self._is_journal():
             self._migrate()
             return
@@ -186,10 +269,7 @@ def _sentence(path: Path, error: sqlite3.Error) -> TilesmithError:
                 "nothing that was recorded is lost."
             )
         case sqlite3.SQLITE_IOERR:
-            return MachineError(
-                f"The disk under the journal {path} failed ({error}); see that it works and has room, then resume "
-                "the run, nothing that was recorded is lost."
-            )
+            return _failed(path, error)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return JournalError(f"The journal {path} is locked by another program; close that one, or try again.")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
@@ -204,3 +284,10 @@ def _sentence(path: Path, error: sqlite3.Error) -> TilesmithError:
                 f"The journal {path} is damaged ({error}); restore a copy, or name another with --journal."
             )
     return JournalError(f"The journal {path} refused ({error}); name another with --journal.")
+
+
+def _failed(path: Path, error: Exception) -> MachineError:
+    return MachineError(
+        f"The disk under the journal {path} failed ({error}); see that it works and has room, then resume "
+        "the run, nothing that was recorded is lost."
+    )

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 from tilesmith.core.budget import Stop
 from tilesmith.core.errors import JournalError
@@ -26,8 +26,10 @@ from tilesmith.core.facts import Fact
 from tilesmith.core.problem import Problem, content_id
 from tilesmith.core.seams import F
 from tilesmith.core.trial import Trial
+from tilesmith.journal import garbage
 from tilesmith.journal.codec import CodecError, dumps, loads
 from tilesmith.journal.database import Database, Row, Statement, Value
+from tilesmith.journal.garbage import Garbage
 from tilesmith.journal.lock import RunLock
 
 T = TypeVar("T")
@@ -122,6 +124,8 @@ class Store:
         statements = [_source(text) for text in (problem.source, problem.start) if text is not None]
         run = Run(self._database, _new_id(), problem, options)
         run.claim()
+        # Nobody can have written it before.
+        run._complete = True
         statements.append(_event(run.id, "run", _Beginning(by_id, options), source=by_id.source))
         try:
             self._database.write(statements)
@@ -133,10 +137,9 @@ class Store:
 
     def run(self, prefix: str) -> Run:
         """The run whose id begins with `prefix`, for reading; `claim` it to write. Raises `JournalError`."""
-        runs = [str(row[0]) for row in self._database.read("SELECT run FROM events WHERE kind = 'run' ORDER BY seq")]
-        found = [run for run in runs if run.startswith(prefix.lower())]
+        found = self._ids(prefix.lower())
         if len(found) != 1:
-            among = found or runs
+            among = found or self._ids("")
             listed = ", ".join(among[-10:]) + (f" and {len(among) - 10} older ones" if len(among) > 10 else "")
             count = "More than one run begins" if found else "No run begins"
             known = f"choose from {listed}" if among else "the journal holds none"
@@ -160,16 +163,35 @@ class Store:
         self._opened.append(run)
         return run
 
+    def _ids(self, prefix: str) -> list[str]:
+        """The runs whose ids begin so, the oldest first."""
+        sql = "SELECT run FROM events INDEXED BY a_run_begins_once WHERE kind = 'run' AND run BETWEEN ? AND ?"
+        return [str(row[0]) for row in self._database.read(f"{sql} ORDER BY seq", (prefix, prefix + chr(0x10FFFF)))]
+
     def runs(self) -> Sequence[RunSummary]:
         """Every run, the oldest first."""
-        rows = self._database.read("SELECT run, at_s, body FROM events WHERE kind = 'run' ORDER BY seq")
+        sql = "SELECT run, at_s, body FROM events INDEXED BY a_run_begins_once WHERE kind = 'run' ORDER BY seq"
+        rows = self._database.read(sql)
         return tuple(self._summary(str(run), float(at or 0.0), body) for run, at, body in rows)
+
+    def garbage(self) -> Garbage:
+        """What nothing refers to; looking changes nothing."""
+        return garbage.find(self._database)
+
+    def collect(self, found: Garbage) -> Garbage:
+        """Delete what was found, where nothing has come to refer to it since; returns what was deleted.
+
+        Other processes may write meanwhile.
+        """
+        return garbage.collect(self._database, found)
 
     def _summary(self, run: str, began_s: float, body: Value) -> RunSummary:
         count = "SELECT count(*) FROM events WHERE run = ? AND kind = 'trial'"
         ((trials,),) = self._database.read(count, (run,))
         fastest = self._database.read(f"{TRIALS} AND time_us IS NOT NULL ORDER BY time_us, seq LIMIT 1", (run, 0))
-        last = "SELECT kind, body FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
+        # Without the hint it would be looked for among all runs, from the latest event back.
+        last = """SELECT kind, body FROM events WHERE seq =
+            (SELECT max(seq) FROM events INDEXED BY events_of_a_run WHERE run = ?)"""
         ((kind, ending),) = self._database.read(last, (run,))
         return RunSummary(
             id=run,
@@ -192,8 +214,12 @@ class Run:
         self._database = database
         self._lock = RunLock(_lock_path(database, run))
         self._turn = threading.RLock()
-        self._known: tuple[tuple[Trial, ...], int] = ((), 0)
-        """Trials, and the number of the last event among them: one value, so that neither is ever without the other."""
+        self._known: list[tuple[int, Trial]] = []
+        """Trials with the numbers of their events: one list, so that neither is ever without the other."""
+        self._shown: tuple[Trial, ...] = ()
+        """The same as it was last asked for."""
+        self._complete = False
+        """Whether no other trials can be in the file: while this object alone writes, and has read it since."""
         self._facts: dict[str, tuple[tuple[Fact, ...], int]] = {}
         """By kind, with the number of the last event among them."""
 
@@ -209,22 +235,25 @@ class Run:
                 self._lock.acquire(
                     f"Run {self.id} is being written by another process; wait until it ends, or stop it."
                 )
-                self.trials()
 
     def release(self) -> None:
         """Let others write the run."""
         with self._turn:
+            self._complete = False
             self._lock.release()
 
     def record(self, trial: Trial) -> None:
-        """Returns when the trial is safe on disk. Claims the run where it is not yet claimed."""
+        """See `tilesmith.core.seams.Journal`. Claims the run where it is not yet claimed."""
         by_id = replace(trial, candidate=replace(trial.candidate, source=trial.candidate.id))
         event = _event(self.id, "trial", by_id, source=trial.candidate.id, time_us=trial.time_us)
         with self._turn:
             self.claim()
-            known = self.trials()
-            row = self._database.write([_source(trial.candidate.source), event])
-            self._known = ((*known, trial), row)
+            # An interrupt may come between any two of these: then the file is read again.
+            complete, self._complete = self._complete, False
+            row = self._database.write([_source(trial.candidate.source), event], hasty=True)
+            if complete:
+                self._known.append((row, trial))
+                self._complete = True
 
     def note(self, fact: Fact) -> None:
         """Record a fact. Claims the run where it is not yet claimed."""
@@ -242,7 +271,7 @@ class Run:
             if rows:
                 known = (*known, *(_loads(self._database, kind, row[1]) for row in rows))
                 self._facts[kind.__name__] = (known, int(rows[-1][0] or 0))
-            return tuple(fact for fact in known if isinstance(fact, kind))
+            return cast(tuple[F, ...], known)
 
     def recall(self, kind: type[F], key: str) -> F | None:
         """The last fact of this kind with this key in the journal, whichever run recorded it."""
@@ -265,11 +294,14 @@ class Run:
     def trials(self) -> tuple[Trial, ...]:
         """Every trial recorded so far, in order. What was returned once never changes."""
         with self._turn:
-            known, last = self._known
-            if rows := self._database.read(f"{TRIALS} ORDER BY seq", (self.id, last)):
-                fresh = tuple(_trial(self._database, row) for row in rows)
-                self._known = ((*known, *fresh), int(rows[-1][0] or 0))
-            return self._known[0]
+            if not self._complete:
+                last = self._known[-1][0] if self._known else 0
+                rows = self._database.read(f"{TRIALS} ORDER BY seq", (self.id, last))
+                self._known += [(int(row[0] or 0), _trial(self._database, row)) for row in rows]
+                self._complete = self._lock.held
+            if len(self._shown) != len(self._known):
+                self._shown = tuple(trial for _, trial in self._known)
+            return self._shown
 
     def times_s(self, kind: type[Trial] | type[F]) -> tuple[float, ...]:
         """When each trial, or each fact of one kind, was recorded, in their order: seconds since 1970, UTC."""

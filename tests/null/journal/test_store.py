@@ -397,20 +397,47 @@ def test_a_journal_of_another_version(path: Path) -> None:
     connection.close()
     with pytest.raises(JournalError) as caught:
         open_store(path)
-    assert "has version 99, and this Tilesmith reads up to version 2" in said(caught)
+    assert "has version 99, and this Tilesmith reads up to version 3" in said(caught)
 
 
-def test_a_journal_of_the_first_version_is_brought_up_to_date(path: Path) -> None:
+OLD_KEEPER = """
+CREATE TRIGGER sources_are_kept BEFORE DELETE ON sources BEGIN SELECT RAISE(ABORT, 'append-only'); END;
+"""
+TO_2 = f"""
+DROP INDEX events_of_a_source; DROP INDEX runs_of_a_start; DROP INDEX best_of_a_run; DROP TRIGGER sources_are_kept;
+{OLD_KEEPER} PRAGMA user_version = 2;
+"""
+TO_1 = f"{TO_2} DROP INDEX facts_by_key; ALTER TABLE events DROP COLUMN key; PRAGMA user_version = 1;"
+
+
+def shape(path: Path) -> list[tuple[str, str]]:
+    """What is in the schema, by name."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT name, type FROM sqlite_master ORDER BY name").fetchall()
+    connection.close()
+    return rows
+
+
+@pytest.mark.parametrize("back", [TO_1, TO_2], ids=["1", "2"])
+def test_a_journal_of_an_earlier_version_is_brought_up_to_date(path: Path, back: str) -> None:
     with open_store(path) as store:
         run = store.create(PROBLEM, OPTIONS)
+        run.record(trial(1, 2.0))
+        run.stop(Stop.ROUNDS)
+    new = shape(path)
     connection = sqlite3.connect(path)
-    connection.executescript("DROP INDEX facts_by_key; ALTER TABLE events DROP COLUMN key; PRAGMA user_version = 1;")
+    connection.executescript(back)
     connection.close()
+    assert shape(path) != new
     with open_store(path) as store:
         again = store.run(run.id)
+        assert again.trials() == (trial(1, 2.0),)
+        (line,) = store.runs()
+        assert (line.stop, line.best) == (Stop.ROUNDS, trial(1, 2.0))
         again.note(Ending("k", "judged"))
         assert again.recall(Ending, "k") == Ending("k", "judged")
         assert again.problem == PROBLEM
+    assert shape(path) == new
 
 
 def test_a_record_of_another_version(path: Path) -> None:
@@ -419,7 +446,7 @@ def test_a_record_of_another_version(path: Path) -> None:
         insert = "INSERT INTO events (run, kind, at_s, source, body) SELECT run, 'trial', 0, source, '{}' FROM events"
         store._database.write([(insert, ())])
         with pytest.raises(JournalError) as caught:
-            run.trials()
+            store.run(run.id).trials()
         assert "holds a record that this Tilesmith cannot read" in said(caught)
 
 
