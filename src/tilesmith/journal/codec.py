@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+Reader = Callable[[Json], object]
 
 
 class CodecError(ValueError):
@@ -36,7 +39,7 @@ def loads(kind: type[T], text: str) -> T:
         value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise CodecError(f"not JSON: {error}") from None
-    return cast(T, _decode(kind, value))
+    return cast(T, _reader(cast(Any, kind))(value))
 
 
 def _refuse(name: str) -> None:
@@ -74,56 +77,99 @@ def _required(kind: type) -> frozenset[str]:
     return frozenset(f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
 
 
-def _decode(kind: Any, value: Json) -> object:
+@cache
+def _reader(kind: Any) -> Reader:
+    """What reads a value of this type, made once: a report reads thousands of trials."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return _decode_union(arguments, value)
+        return _of_union(arguments)
+    if is_dataclass(kind):
+        return _of_dataclass(cast(type, kind))
     if origin is Literal:
-        if value in arguments and isinstance(value, str):
-            return value
-    elif is_dataclass(kind):
-        return _decode_dataclass(cast(type, kind), value)
-    elif origin is tuple and isinstance(value, list):
-        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
-        if len(kinds) == len(value):
-            return tuple(_decode(inner, item) for inner, item in zip(kinds, value, strict=True))
-    elif origin is frozenset and isinstance(value, list):
-        return frozenset(_decode(arguments[0], item) for item in value)
-    elif origin is Mapping and isinstance(value, dict):
-        return {key: _decode(arguments[1], item) for key, item in value.items()}
-    elif isinstance(kind, type) and issubclass(kind, Enum) and isinstance(value, str) and value in kind.__members__:
-        return kind[value]
-    elif kind is float and isinstance(value, dict) and value.get("float") in ("inf", "-inf", "nan"):
-        return float(cast(str, value["float"]))
-    elif type(value) is kind or (kind is float and type(value) is int):
-        # An int where a float is declared is what was recorded; it stays one.
+        return lambda value: value if type(value) is str and value in arguments else _refused(kind, value)
+    if origin is tuple:
+        return _of_tuple(kind, arguments)
+    if origin is frozenset:
+        item = _reader(arguments[0])
+        return lambda value: frozenset(map(item, value)) if type(value) is list else _refused(kind, value)
+    if origin is Mapping:
+        item = _reader(arguments[1])
+        return lambda value: (
+            {key: item(each) for key, each in value.items()} if type(value) is dict else _refused(kind, value)
+        )
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        members = kind.__members__
+        return lambda value: members[value] if type(value) is str and value in members else _refused(kind, value)
+    if kind is float:
+        return _float
+    return lambda value: value if type(value) is kind else _refused(kind, value)
+
+
+def _float(value: Json) -> object:
+    # An int where a float is declared is what was recorded; it stays one.
+    if type(value) is float or type(value) is int:
         return value
-    raise CodecError(f"expected {kind}, found {json.dumps(value)[:80]}")
+    if type(value) is dict and value.get("float") in ("inf", "-inf", "nan"):
+        return float(cast(str, value["float"]))
+    return _refused(float, value)
 
 
-def _decode_union(kinds: tuple[Any, ...], value: Json) -> object:
-    if value is None and type(None) in kinds:
-        return None
-    tag = value.get("is") if isinstance(value, dict) else None
-    for kind in kinds:
-        # Exact types first, or an int in `float | int` would be read by the wrong alternative.
-        if type(value) is kind or (is_dataclass(kind) and cast(type, kind).__name__ == tag):
-            return _decode(kind, value)
-    for kind in kinds:
-        if not is_dataclass(kind) and kind is not type(None):
+def _of_tuple(kind: Any, arguments: tuple[Any, ...]) -> Reader:
+    if arguments[1:] == (...,):
+        item = _reader(arguments[0])
+        return lambda value: tuple(map(item, value)) if type(value) is list else _refused(kind, value)
+    items = tuple(map(_reader, arguments))
+
+    def read(value: Json) -> object:
+        if type(value) is not list or len(value) != len(items):
+            return _refused(kind, value)
+        return tuple(item(each) for item, each in zip(items, value, strict=True))
+
+    return read
+
+
+def _of_union(kinds: tuple[Any, ...]) -> Reader:
+    """Exact types first, or an int in `float | int` would be read by the wrong alternative."""
+    tagged = {cast(Any, kind).__name__: _reader(cast(Any, kind)) for kind in kinds if is_dataclass(kind)}
+    exact = {kind: _reader(kind) for kind in kinds if isinstance(kind, type) and not is_dataclass(kind)}
+    others = tuple(_reader(kind) for kind in kinds if not is_dataclass(kind) and kind is not type(None))
+    optional = type(None) in kinds
+
+    def read(value: Json) -> object:
+        if value is None and optional:
+            return None
+        if type(value) is dict and type(tag := value.get("is")) is str and (reader := tagged.get(tag)):
+            return reader(value)
+        if reader := exact.get(type(value)):
+            return reader(value)
+        for other in others:
             try:
-                return _decode(kind, value)
+                return other(value)
             except CodecError:
                 continue
-    raise CodecError(f"expected one of {kinds}, found {json.dumps(value)[:80]}")
+        return _refused(kinds, value)
+
+    return read
 
 
-def _decode_dataclass(kind: type, value: Json) -> object:
+def _of_dataclass(kind: type) -> Reader:
     hints = _hints(kind)
-    if (
-        not isinstance(value, dict)
-        or value.get("is") != kind.__name__
-        or not {"is", *_required(kind)} <= value.keys() <= {"is", *hints}
-    ):
-        raise CodecError(f"expected {kind.__name__} with {', '.join(hints)}, found {json.dumps(value)[:80]}")
-    return kind(**{name: _decode(hint, value[name]) for name, hint in hints.items() if name in value})
+    readers = {name: _reader(hint) for name, hint in hints.items()}
+    required = frozenset(("is", *_required(kind)))
+    known = frozenset(("is", *hints))
+
+    def read(value: Json) -> object:
+        if (
+            type(value) is not dict
+            or value.get("is") != kind.__name__
+            or not required <= value.keys()
+            or not value.keys() <= known
+        ):
+            return _refused(f"{kind.__name__} with {', '.join(hints)}", value)
+        return kind(**{name: readers[name](each) for name, each in value.items() if name != "is"})
+
+    return read
+
+
+def _refused(kind: object, value: Json) -> NoReturn:
+    raise CodecError(f"expected {kind}, found {json.dumps(value)[:80]}")

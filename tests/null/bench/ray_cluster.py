@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -84,3 +84,11 @@ def descendants(pid: int) -> list[int]:
             for child in task.read_text().split():
                 found += [int(child), *descendants(int(child))]
     return found
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> None:
+    """Wait until it holds; fail where it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ray_cluster import LocalCluster
+from ray_cluster import LocalCluster, within
 
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.ray import RayBench
@@ -22,7 +20,7 @@ from tilesmith.testing.samples import PROBLEM, SAMPLES
 
 pytestmark = pytest.mark.triton
 
-EFFORT = Effort(capture_s=40.0, check_s=40.0, full_s=40.0)
+EFFORT = Effort(capture_s=25.0, check_s=25.0, full_s=25.0)
 SECRET = "TILESMITH_TEST_SECRET"
 
 
@@ -125,56 +123,5 @@ def test_times_of_another_kind_are_not_compared(bench: RayBench) -> None:
     (trial,) = judge(bench, PROBLEM, [SAMPLES.correct])
     assert trial.environment is not None
     other = replace(trial, environment=replace(trial.environment, target="b200"))
-    with pytest.raises(MachineError, match="estimates for b200, and the Ray cluster estimates for h200: .* never"):
+    with pytest.raises(MachineError, match=r"estimates for b200, and the Ray cluster estimates for h200: .* never"):
         judge(bench, PROBLEM, [SAMPLES.other], [other])
-
-
-def within(seconds: float, holds: object) -> None:
-    """Wait until it holds; fail where it does not in time."""
-    assert callable(holds)
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-SMI = """#!/bin/sh
-echo "0, GPU-{name}-0, {name}, 143771, 580.1, 9.0"
-echo "1, GPU-{name}-1, {name}, 143771, 580.1, 9.0"
-"""
-
-
-def test_nodes_that_do_not_fit_together(tmp_path: Path) -> None:
-    """Kinds of GPUs, and versions, as real nodes report them: through an nvidia-smi and a package of their own."""
-    other = tmp_path / "other" / "torch-9.9.dist-info"
-    other.mkdir(parents=True)
-    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9\n")
-    paths = {}
-    for name in ("NVIDIA H200", "NVIDIA L40S"):
-        program = tmp_path / name.split()[-1] / "nvidia-smi"
-        program.parent.mkdir()
-        program.write_text(SMI.format(name=name))
-        program.chmod(0o755)
-        paths[name] = {"PATH": f"{program.parent}:/usr/bin:/bin", "RAY_OVERRIDE_ACCELERATORS": "1"}
-    said: list[str] = []
-    with LocalCluster() as cluster:
-        with pytest.raises(MachineError, match="no node that lends CPUs or GPUs"), RayBench(cluster.address):
-            pass
-        cluster.add("a", gpus=1, environment=paths["NVIDIA L40S"])
-        cluster.add("b", gpus=2, environment=paths["NVIDIA H200"])
-        with RayBench(cluster.address, say=said.append) as bench:
-            assert (bench.measured, bench.gpu.name) == (True, "h200")
-            assert bench.environment.gpu == "NVIDIA H200"
-            within(60, lambda: len(bench._crew._hands) == 3)
-            # The node of the other kind lends its cores.
-            assert sorted(hand.duty.measured for hand in bench._crew._hands) == [False, True, True]
-            assert bench._crew.places("check") == 2 * 3
-        assert said == ["GPUs of different kinds are never compared: NVIDIA H200 is used, NVIDIA L40S left aside"]
-        with RayBench(cluster.address, "l40s") as bench:
-            assert bench.environment.gpu == "NVIDIA L40S"
-        with pytest.raises(MachineError) as caught:
-            cluster.add("c", environment={"PYTHONPATH": str(other.parent)})
-            with RayBench(cluster.address):
-                pass
-        assert re.search(r"different versions: torch is \S+ on node \S+ and \S+ on node", str(caught.value))
-        assert "9.9" in str(caught.value)

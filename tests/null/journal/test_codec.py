@@ -200,7 +200,10 @@ def test_nothing_else_is_read(text: str) -> None:
         (Estimate, '{"is":"Estimate","estimate_us":{"float":"1"}}'),
         (Wrong, '{"is":"Wrong","message":"m","error":{"is":"Wrong"}}'),
         (Correct, '{"is":"Correct","time":{"is":"Cost","wall_s":1,"gpu_s":1,"measured_s":1},"error":0}'),
+        (Correct, '{"is":"Correct","time":{"is":["Estimate"]},"error":0}'),
+        (Correct, '{"is":"Correct","time":{"is":{}},"error":0}'),
         (Stop, '"NEVER"'),
+        (Stop, "[]"),
     ],
 )
 def test_types_are_kept(kind: type, text: str) -> None:

@@ -263,7 +263,7 @@ class Crew:
             return
         # On a node with several kinds of GPUs only the worker itself sees which one it was lent.
         count = node.gpus if duty.measured else 1
-        needs = {"num_gpus": 1, "num_cpus": min(duty.jobs, node.cpus)} if duty.measured else {"num_cpus": node.cpus}
+        needs = {"num_gpus": 1, "num_cpus": node.cpus // node.gpus} if duty.measured else {"num_cpus": node.cpus}
         make = self._ray.remote(Worker).options(
             max_concurrency=duty.jobs + duty.slots + SPARE_CALLS, max_restarts=0, **needs, **self._on(node)
         )

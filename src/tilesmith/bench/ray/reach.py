@@ -7,6 +7,7 @@ gRPC server says at once, then by Ray in a process of its own, which may end as 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import re
@@ -65,7 +66,10 @@ def connected(address: str) -> Iterator[ModuleType]:
     import ray
 
     if ray.is_initialized():
-        yield ray
+        if address not in (HERE, "auto", there := ray.get_runtime_context().gcs_address):
+            raise MachineError(f"this process is connected to the Ray cluster at {there} already, not to {address}")
+        with _silenced():
+            yield ray
         return
     with _signals():
         if address == HERE:
@@ -77,10 +81,24 @@ def connected(address: str) -> Iterator[ModuleType]:
             with _told(address):
                 ray.init(address=address, **_QUIET)
     try:
-        yield ray
+        with _silenced():
+            yield ray
     finally:
         with _signals():
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Ray prints what it notices of nodes to stdout, which belongs to the answer; what matters of it is said anyway."""
+    # Ray's own progress bars do the same; there is no public name for it.
+    inner: Any = importlib.import_module("ray._private.worker")
+    before = getattr(inner, "_worker_logs_enabled", True)
+    inner._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        inner._worker_logs_enabled = before
 
 
 _QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
