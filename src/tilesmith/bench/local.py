@@ -17,12 +17,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from tilesmith.bench import counters
 from tilesmith.bench.admission import (
@@ -57,6 +57,7 @@ from tilesmith.core.trial import (
     Cost,
     Environment,
     Failed,
+    Lease,
     Rejected,
     Timing,
     Trial,
@@ -128,6 +129,7 @@ class Judged:
     evidence: tuple[str, ...] = ()
     stays: bool = False
     """Whether its process goes on as the rival of the next ones, and needs its scratch folder."""
+    leases: tuple[Lease, ...] = ()
 
 
 class Station:
@@ -165,8 +167,20 @@ class Station:
         self.names, self.least_bytes = reply["names"], reply["least_bytes"]
         self._library = problem.settings.library
 
-    def judge(self, admitted: Admitted, scene: Scene, rival: Candidate | None, *, alone: bool) -> Judged:
-        """Check, then time; the GPU is leased for no longer than either takes.
+    @contextmanager
+    def _held(self, mode: Literal["shared", "exclusive"], leases: list[Lease]) -> Iterator[None]:
+        """Lease the GPU, and write down when."""
+        with lease(self.device.uuid, mode):
+            began_s = time.time()
+            try:
+                yield
+            finally:
+                leases.append(Lease(str(self.device.index), began_s, time.time(), mode == "exclusive"))
+
+    def judge(
+        self, admitted: Admitted, scene: Scene, rival: Candidate | None, leases: list[Lease], *, alone: bool
+    ) -> Judged:
+        """Check, then time; the GPU is leased for no longer than either takes, and each lease noted.
 
         With `alone` nobody else runs on the GPU during the check either. Raises `Disturbed` where others did and the
         inputs were found changed.
@@ -175,14 +189,14 @@ class Station:
         runner: Runner | None = None
         walls = admitted.walls
         try:
-            with lease(self.device.uuid, "exclusive" if alone else "shared"):
+            with self._held("exclusive" if alone else "shared", leases):
                 if alone and self._dirty:
                     ask(self.oracle, {"do": "restore", "size": "full"})
                     self._dirty = False
                 runner = self._open(admitted.candidate, str(admitted.scratch))
                 walls = runner.walls
                 error, tuned = self._check(runner, admitted, scene, alone=alone)
-            with lease(self.device.uuid, "exclusive"):
+            with self._held("exclusive", leases):
                 began = time.monotonic()
                 timing, measured_s = self._time(runner, admitted, scene, rival)
                 evidence = self._shares(runner) if self._library else ()
@@ -190,21 +204,23 @@ class Station:
                     self._retire()
                     self._rival, runner = runner, None
                 cost = Cost(gpu_s=time.monotonic() - began, measured_s=measured_s)
-            return Judged(Correct(timing, error, len(self.names) + 1), cost, tuned, walls, evidence, stays)
+            right = Correct(timing, error, len(self.names) + 1)
+            return Judged(right, cost, tuned, walls, evidence, stays, tuple(leases))
         except Stopped as stopped:
-            return Judged(stopped.verdict, Cost(), tuned, walls)
+            return Judged(stopped.verdict, Cost(), tuned, walls, leases=tuple(leases))
         finally:
             if runner is not None:
                 runner.life.close()
 
     def confirm(self, admitted: Admitted, scene: Scene, baseline: Candidate | None) -> Judged:
         """Check again and again: two processes at once, so that launches meet a busy GPU; then alone; then time."""
+        leases: list[Lease] = []
         with ExitStack() as life:
             try:
                 # Each in a folder of its own: what one writes while it starts the other would read half done.
                 second = tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True)
                 folders = (str(admitted.scratch), life.enter_context(second))
-                with lease(self.device.uuid, "shared"), ThreadPoolExecutor(2) as pool:
+                with self._held("shared", leases), ThreadPoolExecutor(2) as pool:
                     opening = [pool.submit(self._open, admitted.candidate, folder) for folder in folders]
                     runners = []
                     for opened in opening:
@@ -212,7 +228,7 @@ class Station:
                         life.callback(runners[-1].life.close)
                     repeats = [pool.submit(self._repeat, runner, admitted, scene) for runner in runners]
                     error = max(repeat.result() for repeat in repeats)
-                with lease(self.device.uuid, "exclusive"):
+                with self._held("exclusive", leases):
                     began = time.monotonic()
                     for _ in range(CONFIRMATIONS):
                         self._batch(runners[0], admitted, scene, 1, compared=True)
@@ -222,11 +238,12 @@ class Station:
                     evidence = self._shares(runners[0]) if self._library else ()
                     cost = Cost(gpu_s=time.monotonic() - began, measured_s=measured_s)
                 comparisons = CONFIRMATIONS * len(self.names) + CONFIRMATIONS + 1
-                return Judged(Correct(timing, error, comparisons), cost, (), runners[0].walls, evidence)
+                right = Correct(timing, error, comparisons)
+                return Judged(right, cost, (), runners[0].walls, evidence, leases=tuple(leases))
             except Stopped as stopped:
-                return Judged(stopped.verdict, walls=admitted.walls)
+                return Judged(stopped.verdict, walls=admitted.walls, leases=tuple(leases))
             except Disturbed:
-                return Judged(self._spoilt().verdict, walls=admitted.walls)
+                return Judged(self._spoilt().verdict, walls=admitted.walls, leases=tuple(leases))
 
     def _repeat(self, runner: Runner, admitted: Admitted, scene: Scene) -> float:
         return max(self._check(runner, admitted, scene, alone=False)[0] for _ in range(CONFIRMATIONS // 2))
@@ -602,11 +619,12 @@ class LocalBench:
     def _judge(self, station: Station, admitted: Admitted, rival: Candidate | None) -> Judged:
         # What tunes itself must do so undisturbed.
         tunes = any(isinstance(step, Choice) for step in admitted.call)
+        leases: list[Lease] = []
         try:
-            return station.judge(admitted, self._scene, rival, alone=tunes)
+            return station.judge(admitted, self._scene, rival, leases, alone=tunes)
         except Disturbed:
             # Once more, with nobody else on the GPU: then it is known who writes to the inputs.
-            return station.judge(admitted, self._scene, rival, alone=True)
+            return station.judge(admitted, self._scene, rival, leases, alone=True)
 
     def _open(self, problem: Problem) -> None:
         self._problem = None
@@ -645,6 +663,7 @@ class LocalBench:
             _environment(device),
             evidence=judged.evidence,
             protection=protection(judged.walls),
+            leases=judged.leases,
         )
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-import tilesmith
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.ray.nodes import Node, Plan, alive, disagreement, plan, survey, surveyed
 from tilesmith.bench.ray.worker import Duty, Worker
@@ -101,6 +100,7 @@ class Crew:
         self._why = ""
         """Of the worker that was lost last."""
         self._closed = threading.Event()
+        self._own = str(survey()(False)["versions"]["tilesmith"])
         self.environment: Environment
         self.plan: Plan = self._begin(wanted, otherwise)
         self._keeper = threading.Thread(target=self._tend, name="crew", daemon=True)
@@ -219,19 +219,19 @@ class Crew:
                 except self._ray.exceptions.RayError as error:
                     self._say(f"node {node.name} of the Ray cluster is left aside: {_first_line(error)}")
                     self._aside.add(node.id)
-        self.plan = plan(nodes, tilesmith.__version__, wanted, otherwise)
+        self.plan = plan(nodes, self._own, wanted, otherwise)
         for remark in self.plan.remarks:
             self._say(remark)
         for node in nodes:
             self._hire(node)
         deadline = time.monotonic() + START_S
         while not any(hand.able("check") for hand in self._hands):
-            self._welcome(0.1)
             if time.monotonic() > deadline or not self._hired:
                 why = self._why or "its CPUs and GPUs are in use by others"
-                for hire in self._hired:
-                    self._ray.kill(hire.hand.actor)
+                for hand in self._members():
+                    self._ray.kill(hand.actor)
                 raise MachineError(f"no worker of the Ray cluster could start ({why}); see `ray status`")
+            self._welcome(0.1)
         return self.plan
 
     def _members(self) -> list[Hand]:
@@ -239,7 +239,7 @@ class Crew:
 
     def _ask(self, node: Node) -> Any:
         """Have a node surveyed, in a process of its own there."""
-        return self._ray.remote(survey()).options(num_cpus=0, max_retries=0, **self._on(node)).remote()
+        return self._ray.remote(survey()).options(num_cpus=0, max_retries=0, **self._on(node)).remote(True)
 
     def _on(self, node: Node) -> dict[str, Any]:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -251,9 +251,9 @@ class Crew:
         plan, lent = self.plan, node.lends(self.plan.kind)
         if lent:
             share = max(1, node.cpus // node.gpus)
-            return Duty(plan.gpu, True, False, share, self._workers_per_gpu, self._effort)
+            return Duty(plan.gpu, True, False, share, self._workers_per_gpu, node.name, self._effort)
         jobs = max(1, node.cpus)
-        return Duty(plan.gpu, False, not plan.measured, jobs, 0 if plan.measured else jobs, self._effort)
+        return Duty(plan.gpu, False, not plan.measured, jobs, 0 if plan.measured else jobs, node.name, self._effort)
 
     def _hire(self, node: Node) -> None:
         """Ask Ray for this node's workers: one for each GPU that is used, or one for all of its cores."""
@@ -340,7 +340,7 @@ class Crew:
 
     def _join(self, node: Node) -> None:
         """Let a node take part that came later."""
-        if complaint := disagreement(node, self.plan.versions, "those before it", tilesmith.__version__):
+        if complaint := disagreement(node, self.plan.versions, "those before it", self._own):
             self._aside.add(node.id)
             self._say(f"a new node is left aside: {complaint}")
             return

@@ -52,7 +52,7 @@ class Plan:
 
 
 def plan(nodes: Sequence[Node], own: str, wanted: str | None, otherwise: str | None = None) -> Plan:
-    """Decide what for, and with whom; `own` is this process's version of Tilesmith.
+    """Decide what for, and with whom; `own` is this process's Tilesmith, as a survey calls it.
 
     The kind of which most GPUs can be had is used, of equals the first by name, or that of the target `wanted`. Where
     there are no GPUs times are estimated, for the target `wanted` or else `otherwise`. Raises `MachineError` for a
@@ -117,17 +117,19 @@ def alive(rows: Sequence[Mapping[str, Any]]) -> dict[str, Node]:
     return found
 
 
-def survey() -> Callable[[], dict[str, Any]]:
-    """A function that says what the machine on which it runs has.
+def survey() -> Callable[[bool], dict[str, Any]]:
+    """A function that says what the machine on which it runs has; with False of its packages only.
 
     It is made anew so that it travels by value: it must run where there is no Tilesmith, or another one, and what it
     answers must be read without either.
     """
 
-    def look() -> dict[str, Any]:
+    def look(whole: bool) -> dict[str, Any]:
+        import hashlib
         import importlib
         import importlib.metadata
         import os
+        from pathlib import Path
 
         versions: dict[str, str | None] = {}
         for package in ("torch", "triton"):
@@ -135,14 +137,20 @@ def survey() -> Callable[[], dict[str, Any]]:
                 versions[package] = importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:
                 versions[package] = None
+        devices: tuple[Any, ...] = ()
         try:
-            versions["tilesmith"] = str(importlib.import_module("tilesmith").__version__)
-            # Ray hides all GPUs from who asks for none.
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-            devices = importlib.import_module("tilesmith.bench.gpus").find()
-        except (ImportError, AttributeError):
+            ours = importlib.import_module("tilesmith")
+            # Of two copies under development both may be called the same.
+            digest = hashlib.sha256()
+            for path in sorted(Path(str(ours.__file__)).parent.rglob("*.py")):
+                digest.update(path.read_bytes())
+            versions["tilesmith"] = f"{ours.__version__} ({digest.hexdigest()[:8]})"
+            if whole:
+                # Ray hides all GPUs from who asks for none.
+                os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+                devices = importlib.import_module("tilesmith.bench.gpus").find()
+        except (ImportError, AttributeError, OSError):
             versions.setdefault("tilesmith", None)
-            devices = ()
         names = ("index", "uuid", "name", "memory_bytes", "driver", "arch")
         return {"versions": versions, "devices": [[getattr(device, name) for name in names] for device in devices]}
 

@@ -37,6 +37,8 @@ class Duty:
     """Candidates that it admits at a time."""
     slots: int
     """Candidates that it checks at a time; 0 for one that only captures and compiles."""
+    node: str
+    """The node's name, for people."""
     effort: Effort
 
 
@@ -79,16 +81,21 @@ class Worker:
         scratch = self._bench.admission.scratch()
         if admitted.packed is not None:
             unpack(admitted.packed, scratch)
-        return self._bench.check(problem, replace(admitted, scratch=scratch, packed=None), rival)
+        return self._named(self._bench.check(problem, replace(admitted, scratch=scratch, packed=None), rival))
 
     def confirm(self, problem: Problem, finalist: Trial, baseline: Candidate | None) -> Trial:
         """See `tilesmith.core.seams.Bench`."""
         self.open(problem)
-        return self._bench.confirm(problem, finalist, baseline)
+        return self._named(self._bench.confirm(problem, finalist, baseline))
 
     def profile(self, problem: Problem, trial: Trial) -> Profile:
         """See `tilesmith.core.seams.Bench`."""
         return self._bench.profile(problem, trial)
+
+    def _named(self, trial: Trial) -> Trial:
+        """The same with the node's name before the numbers of its GPUs."""
+        leases = tuple(replace(lease, device=f"{self._duty.node}/{lease.device}") for lease in trial.leases)
+        return replace(trial, leases=leases)
 
     def close(self) -> None:
         """End every process of its bench."""
