@@ -30,6 +30,10 @@ constexpr std::array<std::string_view, 9> kSteps{"add",   "sub", "mul",        "
                                                  "apply", "sum", "accumulate", "accumulate_sum"};
 constexpr std::array<std::string_view, 5> kStops{"exhausted", "seconds", "graphs", "interrupted", "incomplete"};
 
+constexpr std::array<std::string_view, kActivities> kActivitiesNamed{"busy", "waiting", "stealing", "oracle"};
+constexpr std::array<std::string_view, 2> kSharings{"static", "openmp"};
+constexpr std::array<std::string_view, 2> kOrders{"dfs", "bfs"};
+
 template <typename Enum, std::size_t n> Enum named(const std::array<std::string_view, n> &names, std::string_view name) {
     const auto found = std::ranges::find(names, name);
     if (found == names.end()) throw std::invalid_argument("there is no " + std::string(name));
@@ -169,7 +173,16 @@ NB_MODULE(_core, module) {
     nb::class_<Worker>(module, "Worker")
         .def_ro("counters", &Worker::counters)
         .def_ro("busy_s", &Worker::busy_s)
+        .def_ro("items", &Worker::items)
+        .def_ro("nodes", &Worker::nodes)
         .def_ro("wait_s", &Worker::wait_s)
+        .def_ro("steal_s", &Worker::steal_s)
+        .def_prop_ro("spans", [](const Worker &worker) {
+            std::vector<std::tuple<std::string_view, double, double>> spans;
+            for (const Span &span : worker.spans)
+                spans.emplace_back(kActivitiesNamed[static_cast<std::size_t>(span.activity)], span.start_s, span.end_s);
+            return spans;
+        })
         .def_ro("oracle_s", &Worker::oracle_s);
 
     nb::class_<KernelView>(module, "Kernel")
@@ -229,7 +242,8 @@ NB_MODULE(_core, module) {
                 const std::vector<InputTuple> &inputs, const std::vector<FunctionTuple> &functions,
                 const std::vector<NodeTuple> &nodes, const std::vector<int> &outputs,
                 const std::vector<std::pair<int, int>> &aliases, const Device &device, double element_bytes,
-                bool closure, int threads, int block_ops, int kernel_inputs, int kernel_outputs, int kernels, double seconds,
+                bool closure, std::string_view schedule, std::string_view order, int threads, std::size_t frontier_bytes,
+                bool timeline, int block_ops, int kernel_inputs, int kernel_outputs, int kernels, double seconds,
                 std::uint64_t max_graphs, std::size_t keep, std::size_t max_classes) {
                  Request request;
                  fill(request, parts, extents, inputs, functions, nodes, outputs, aliases);
@@ -239,15 +253,16 @@ NB_MODULE(_core, module) {
                  request.kernels.block.whole = request.kernels.block.unscaled = true;
                  request.space.fused_accumulators = true;
                  request.closure = closure;
-                 request.threads = threads;
+                 request.team = {named<Sharing>(kSharings, schedule), named<Order>(kOrders, order), threads, frontier_bytes,
+                                 max_graphs, timeline};
                  request.seconds = seconds;
-                 request.max_graphs = max_graphs;
                  request.keep = keep;
                  request.table.classes = max_classes;
                  new (self) Engine(std::move(request));
              },
              "parts"_a, "extents"_a, "inputs"_a, "functions"_a, "nodes"_a, "outputs"_a, "aliases"_a, nb::kw_only(),
-             "device"_a, "element_bytes"_a, "closure"_a, "threads"_a, "block_ops"_a, "kernel_inputs"_a, "kernel_outputs"_a, "kernels"_a, "seconds"_a,
+             "device"_a, "element_bytes"_a, "closure"_a, "schedule"_a, "order"_a, "threads"_a,
+             "frontier_bytes"_a, "timeline"_a, "block_ops"_a, "kernel_inputs"_a, "kernel_outputs"_a, "kernels"_a, "seconds"_a,
              "max_graphs"_a, "keep"_a, "max_classes"_a)
         .def("run", &Engine::run, nb::call_guard<nb::gil_scoped_release>(), nb::rv_policy::reference_internal)
         .def("interrupt", [](Engine &engine) { engine.control().interrupt(); })

@@ -50,41 +50,45 @@ const Result &Engine::run() {
 }
 
 void Engine::list() {
-    const auto start = Control::Clock::now();
-    listing_ = std::make_unique<Listing>(*space_, request_.kernels, control_);
-    listing_->run([&](const Plan &plan) {
-        std::uint64_t ways = 1;
-        for (const Choice &choice : plan) ways *= choice.chosen().implementations.size();
-        result_.graphs += ways;
-        ++result_.plans;
-        plans_.push_back(plan);
-        if (request_.max_graphs && result_.graphs >= request_.max_graphs) control_.ask(Stop::graphs);
-    });
-    Worker worker;
-    worker.counters = listing_->catalogue().counters();
-    worker.busy_s = seconds_since(start);
-    result_.workers.push_back(worker);
-    result_.tensors = listing_->catalogue().tensors();
+    listing_ = std::make_unique<Listing>(*space_, request_.kernels, control_, request_.team);
+    const auto settle = [&] {
+        result_.graphs = listing_->graphs();
+        result_.plans = listing_->plans().size();
+        result_.workers = listing_->workers();
+        result_.tensors = listing_->memo().tensors();
+    };
+    try {
+        listing_->run();
+    } catch (const Overflow &) {
+        settle();
+        throw;
+    }
+    settle();
+    if (listing_->full()) control_.ask(Stop::graphs);
 }
 
 void Engine::close() {
     const ClosureLimits limits{request_.kernels.block, request_.kernels.inputs};
-    closure_ = std::make_unique<Closure>(*space_, limits, control_, request_.threads);
+    closure_ = std::make_unique<Closure>(*space_, limits, control_, request_.team.threads);
     closure_->run();
     for (const Kernels &kernels : closure_->kernels())
         for (const Signature &signature : kernels.signatures) {
             ++result_.plans;
             result_.graphs += signature.implementations.size();
         }
-    for (const Closure::Work &work : closure_->workers())
-        result_.workers.push_back({work.counters, work.busy_s, work.wait_s, 0});
+    for (const Closure::Work &work : closure_->workers()) {
+        Worker &worker = result_.workers.emplace_back();
+        worker.counters = work.counters;
+        worker.busy_s = work.busy_s;
+        worker.wait_s = work.wait_s;
+    }
     result_.tensors = closure_->tensors().size();
     result_.subsets = closure_->counted().subsets;
     result_.searched = closure_->counted().searched;
 }
 
 void Engine::derive() {
-    Deriver deriver(*space_, *closure_, request_.sizes, request_.device, control_, request_.threads);
+    Deriver deriver(*space_, *closure_, request_.sizes, request_.device, control_, request_.team.threads);
     const bool splits = std::ranges::any_of(request_.program.parts, [](std::uint8_t parts) { return parts & kInGrid; });
     for (const std::int64_t split : request_.splits) {
         std::ranges::move(deriver.cheapest(split, request_.keep), std::back_inserter(result_.ranked));
@@ -99,7 +103,7 @@ void Engine::derive() {
 
 void Engine::rank() {
     Ranking ranking =
-        tilesmith::rank(*space_, request_.sizes, request_.device, plans_, request_.splits, request_.keep);
+        tilesmith::rank(*space_, request_.sizes, request_.device, listing_->plans(), request_.splits, request_.keep);
     result_.ranked = std::move(ranking.graphs);
     result_.implementations = ranking.implementations;
     result_.unfit = ranking.unfit;

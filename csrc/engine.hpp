@@ -17,17 +17,10 @@ struct Request {
     SpaceOptions space;
     KernelLimits kernels;
     bool closure = false;         // any number of kernels; the cheapest derivations instead of a listing
-    int threads = 1;
+    Team team;
     double seconds = 0;           // 0: no limit
-    std::uint64_t max_graphs = 0; // 0: no limit
     std::size_t keep = 32;        // how many graphs are ranked and returned
     std::vector<std::int64_t> splits{2, 4, 8, 16, 32, 64};
-};
-
-// What a worker did, and how long.
-struct Worker {
-    Counters counters;
-    double busy_s = 0, wait_s = 0, oracle_s = 0;
 };
 
 struct Result {
@@ -73,7 +66,6 @@ class Engine {
     std::unique_ptr<Space> space_;
     std::unique_ptr<Listing> listing_;
     std::unique_ptr<Closure> closure_;
-    std::vector<Plan> plans_;
     Result result_;
 };
 

@@ -1,33 +1,14 @@
 #include "kernels.hpp"
 
 #include <algorithm>
-#include <set>
+#include <exception>
 #include <stdexcept>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 namespace tilesmith {
-
-const Kernels &Catalogue::kernels(std::span<const Tensor> inputs, std::uint64_t hash, bool last) {
-    bool fresh = false;
-    std::uint32_t &place = places_.at((hash << 1 | (last ? 1u : 0u)) & (FlatMap<std::uint32_t>::kEmpty >> 1), fresh);
-    if (!fresh) {
-        const Kernels &known = entries_[place];
-        if (!std::ranges::equal(known.inputs, inputs)) throw std::logic_error("two sets of tensors have one hash");
-        return known;
-    }
-    place = static_cast<std::uint32_t>(entries_.size());
-    return entries_.emplace_back(search_.run(inputs, last ? Goal::last : Goal::between));
-}
-
-std::size_t Catalogue::tensors() const {
-    std::set<Tensor> seen;
-    for (const Kernels &kernels : entries_) {
-        seen.insert(kernels.inputs.begin(), kernels.inputs.end());
-        for (const Signature &signature : kernels.signatures)
-            for (const Tensor output : signature.outputs)
-                if (output != kNoTensor) seen.insert(output);
-    }
-    return seen.size();
-}
 
 std::vector<Tensor> program_inputs(const Space &space) {
     std::vector<Tensor> inputs;
@@ -41,54 +22,123 @@ std::vector<Tensor> program_inputs(const Space &space) {
     return inputs;
 }
 
-void Listing::add(State &state, Tensor t, bool needs) {
+namespace {
+
+struct Seat {
+    std::size_t worker = 0;
+    int workers = 1; // perhaps fewer than were asked for
+};
+
+Seat this_seat() {
+#ifdef _OPENMP
+    return {static_cast<std::size_t>(omp_get_thread_num()), omp_get_num_threads()};
+#else
+    return {};
+#endif
+}
+
+} // namespace
+
+// Continues programs for one worker.
+class Explorer {
+  public:
+    // Nodes of one item breadth-first at most, and how many of them make work of their own.
+    static constexpr std::size_t kBatch = 64, kBatches = 64;
+
+    Explorer(Listing &listing, Track &track);
+
+    // Everything that an item leads to, but for what goes back to the pool.
+    void run(const Item &item, Pool &pool);
+    // The same as far as the next kernel; the rest goes to the pool, each program as an item.
+    void split(const Item &item, Pool &pool);
+
+    const Counters &counters() const { return catalogue_.counters(); }
+    std::uint64_t nodes() const { return nodes_; }
+    std::size_t tensors() const { return static_cast<std::size_t>(counts_[0]); }
+
+    void add(State &state, Tensor t, bool needs);
+
+  private:
+    using Set = State::Set;
+    static constexpr int kMostTensors = Listing::kMostTensors;
+
+    // A program whose next kernels are being tried. What is left are the kernels of the set at `at` from `signature` + 1
+    // to `signatures`, then the sets from `at` + 1 to `end`.
+    struct Frame {
+        State state;
+        std::size_t at = 0, end = 0;
+        std::uint32_t signature = 0, signatures = 0;
+    };
+
+    void run(const Item &item, Pool &pool, bool breadth, std::size_t batch);
+    void restore(const Prefix &node);
+    void expand(const State &state, const Item *part);
+    void last(const State &state, Set all);
+    void child(const Frame &frame, const Kernels &found, Set owners);
+    void finish(const State &state, Set inputs);
+    void share();
+    void flush();
+    bool has(const State &state, Tensor t) const;
+    Set owned(Set inputs) const;
+    const Kernels &kernels(Set inputs, bool last);
+
+    Listing &listing_;
+    const Space &space_;
+    Control &control_;
+    Track &track_;
+    Catalogue catalogue_;
+    std::array<Tensor, kMostTensors> tensors_{};
+    std::array<std::uint64_t, kMostTensors> hashes_{};
+    std::array<std::uint8_t, kMostTensors> owners_{}; // the first name of the same tensor
+    std::array<Choice, kMostKernels> path_{};         // of the program whose tensors these are
+    std::array<int, kMostKernels + 1> counts_{};      // of its tensors, after each kernel
+    std::size_t restored_ = 0;                                // kernels of it, still there after an item
+    std::array<Frame, kMostKernels> frames_;
+    int base_ = 0, depth_ = 0; // of the frames
+    const Item *item_ = nullptr;
+    std::size_t place_ = 0, nodes_left_ = 0; // in the item: what this worker has of it
+    Segment *segment_ = nullptr;
+    Pool *pool_ = nullptr;
+    bool breadth_ = false;
+    std::size_t batch_ = kBatch;
+    std::vector<Prefix> children_;
+    std::uint64_t nodes_ = 0;
+};
+
+Explorer::Explorer(Listing &listing, Track &track)
+    : listing_(listing), space_(listing.space_), control_(listing.control_), track_(track),
+      catalogue_(listing.space_, listing.limits_.block, listing.control_, listing.memo_, track) {
+    State start;
+    for (const Tensor input : program_inputs(space_)) add(start, input, false);
+    counts_[0] = start.count;
+}
+
+bool Explorer::has(const State &state, Tensor t) const {
+    return std::find(tensors_.begin(), tensors_.begin() + state.count, t) != tensors_.begin() + state.count;
+}
+
+void Explorer::add(State &state, Tensor t, bool needs) {
     const auto owner = static_cast<std::uint8_t>(state.count);
     if (needs) state.needed |= Set{1} << state.count;
-    for (const Class name : space_.names_of(class_of(t))) {
+    for (const Class name : listing_.names_[class_of(t)]) {
         const Tensor named = tensor(name, dims_of(t));
         if (has(state, named)) continue;
         if (state.count == kMostTensors) throw Overflow("more than 64 tensors stand between kernels");
         const auto place = static_cast<std::size_t>(state.count++);
         tensors_[place] = named;
-        hashes_[place] = Catalogue::hash_of(named);
+        hashes_[place] = Memo::hash_of(named);
         owners_[place] = owner;
     }
 }
 
-Listing::Set Listing::owned(Set inputs) const {
+Explorer::Set Explorer::owned(Set inputs) const {
     if (!space_.renamings()) return inputs;
     Set owners = 0;
     for (; inputs; inputs &= inputs - 1) owners |= Set{1} << owners_[static_cast<std::size_t>(__builtin_ctzll(inputs))];
     return owners;
 }
 
-bool Listing::has(const State &state, Tensor t) const {
-    return std::find(tensors_.begin(), tensors_.begin() + state.count, t) != tensors_.begin() + state.count;
-}
-
-Listing::Listing(const Space &space, const KernelLimits &limits, Control &control)
-    : space_(space), limits_(limits), control_(control), catalogue_(space, limits.block, control) {}
-
-void Listing::run(const Visit &visit) {
-    visit_ = &visit;
-    State state;
-    for (const Tensor input : program_inputs(space_)) add(state, input, false);
-    state.targets_left = static_cast<int>(space_.table().outputs.size());
-
-    std::size_t names = 1;
-    for (std::size_t c = 0; c < space_.classes(); ++c) names = std::max(names, space_.names_of(static_cast<Class>(c)).size());
-    const int most = std::min(kMostTensors, state.count + kMaxStores * static_cast<int>(names) * (limits_.kernels - 1));
-    const auto extend = [&](const auto &self, Set set, int from, int size) -> void {
-        if (set) subsets_.push_back(set);
-        for (int i = from; i < most && size < limits_.inputs; ++i) self(self, set | Set{1} << i, i + 1, size + 1);
-    };
-    subsets_.clear();
-    extend(extend, 0, 0, 0);
-    std::ranges::sort(subsets_);
-    expand(state);
-}
-
-const Kernels &Listing::kernels(Set inputs, bool last) {
+const Kernels &Explorer::kernels(Set inputs, bool last) {
     std::array<Tensor, kMostTensors> tensors;
     std::size_t count = 0;
     std::uint64_t hash = 0;
@@ -101,8 +151,49 @@ const Kernels &Listing::kernels(Set inputs, bool last) {
     return catalogue_.kernels({tensors.data(), count}, hash, last);
 }
 
+// The tensors of a program, made again but for what the last one had too.
+void Explorer::restore(const Prefix &node) {
+    std::size_t kept = 0;
+    const auto depth = static_cast<std::size_t>(node.depth);
+    while (kept < std::min(restored_, depth) && path_[kept] == node.path[kept]) ++kept;
+    State state;
+    state.count = counts_[kept];
+    for (; kept < depth; ++kept) {
+        path_[kept] = node.path[kept];
+        for (const Tensor output : path_[kept].chosen().outputs)
+            if (output != kNoTensor) add(state, output, false);
+        counts_[kept + 1] = state.count;
+    }
+    restored_ = depth;
+}
+
+void Explorer::run(const Item &item, Pool &pool) {
+    const bool breadth = listing_.team_.order == Order::bfs && pool.bytes() < listing_.team_.frontier_bytes;
+    run(item, pool, breadth, kBatch);
+}
+
+void Explorer::split(const Item &item, Pool &pool) { run(item, pool, true, 1); }
+
+void Explorer::run(const Item &item, Pool &pool, bool breadth, std::size_t batch) {
+    item_ = &item;
+    pool_ = &pool;
+    segment_ = item.segment;
+    breadth_ = breadth;
+    batch_ = batch;
+    nodes_left_ = item.nodes.size();
+    for (place_ = 0; place_ < nodes_left_ && !control_.stopped(); ++place_) {
+        const Prefix &node = item.nodes[place_];
+        restore(node);
+        if (place_ == 0) track_.to(Activity::busy);
+        base_ = depth_ = node.depth;
+        expand(node.state, &item);
+    }
+    flush();
+    listing_.book_.close(*segment_);
+}
+
 // Kernels that end a program: they use everything that is needed and make every target that is left.
-void Listing::finish(const State &state, Set inputs) {
+void Explorer::finish(const State &state, Set inputs) {
     const Kernels &found = kernels(inputs, true);
     for (std::uint32_t s = 0; s < found.signatures.size(); ++s) {
         int made = 0;
@@ -112,55 +203,270 @@ void Listing::finish(const State &state, Set inputs) {
             again |= output != kNoTensor && has(state, output);
         }
         if (made != state.targets_left || again) continue;
-        plan_.push_back({&found, s});
-        (*visit_)(plan_);
-        plan_.pop_back();
+        // Split depth-first, what comes after a program's continuations is written after them.
+        if (batch_ == 1) flush();
+        path_[static_cast<std::size_t>(depth_)] = {&found, s};
+        listing_.book_.add(*segment_, {path_.data(), static_cast<std::size_t>(depth_) + 1});
     }
 }
 
-void Listing::expand(const State &state) {
+// The last kernel, of sets that hold all that is needed.
+void Explorer::last(const State &state, Set all) {
+    const auto extend = [&](const auto &self, Set inputs, Set others, int more) -> void {
+        if (inputs && inputs >= state.last_inputs) finish(state, inputs);
+        for (; others && more && !control_.stopped(); others &= others - 1)
+            self(self, inputs | (others & -others), others & (others - 1), more - 1);
+    };
+    extend(extend, state.needed, all & ~state.needed, listing_.limits_.inputs - __builtin_popcountll(state.needed));
+}
+
+// Of a program, or of that part of its continuations.
+void Explorer::expand(const State &state, const Item *part) {
     // Where every block search is known nobody else looks at the clock.
     if ((++nodes_ & 1023) == 0) control_.poll();
-    const int left = limits_.kernels - static_cast<int>(plan_.size());
-    const Set all = state.count == kMostTensors ? ~Set{0} : (Set{1} << state.count) - 1;
-    if (left == 1 && !space_.renamings()) {
-        // Only sets that hold all that is needed.
-        const auto extend = [&](const auto &self, Set inputs, Set others, int more) -> void {
-            if (inputs && inputs >= state.last_inputs) finish(state, inputs);
-            for (; others && more && !control_.stopped(); others &= others - 1)
-                self(self, inputs | (others & -others), others & (others - 1), more - 1);
-        };
-        extend(extend, state.needed, all & ~state.needed, limits_.inputs - __builtin_popcountll(state.needed));
+    const int left = listing_.limits_.kernels - depth_;
+    const auto &subsets = listing_.subsets_;
+    // The first kernel's sets are walked one by one, so that they can be shared.
+    if (left == 1 && depth_ && !space_.renamings()) {
+        last(state, state.count == kMostTensors ? ~Set{0} : (Set{1} << state.count) - 1);
         return;
     }
-    for (auto at = std::ranges::lower_bound(subsets_, state.last_inputs); at != subsets_.end() && *at <= all; ++at) {
-        const Set inputs = *at, owners = owned(inputs);
-        const bool uses_all = (owners & state.needed) == state.needed;
+    Frame &frame = frames_[static_cast<std::size_t>(depth_)];
+    frame.state = state;
+    frame.end = listing_.ends_[static_cast<std::size_t>(state.count)];
+    frame.at = static_cast<std::size_t>(std::ranges::lower_bound(subsets, state.last_inputs) - subsets.begin());
+    if (part) {
+        frame.at = std::max(frame.at, part->from);
+        frame.end = std::min(frame.end, part->to);
+    }
+    for (; frame.at < frame.end; ++frame.at) {
         if (control_.stopped()) return;
-        if (uses_all) finish(state, inputs);
+        frame.signatures = 0;
+        if (pool_->wanting() > 0) share();
+        const Set inputs = subsets[frame.at], owners = owned(inputs);
+        if (!(part && part->first) && (owners & state.needed) == state.needed) finish(state, inputs);
         if (left == 1) continue;
         const Kernels &found = kernels(inputs, false);
-        for (std::uint32_t s = 0; s < found.signatures.size(); ++s) {
-            if (inputs == state.last_inputs && s <= state.last_signature) continue;
-            const auto &outputs = found.signatures[s].outputs;
-            if (has(state, outputs[0]) || (outputs[1] != kNoTensor && has(state, outputs[1]))) continue;
-            State next = state;
-            next.needed &= ~owners;
-            for (const Tensor output : outputs) {
-                if (output == kNoTensor) continue;
-                const bool target = space_.target(class_of(output));
-                next.targets_left -= target;
-                add(next, output, !target);
-            }
-            next.last_inputs = inputs;
-            next.last_signature = s;
-            // Each kernel that is left takes so many of what is needed, and all but the last add one.
-            if (__builtin_popcountll(next.needed) > (left - 1) * (limits_.inputs - 1) + 1) continue;
-            plan_.push_back({&found, s});
-            expand(next);
-            plan_.pop_back();
-        }
+        frame.signature = part ? part->first : 0;
+        if (inputs == state.last_inputs) frame.signature = std::max(frame.signature, state.last_signature + 1);
+        frame.signatures = static_cast<std::uint32_t>(found.signatures.size());
+        if (part) frame.signatures = std::min(frame.signatures, part->last);
+        for (; frame.signature < frame.signatures; ++frame.signature) child(frame, found, owners);
     }
+}
+
+void Explorer::child(const Frame &frame, const Kernels &found, Set owners) {
+    const auto &outputs = found.signatures[frame.signature].outputs;
+    if (has(frame.state, outputs[0]) || (outputs[1] != kNoTensor && has(frame.state, outputs[1]))) return;
+    const int left = listing_.limits_.kernels - depth_;
+    State next;
+    next.count = frame.state.count;
+    next.targets_left = frame.state.targets_left;
+    next.needed = frame.state.needed & ~owners;
+    for (const Tensor output : outputs) {
+        if (output == kNoTensor) continue;
+        const bool target = space_.target(class_of(output));
+        next.targets_left -= target;
+        add(next, output, !target);
+    }
+    next.last_inputs = listing_.subsets_[frame.at];
+    next.last_signature = frame.signature;
+    // Each kernel that is left takes so many of what is needed, and all but the last add one.
+    if (__builtin_popcountll(next.needed) > (left - 1) * (listing_.limits_.inputs - 1) + 1) return;
+    path_[static_cast<std::size_t>(depth_)] = {&found, frame.signature};
+    if (breadth_) {
+        Prefix &made = children_.emplace_back();
+        made.state = next;
+        made.depth = depth_ + 1;
+        std::copy_n(path_.begin(), made.depth, made.path.begin());
+        if (children_.size() == kBatch * kBatches) flush();
+        return;
+    }
+    ++depth_;
+    expand(next, nullptr);
+    --depth_;
+}
+
+// Gives away half of the shallowest work that is open: it is the largest, and what remains comes before it.
+void Explorer::share() {
+    const auto begin = item_->nodes.begin();
+    Item item;
+    if (nodes_left_ > place_ + 1) {
+        const std::size_t kept = place_ + 1 + (nodes_left_ - place_ - 1) / 2;
+        item.nodes.assign(begin + static_cast<std::ptrdiff_t>(kept), begin + static_cast<std::ptrdiff_t>(nodes_left_));
+        nodes_left_ = kept;
+    } else {
+        const auto more_sets = [](const Frame &frame) { return frame.end > frame.at + 1; };
+        const auto more = [&](const Frame &frame) { return more_sets(frame) || frame.signatures > frame.signature + 1; };
+        auto depth = static_cast<std::size_t>(base_);
+        while (depth <= static_cast<std::size_t>(depth_) && !more(frames_[depth])) ++depth;
+        if (depth > static_cast<std::size_t>(depth_)) return;
+        Frame &frame = frames_[depth];
+        if (more_sets(frame)) {
+            item.to = frame.end;
+            item.from = frame.end = frame.at + 1 + (frame.end - frame.at - 1) / 2;
+        } else {
+            item.from = frame.at;
+            item.to = frame.at + 1;
+            item.last = frame.signatures;
+            item.first = frame.signatures = frame.signature + 1 + (frame.signatures - frame.signature - 1) / 2;
+        }
+        Prefix &node = item.nodes.emplace_back();
+        node.state = frame.state;
+        node.depth = static_cast<int>(depth);
+        std::copy_n(path_.begin(), depth, node.path.begin());
+    }
+    const Activity before = track_.to(Activity::stealing);
+    item.segment = &listing_.book_.after(*segment_, item.level());
+    pool_->put(std::move(item));
+    track_.to(before);
+}
+
+// What was found breadth-first becomes work of its own. What follows here goes after all of it.
+void Explorer::flush() {
+    if (children_.empty()) return;
+    Segment &rest = listing_.book_.after(*segment_, segment_->level());
+    std::vector<Item> items;
+    for (std::size_t end = children_.size(); end > 0;) {
+        const std::size_t size = (end - 1) % batch_ + 1;
+        Item &item = items.emplace_back();
+        item.nodes.assign(children_.begin() + static_cast<std::ptrdiff_t>(end - size), children_.begin() + static_cast<std::ptrdiff_t>(end));
+        item.segment = &listing_.book_.after(*segment_, item.level());
+        end -= size;
+    }
+    children_.clear();
+    listing_.book_.close(*segment_);
+    segment_ = &rest;
+    for (auto item = items.rbegin(); item != items.rend(); ++item) pool_->put(std::move(*item));
+}
+
+// The listing ------------------------------------------------------------------------------------------------------
+
+Listing::Listing(const Space &space, const KernelLimits &limits, Control &control, const Team &team)
+    : space_(space), limits_(limits), control_(control), team_(team), book_(control, team.graphs, team.order) {
+    if (limits.kernels > kMostKernels) throw std::invalid_argument("a program has at most 8 kernels of its own");
+#ifndef _OPENMP
+    team_.threads = 1;
+#endif
+    workers_.resize(static_cast<std::size_t>(team_.threads));
+    for (std::size_t c = 0; c < space.classes(); ++c) names_.push_back(space.names_of(static_cast<Class>(c)));
+}
+
+void Listing::list_subsets() {
+    std::size_t names = 1;
+    for (const auto &all : names_) names = std::max(names, all.size());
+    const int most = std::min(kMostTensors, inputs_ + kMaxStores * static_cast<int>(names) * (limits_.kernels - 1));
+    const auto extend = [&](const auto &self, Set set, int from, int size) -> void {
+        if (set) subsets_.push_back(set);
+        for (int i = from; i < most && size < limits_.inputs; ++i) self(self, set | Set{1} << i, i + 1, size + 1);
+    };
+    extend(extend, 0, 0, 0);
+    std::ranges::sort(subsets_);
+    for (int count = 0; count <= kMostTensors; ++count) {
+        const Set all = count == kMostTensors ? ~Set{0} : (Set{1} << count) - 1;
+        ends_.push_back(static_cast<std::size_t>(std::ranges::upper_bound(subsets_, all) - subsets_.begin()));
+    }
+}
+
+Item Listing::whole() {
+    Item item;
+    item.segment = &book_.first();
+    Prefix &root = item.nodes.emplace_back();
+    root.state.count = inputs_;
+    root.state.targets_left = static_cast<int>(space_.table().outputs.size());
+    return item;
+}
+
+// At least as many items, in order, where there are.
+std::vector<Item> Listing::split(Explorer &explorer, std::size_t enough) {
+    Pool pool(control_, 1);
+    std::vector<Item> items;
+    if (limits_.kernels == 1) {
+        // Sets of inputs instead of programs.
+        const std::size_t all = ends_[static_cast<std::size_t>(inputs_)], parts = std::min(all, enough);
+        for (std::size_t part = parts; part-- > 0;) {
+            Item &item = items.emplace_back(whole());
+            item.from = all * part / parts;
+            item.to = all * (part + 1) / parts;
+            if (part) item.segment = &book_.after(book_.first(), 0);
+        }
+        std::ranges::reverse(items);
+        return items;
+    }
+    pool.put(whole());
+    while (pool.size() && pool.size() < enough && pool.lowest() < limits_.kernels - 1)
+        if (const auto item = pool.spare()) explorer.split(*item, pool);
+    while (auto item = pool.spare()) items.push_back(std::move(*item));
+    return items;
+}
+
+void Listing::work(Explorer &explorer, Track &track, Pool &pool, Worker &worker) const {
+    while (true) {
+        track.to(Activity::waiting);
+        const auto item = pool.take();
+        if (!item) return;
+        track.to(Activity::stealing);
+        ++worker.items;
+        explorer.run(*item, pool);
+    }
+}
+
+void Listing::run() {
+    {
+        Track track(control_, false);
+        inputs_ = static_cast<int>(Explorer(*this, track).tensors());
+    }
+    list_subsets();
+    std::vector<std::unique_ptr<Pool>> pools;
+    std::exception_ptr fault;
+    std::mutex mutex;
+    const auto guarded = [&](const auto &act) {
+        try {
+            act();
+        } catch (...) {
+            control_.ask(Stop::incomplete);
+            const std::lock_guard lock(mutex);
+            if (!fault) fault = std::current_exception();
+        }
+    };
+#pragma omp parallel num_threads(team_.threads)
+    {
+        const Seat seat = this_seat();
+        Worker &worker = workers_[seat.worker];
+        Track track(control_, team_.timeline);
+        std::optional<Explorer> explorer;
+        guarded([&] {
+            explorer.emplace(*this, track);
+            if (seat.worker) return;
+            if (team_.sharing == Sharing::shared) {
+                pools.push_back(std::make_unique<Pool>(control_, seat.workers));
+                pools[0]->put(whole());
+                return;
+            }
+            for (int i = 0; i < seat.workers; ++i) pools.push_back(std::make_unique<Pool>(control_, 1));
+            track.to(Activity::busy);
+            std::size_t next = 0;
+            for (Item &item : split(*explorer, kItemsPerWorker * pools.size())) pools[next++ % pools.size()]->put(std::move(item));
+        });
+        track.to(Activity::waiting);
+#pragma omp barrier
+        guarded([&] {
+            if (!control_.stopped()) work(*explorer, track, *pools[seat.worker % pools.size()], worker);
+        });
+        track.to(Activity::waiting);
+#pragma omp barrier
+        track.to(Activity::waiting);
+        if (explorer) {
+            worker.counters = explorer->counters();
+            worker.nodes = explorer->nodes();
+        }
+        worker.busy_s = track.seconds(Activity::busy);
+        worker.wait_s = track.seconds(Activity::waiting);
+        worker.steal_s = track.seconds(Activity::stealing);
+        worker.spans = track.take();
+    }
+    plans_ = book_.take();
+    if (fault) std::rethrow_exception(fault);
 }
 
 } // namespace tilesmith

@@ -1,12 +1,12 @@
 // The kernel level: programs of several kernels, each found by a block search of what its inputs allow.
 #pragma once
 
-#include <deque>
-#include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
-#include "block.hpp"
+#include "memo.hpp"
+#include "pool.hpp"
 
 namespace tilesmith {
 
@@ -16,36 +16,27 @@ struct KernelLimits {
     int kernels = 1; // of a program
 };
 
-// Block searches, each made once for a set of inputs. There are few tensors that can stand between kernels, so that a
-// search of three kernels repeats the same block search eight times, and of four kernels two hundred times.
-class Catalogue {
-  public:
-    Catalogue(const Space &space, const BlockLimits &limits, Control &control) : search_(space, limits, control) {}
+// dealt: work is split once and dealt out in turn. shared: who has none gets some of the others'.
+enum class Sharing : std::uint8_t { dealt, shared };
 
-    // `inputs` sorted, and `hash` the sum of their mixed numbers.
-    const Kernels &kernels(std::span<const Tensor> inputs, std::uint64_t hash, bool last);
-
-    static std::uint64_t hash_of(Tensor t) { return mix(t); }
-    std::size_t size() const { return entries_.size(); }
-    const Counters &counters() const { return search_.counters; }
-    // How many distinct tensors kernels read or made.
-    std::size_t tensors() const;
-
-  private:
-    BlockSearch search_;
-    FlatMap<std::uint32_t> places_;
-    std::deque<Kernels> entries_;
+// Who searches, and in which order.
+struct Team {
+    Sharing sharing = Sharing::shared;
+    Order order = Order::dfs;
+    int threads = 1;
+    std::size_t frontier_bytes = 64 << 20; // that a worker keeps breadth-first; what does not fit is searched depth-first
+    std::uint64_t graphs = 0;              // that end the search; 0 is no limit
+    bool timeline = false;
 };
 
-// One kernel of a program.
-struct Choice {
-    const Kernels *kernels = nullptr;
-    std::uint32_t signature = 0;
-
-    const Signature &chosen() const { return kernels->signatures[signature]; }
+// What a worker did, and how long.
+struct Worker {
+    Counters counters;
+    std::uint64_t items = 0; // pieces of work
+    std::uint64_t nodes = 0; // programs that it continued
+    double busy_s = 0, wait_s = 0, steal_s = 0, oracle_s = 0;
+    std::vector<Span> spans; // where a timeline is kept
 };
-
-using Plan = std::vector<Choice>;
 
 // The tensors that a program starts from: its inputs, each in every view that is part of the target.
 std::vector<Tensor> program_inputs(const Space &space);
@@ -55,47 +46,43 @@ std::vector<Tensor> program_inputs(const Space &space);
 // and everything that is computed is used.
 class Listing {
   public:
-    using Visit = std::function<void(const Plan &)>;
-
-    Listing(const Space &space, const KernelLimits &limits, Control &control);
+    Listing(const Space &space, const KernelLimits &limits, Control &control, const Team &team = {});
 
     // Raises Overflow where more tensors stand between kernels than it can count.
-    void run(const Visit &visit);
+    void run();
 
-    Catalogue &catalogue() { return catalogue_; }
-    std::uint64_t nodes() const { return nodes_; }
+    // What was found, the same whoever searched. Programs of fewer kernels first; those of as many in the order in which
+    // their kernels grow.
+    const Plans &plans() const { return plans_; }
+    std::uint64_t graphs() const { return book_.graphs(); }
+    // Whether a number of graphs was asked for and found.
+    bool full() const { return book_.full(); }
+    const std::vector<Worker> &workers() const { return workers_; }
+    Memo &memo() { return memo_; }
 
   private:
+    friend class Explorer;
     static constexpr int kMostTensors = 64;
-    using Set = std::uint64_t; // of tensors of a pool
+    static constexpr std::size_t kItemsPerWorker = 30;
+    using Set = State::Set;
 
-    // A program in the making; its tensors are the first `count` of all that are kept.
-    struct State {
-        int count = 0;
-        Set needed = 0; // made and not yet used, by owners
-        Set last_inputs = 0;
-        std::uint32_t last_signature = 0;
-        int targets_left = 0;
-    };
-
-    bool has(const State &state, Tensor t) const;
-    void add(State &state, Tensor t, bool needs);
-    Set owned(Set inputs) const;
-    void finish(const State &state, Set inputs);
-    void expand(const State &state);
-    const Kernels &kernels(Set inputs, bool last);
+    void list_subsets();
+    Item whole();
+    std::vector<Item> split(class Explorer &explorer, std::size_t enough);
+    void work(class Explorer &explorer, Track &track, Pool &pool, Worker &worker) const;
 
     const Space &space_;
     KernelLimits limits_;
     Control &control_;
-    Catalogue catalogue_;
-    std::array<Tensor, kMostTensors> tensors_{};
-    std::array<std::uint64_t, kMostTensors> hashes_{};
-    std::array<std::uint8_t, kMostTensors> owners_{}; // the first name of the same tensor
-    std::vector<Set> subsets_;                        // sorted
-    std::uint64_t nodes_ = 0;
-    Plan plan_;
-    const Visit *visit_ = nullptr;
+    Team team_;
+    Memo memo_;
+    Book book_;
+    Plans plans_;
+    std::vector<Worker> workers_;
+    int inputs_ = 0;                        // tensors that programs start from, under all names
+    std::vector<std::vector<Class>> names_; // of the tensor that has a class, that class first
+    std::vector<Set> subsets_;              // sorted
+    std::vector<std::size_t> ends_;         // of the subsets of so many tensors
 };
 
 } // namespace tilesmith

@@ -97,7 +97,7 @@ class Ranker {
     Ranker(const Space &space, const Sizes &sizes, const Device &device, std::span<const std::int64_t> splits, std::size_t keep)
         : scheduler_(space, sizes, device), splits_(splits), keep_(keep), cheapest_(keep), near_(keep > kFew ? keep : 0) {}
 
-    Ranking run(std::span<const Plan> plans) {
+    Ranking run(const Plans &plans) {
         if (keep_ > kFew) each(plans, [&](const Plan &, std::size_t) { find_front(); });
         at_points_.assign(front_.points().size(), Best(1));
         set_limit();
@@ -119,13 +119,14 @@ class Ranker {
 
   private:
     // Calls with every program and number of split parts for which every kernel fits; `choices_` are its kernels' options.
-    template <typename Visit> void each(std::span<const Plan> plans, const Visit &visit) {
-        for (const Plan &plan : plans)
+    template <typename Visit> void each(const Plans &plans, const Visit &visit) {
+        plans.each([&](const Plan &plan) {
             for (std::size_t split = 0; split < splits_.size(); ++split) {
                 choices_.clear();
                 for (const Choice &choice : plan) choices_.push_back(&options_of(choice)[split]);
                 if (std::ranges::none_of(choices_, [](const Options *options) { return options->all.empty(); })) visit(plan, split);
             }
+        });
     }
 
     const std::vector<Options> &options_of(const Choice &choice) {
@@ -236,7 +237,7 @@ class Ranker {
 
 } // namespace
 
-Ranking rank(const Space &space, const Sizes &sizes, const Device &device, std::span<const Plan> plans,
+Ranking rank(const Space &space, const Sizes &sizes, const Device &device, const Plans &plans,
              std::span<const std::int64_t> splits, std::size_t keep) {
     return Ranker(space, sizes, device, splits, keep).run(plans);
 }

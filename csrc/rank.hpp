@@ -20,7 +20,7 @@ struct Ranking {
 // schedule fits go first. Then a few are kept for their estimate; of every point of the front of bytes, launches,
 // operations and traffic on the chip the cheapest program; what is within 10 % of such a point, the cheapest first; and if
 // there is room left, the cheapest of the others. Ties go to what was found first.
-Ranking rank(const Space &space, const Sizes &sizes, const Device &device, std::span<const Plan> plans,
+Ranking rank(const Space &space, const Sizes &sizes, const Device &device, const Plans &plans,
              std::span<const std::int64_t> splits, std::size_t keep);
 
 } // namespace tilesmith

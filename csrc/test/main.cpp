@@ -83,12 +83,9 @@ Counted count(const char *name, Shapes shapes, int operators, int kernels, unsig
     Control control;
     Listing listing(space, {.block = {.operators = operators, .stores = 2}, .inputs = inputs, .kernels = kernels}, control);
     Counted counted;
-    listing.run([&](const Plan &plan) {
-        std::uint64_t ways = 1;
-        for (const Choice &choice : plan) ways *= choice.chosen().implementations.size();
-        counted.graphs += ways;
-        ++counted.plans;
-    });
+    listing.run();
+    counted.graphs = listing.graphs();
+    counted.plans = listing.plans().size();
     counted.stop = control.reason();
     return counted;
 }
@@ -128,6 +125,64 @@ void listings() {
                                  std::to_string(e.kernels);
         check_count(count(e.program, Shapes::oriented, e.operators, e.kernels, e.parts, e.inputs).graphs, e.oriented, what);
         check_count(count(e.program, Shapes::free, e.operators, e.kernels, e.parts, e.inputs).graphs, e.free, what + ", free views");
+    }
+}
+
+// What a listing found, apart from where it lies in memory.
+struct Listed {
+    std::vector<std::uint64_t> plans;
+    std::uint64_t graphs = 0, states = 0;
+    bool full = false;
+};
+
+Listed listed(const Space &space, const KernelLimits &limits, const Team &team) {
+    Control control;
+    Listing listing(space, limits, control, team);
+    listing.run();
+    Listed made;
+    listing.plans().each([&](Plan plan) {
+        made.plans.push_back(plan.size());
+        for (const Choice &choice : plan) {
+            made.plans.push_back(choice.signature);
+            for (const Tensor input : choice.kernels->inputs) made.plans.push_back(input);
+        }
+    });
+    made.graphs = listing.graphs();
+    made.full = listing.full();
+    for (const Worker &worker : listing.workers()) made.states += worker.counters.states;
+    return made;
+}
+
+// Whoever searches in whichever order, the programs and their order are the same, and so are the states. The first so
+// many are those of one worker.
+void teams() {
+    for (const auto &[name, kernels] : std::vector<std::pair<const char *, int>>{{"blk", 3}, {"lora", 2}, {"nsattn", 3}, {"rms", 1}}) {
+        const Program program = test::program(name);
+        const Table table = build_table(program, {});
+        const Space space(program, table, {});
+        const KernelLimits limits{.block = {.operators = 9, .stores = 2}, .inputs = 4, .kernels = kernels};
+        const Listed alone = listed(space, limits, {});
+        check(alone.graphs > 0, std::string("a listing of ") + name);
+        for (const Order order : {Order::dfs, Order::bfs}) {
+            const std::uint64_t few = alone.graphs / 3 + 1;
+            const Listed first = listed(space, limits, {.order = order, .graphs = few});
+            check(first.full && first.graphs >= few, std::string("the first graphs of ") + name);
+            for (const Sharing sharing : {Sharing::shared, Sharing::dealt})
+                for (const int threads : {1, 2, 3, 5, 8})
+                    for (const std::size_t frontier : {std::size_t{1} << 26, std::size_t{20000}}) {
+                        if (order == Order::dfs && frontier == 20000) continue;
+                        Team team{.sharing = sharing, .order = order, .threads = threads, .frontier_bytes = frontier};
+                        const std::string what = std::to_string(threads) + (order == Order::bfs ? " breadth-first" : " depth-first") +
+                                                 (sharing == Sharing::dealt ? " dealt" : " sharing") + " workers on " + name;
+                        team.timeline = threads == 3;
+                        const Listed found = listed(space, limits, team);
+                        check(found.plans == alone.plans, what);
+                        check_count(found.graphs, alone.graphs, what);
+                        check_count(found.states, alone.states, what + ", states");
+                        team.graphs = few;
+                        check(listed(space, limits, team).plans == first.plans, what + ", the first graphs");
+                    }
+        }
     }
 }
 
@@ -235,7 +290,7 @@ void derivations() {
 void budgets() {
     Request graphs = request("blkres", "BMDSE");
     graphs.kernels.kernels = 3;
-    graphs.max_graphs = 100;
+    graphs.team.graphs = 100;
     Engine few(graphs);
     check(few.run().stop == Stop::graphs && few.result().graphs >= 100 && few.result().graphs < 18003, "a limit of graphs");
 
@@ -283,6 +338,7 @@ int main(int argc, char **) {
     limits_of_tables();
     audits();
     listings();
+    teams();
     closures();
     filters();
     derivations();

@@ -1,0 +1,101 @@
+#include "book.hpp"
+
+namespace tilesmith {
+
+void Plans::add(Plan plan) {
+    auto &choices = choices_[plan.size()];
+    choices.insert(choices.end(), plan.begin(), plan.end());
+}
+
+std::uint64_t Plans::size() const {
+    std::uint64_t size = 0;
+    for (std::size_t length = 1; length <= kMostKernels; ++length) size += choices_[length].size() / length;
+    return size;
+}
+
+std::uint64_t Book::ways(Plan plan) {
+    std::uint64_t ways = 1;
+    for (const Choice &choice : plan) ways *= choice.chosen().implementations.size();
+    return ways;
+}
+
+Book::Book(Control &control, std::uint64_t most, Order order)
+    : control_(control), most_(most), order_(order), front_(&segments_.emplace_back(0)) {
+    open_[0] = 1;
+}
+
+Segment &Book::after(Segment &segment, int level) {
+    const std::lock_guard lock(mutex_);
+    Segment &made = segments_.emplace_back(level);
+    made.next_.store(segment.next_.load());
+    segment.next_.store(&made);
+    ++open_[static_cast<std::size_t>(level)];
+    return made;
+}
+
+void Book::add(Segment &segment, Plan plan) {
+    segment.choices_.insert(segment.choices_.end(), plan.begin(), plan.end());
+    segment.lengths_.push_back(static_cast<std::uint8_t>(plan.size()));
+    const std::uint64_t more = ways(plan);
+    // Only its worker writes it.
+    const std::uint64_t graphs = segment.graphs_.load(std::memory_order_relaxed) + more;
+    if (!most_) return segment.graphs_.store(graphs, std::memory_order_relaxed);
+    segment.graphs_ = graphs;
+    // Whoever comes second, this or the next front, sees what the other wrote.
+    if (order_ == Order::bfs) by_kernels_[plan.size()] += more;
+    else if (front_ == &segment && before_ + graphs >= most_) control_.ask(Stop::graphs);
+}
+
+void Book::close(Segment &segment) {
+    const std::lock_guard lock(mutex_);
+    segment.closed_ = true;
+    --open_[static_cast<std::size_t>(segment.level())];
+    // What was left unfinished is no end of anything.
+    if (most_ && !control_.stopped()) settle();
+}
+
+void Book::settle() {
+    if (order_ == Order::bfs) {
+        std::uint64_t graphs = 0;
+        for (std::size_t level = 0; level < kMostKernels && !open_[level]; ++level) {
+            graphs += by_kernels_[level + 1];
+            if (graphs >= most_) return control_.ask(Stop::graphs);
+        }
+        return;
+    }
+    Segment *front = front_;
+    while (front->closed_ && front->next_) {
+        before_ += front->graphs_;
+        front = front->next_;
+        front_ = front;
+    }
+    if (before_ + front->graphs_ >= most_) control_.ask(Stop::graphs);
+}
+
+Plans Book::take() {
+    Plans all;
+    for (Segment *segment = &first(); segment && !(order_ == Order::dfs && full()); segment = segment->next_) {
+        std::size_t at = 0;
+        for (const std::uint8_t length : segment->lengths_) {
+            const Plan plan{segment->choices_.data() + at, length};
+            at += length;
+            all.add(plan);
+            if (!most_ || order_ == Order::bfs) continue;
+            graphs_ += ways(plan);
+            if (full()) break;
+        }
+        if (!most_) graphs_ += segment->graphs_;
+        segment->choices_ = {};
+        segment->lengths_ = {};
+    }
+    if (!most_ || order_ == Order::dfs) return all;
+    Plans fewest;
+    all.each([&](Plan plan) {
+        if (full()) return;
+        graphs_ += ways(plan);
+        fewest.add(plan);
+    });
+    return fewest;
+}
+
+} // namespace tilesmith

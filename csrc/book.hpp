@@ -1,0 +1,100 @@
+// What a search finds, written by several workers and read in the order in which one would have found it.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <deque>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "block.hpp"
+
+namespace tilesmith {
+
+inline constexpr int kMostKernels = 8; // of a program
+
+// One kernel of a program.
+struct Choice {
+    const Kernels *kernels = nullptr;
+    std::uint32_t signature = 0;
+
+    const Signature &chosen() const { return kernels->signatures[signature]; }
+    bool operator==(const Choice &) const = default;
+};
+
+using Plan = std::span<const Choice>;
+
+// Programs, those of fewer kernels first.
+class Plans {
+  public:
+    void add(Plan plan);
+    std::uint64_t size() const;
+
+    template <typename Visit> void each(const Visit &visit) const {
+        for (std::size_t length = 1; length <= kMostKernels; ++length)
+            for (std::size_t at = 0; at < choices_[length].size(); at += length)
+                visit(Plan{choices_[length].data() + at, length});
+    }
+
+  private:
+    std::array<std::vector<Choice>, kMostKernels + 1> choices_; // by the number of kernels
+};
+
+enum class Order : std::uint8_t { dfs, bfs };
+
+// The findings of one piece of work. Only the worker that has it writes to it.
+class Segment {
+  public:
+    explicit Segment(int level) : level_(level) {}
+
+    int level() const { return level_; }
+
+  private:
+    friend class Book;
+    std::vector<Choice> choices_;
+    std::vector<std::uint8_t> lengths_; // of programs, one after another
+    int level_;                         // how many kernels the work began with
+    std::atomic<bool> closed_{false};
+    std::atomic<std::uint64_t> graphs_{0};
+    std::atomic<Segment *> next_{nullptr};
+};
+
+// Segments in a row. Work that is given away gets one right after the giver's: what the giver still has to do comes
+// before it, as it gives the last that it has, and so no worker waits for another's place.
+class Book {
+  public:
+    // `most` graphs end the search, once no other could come before them; 0 is no limit. Depth-first a program comes
+    // where the search meets it, breadth-first after all of fewer kernels.
+    Book(Control &control, std::uint64_t most, Order order);
+
+    Segment &first() { return segments_.front(); }
+    Segment &after(Segment &segment, int level);
+    void add(Segment &segment, Plan plan);
+    void close(Segment &segment);
+
+    // After the search; only once. What comes after the last that was asked for is left out.
+    Plans take();
+    // Graphs of what was taken, each implementation counted.
+    std::uint64_t graphs() const { return graphs_; }
+    // Whether as many were taken as were asked for.
+    bool full() const { return most_ && graphs_ >= most_; }
+
+    static std::uint64_t ways(Plan plan);
+
+  private:
+    void settle();
+
+    Control &control_;
+    std::uint64_t most_, graphs_ = 0;
+    Order order_;
+    std::mutex mutex_;
+    std::deque<Segment> segments_;
+    // Depth-first: the first that is open, and the graphs before it. Breadth-first: how many are open on each level,
+    // and the graphs by their kernels.
+    std::atomic<Segment *> front_;
+    std::atomic<std::uint64_t> before_{0};
+    std::array<std::atomic<std::uint64_t>, kMostKernels + 1> open_{}, by_kernels_{};
+};
+
+} // namespace tilesmith
