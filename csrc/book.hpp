@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "block.hpp"
+#include "team.hpp"
 
 namespace tilesmith {
 
@@ -40,8 +40,6 @@ class Plans {
   private:
     std::array<std::vector<Choice>, kMostKernels + 1> choices_; // by the number of kernels
 };
-
-enum class Order : std::uint8_t { dfs, bfs };
 
 // The findings of one piece of work. Only the worker that has it writes to it.
 class Segment {

@@ -16,8 +16,6 @@ namespace {
 constexpr int kMostInputs = 8;
 using Members = std::array<std::uint32_t, kMostInputs>;
 
-double now_s() { return std::chrono::duration<double>(Control::Clock::now().time_since_epoch()).count(); }
-
 int this_worker() {
 #ifdef _OPENMP
     return omp_get_thread_num();
@@ -165,12 +163,12 @@ bool Joins::joins(std::span<const std::uint32_t> set) {
 
 // The closure ------------------------------------------------------------------------------------------------------
 
-Closure::Closure(const Space &space, const ClosureLimits &limits, Control &control, int threads)
-    : space_(space), limits_(limits), control_(control), threads_(threads) {
+Closure::Closure(const Space &space, const ClosureLimits &limits, Control &control, const Team &team)
+    : space_(space), limits_(limits), control_(control), team_(team) {
     limits_.block.connected |= limits.filtered;
     limits_.block.unscaled |= limits.filtered;
     limits_.block.whole |= limits.filtered;
-    workers_.resize(static_cast<std::size_t>(threads));
+    workers_.resize(static_cast<std::size_t>(team.threads));
 }
 
 void Closure::add(Tensor t) {
@@ -220,27 +218,36 @@ void Closure::search(const std::vector<std::uint32_t> &sets, std::size_t size) {
     const auto count = static_cast<std::int64_t>(sets.size() / size);
     counted_.searched += static_cast<std::uint64_t>(count);
     std::vector<Kernels> found(static_cast<std::size_t>(count));
-    constexpr int kAtOnce = 64;
-#pragma omp parallel if (count > kAtOnce) num_threads(threads_)
+    const auto one = [&](std::int64_t i, BlockSearch &block, std::vector<Tensor> &inputs) {
+        if (control_.stopped()) return;
+        const auto set = static_cast<std::size_t>(i);
+        for (std::size_t m = 0; m < size; ++m) inputs[m] = tensors_[sets[set * size + m]];
+        std::ranges::sort(inputs);
+        Kernels kernels = block.run(inputs, Goal::any);
+        if (!kernels.signatures.empty()) found[set] = std::move(kernels);
+    };
+    // Who is done takes the next few; dealt out, every worker has its own from the start.
+    constexpr int kAtOnce = 16;
+#pragma omp parallel if (count > kAtOnce) num_threads(team_.threads)
     {
-        const double start = now_s();
+        Worker &worker = workers_[static_cast<std::size_t>(this_worker())];
+        Track track(control_, team_.timeline);
         BlockSearch block(space_, limits_.block, control_);
         std::vector<Tensor> inputs(size);
+        track.to(Activity::busy);
+        if (team_.sharing == Sharing::dealt) {
+#pragma omp for schedule(static, 1) nowait
+            for (std::int64_t i = 0; i < count; ++i) one(i, block, inputs);
+        } else {
 #pragma omp for schedule(dynamic, kAtOnce) nowait
-        for (std::int64_t i = 0; i < count; ++i) {
-            if (control_.stopped()) continue;
-            const auto set = static_cast<std::size_t>(i);
-            for (std::size_t m = 0; m < size; ++m) inputs[m] = tensors_[sets[set * size + m]];
-            std::ranges::sort(inputs);
-            Kernels kernels = block.run(inputs, Goal::any);
-            if (!kernels.signatures.empty()) found[set] = std::move(kernels);
+            for (std::int64_t i = 0; i < count; ++i) one(i, block, inputs);
         }
-        Work &worker = workers_[static_cast<std::size_t>(this_worker())];
-        worker.counters += block.counters;
-        const double done = now_s();
-        worker.busy_s += done - start;
+        track.to(Activity::waiting);
 #pragma omp barrier
-        worker.wait_s += now_s() - done;
+        track.to(Activity::waiting);
+        worker.counters += block.counters;
+        ++worker.items;
+        worker.clock(track);
     }
     for (Kernels &kernels : found) {
         if (kernels.signatures.empty()) continue;

@@ -4,7 +4,7 @@
 #include <deque>
 #include <vector>
 
-#include "block.hpp"
+#include "team.hpp"
 
 namespace tilesmith {
 
@@ -65,7 +65,7 @@ class Joins {
 // added after it, in order, so that the result does not depend on workers.
 class Closure {
   public:
-    Closure(const Space &space, const ClosureLimits &limits, Control &control, int threads);
+    Closure(const Space &space, const ClosureLimits &limits, Control &control, const Team &team);
 
     void run();
 
@@ -75,11 +75,7 @@ class Closure {
     const std::deque<Kernels> &kernels() const { return kernels_; }
     const ClosureCounters &counted() const { return counted_; }
 
-    struct Work {
-        Counters counters;
-        double busy_s = 0, wait_s = 0;
-    };
-    const std::vector<Work> &workers() const { return workers_; }
+    const std::vector<Worker> &workers() const { return workers_; }
 
   private:
     void add(Tensor t);
@@ -88,12 +84,12 @@ class Closure {
     const Space &space_;
     ClosureLimits limits_;
     Control &control_;
-    int threads_;
+    Team team_;
     bool reached_ = false;
     std::vector<Tensor> tensors_;
     std::deque<Kernels> kernels_;
     ClosureCounters counted_;
-    std::vector<Work> workers_;
+    std::vector<Worker> workers_;
 };
 
 } // namespace tilesmith

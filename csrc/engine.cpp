@@ -69,19 +69,14 @@ void Engine::list() {
 
 void Engine::close() {
     const ClosureLimits limits{request_.kernels.block, request_.kernels.inputs};
-    closure_ = std::make_unique<Closure>(*space_, limits, control_, request_.team.threads);
+    closure_ = std::make_unique<Closure>(*space_, limits, control_, request_.team);
     closure_->run();
     for (const Kernels &kernels : closure_->kernels())
         for (const Signature &signature : kernels.signatures) {
             ++result_.plans;
             result_.graphs += signature.implementations.size();
         }
-    for (const Closure::Work &work : closure_->workers()) {
-        Worker &worker = result_.workers.emplace_back();
-        worker.counters = work.counters;
-        worker.busy_s = work.busy_s;
-        worker.wait_s = work.wait_s;
-    }
+    result_.workers = closure_->workers();
     result_.tensors = closure_->tensors().size();
     result_.subsets = closure_->counted().subsets;
     result_.searched = closure_->counted().searched;

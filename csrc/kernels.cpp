@@ -460,10 +460,7 @@ void Listing::run() {
             worker.counters = explorer->counters();
             worker.nodes = explorer->nodes();
         }
-        worker.busy_s = track.seconds(Activity::busy);
-        worker.wait_s = track.seconds(Activity::waiting);
-        worker.steal_s = track.seconds(Activity::stealing);
-        worker.spans = track.take();
+        worker.clock(track);
     }
     plans_ = book_.take();
     if (fault) std::rethrow_exception(fault);

@@ -7,6 +7,7 @@
 
 #include "memo.hpp"
 #include "pool.hpp"
+#include "team.hpp"
 
 namespace tilesmith {
 
@@ -14,28 +15,6 @@ struct KernelLimits {
     BlockLimits block;
     int inputs = 4;  // of one kernel
     int kernels = 1; // of a program
-};
-
-// dealt: work is split once and dealt out in turn. shared: who has none gets some of the others'.
-enum class Sharing : std::uint8_t { dealt, shared };
-
-// Who searches, and in which order.
-struct Team {
-    Sharing sharing = Sharing::shared;
-    Order order = Order::dfs;
-    int threads = 1;
-    std::size_t frontier_bytes = 64 << 20; // that a worker keeps breadth-first; what does not fit is searched depth-first
-    std::uint64_t graphs = 0;              // that end the search; 0 is no limit
-    bool timeline = false;
-};
-
-// What a worker did, and how long.
-struct Worker {
-    Counters counters;
-    std::uint64_t items = 0; // pieces of work
-    std::uint64_t nodes = 0; // programs that it continued
-    double busy_s = 0, wait_s = 0, steal_s = 0, oracle_s = 0;
-    std::vector<Span> spans; // where a timeline is kept
 };
 
 // The tensors that a program starts from: its inputs, each in every view that is part of the target.

@@ -198,7 +198,7 @@ void closures() {
         const Table table = build_table(program, {});
         const Space space(program, table, {.shapes = Shapes::oriented});
         Control control;
-        Closure closure(space, {.block = {}, .inputs = 3, .filtered = false}, control, 1);
+        Closure closure(space, {.block = {}, .inputs = 3, .filtered = false}, control, {});
         closure.run();
         std::uint64_t edges = 0;
         for (const Kernels &kernels : closure.kernels())
@@ -215,7 +215,7 @@ std::vector<std::pair<std::vector<Tensor>, std::array<Tensor, kMaxStores>>> edge
     Control control;
     ClosureLimits limits{.block = {}, .inputs = inputs, .filtered = filtered};
     limits.block.connected = limits.block.unscaled = limits.block.whole = true;
-    Closure closure(space, limits, control, threads);
+    Closure closure(space, limits, control, {.sharing = threads % 2 ? Sharing::shared : Sharing::dealt, .threads = threads});
     closure.run();
     std::vector<std::pair<std::vector<Tensor>, std::array<Tensor, kMaxStores>>> edges;
     for (const Kernels &kernels : closure.kernels())
@@ -233,6 +233,7 @@ void filters() {
         const auto found = edges_of(space, true, inputs, 1);
         auto all = edges_of(space, false, inputs, 1);
         check(found == edges_of(space, true, inputs, 3), std::string("three workers on ") + name);
+        check(found == edges_of(space, true, inputs, 2), std::string("two workers with work dealt out on ") + name);
         auto sorted = found;
         std::ranges::sort(sorted);
         std::ranges::sort(all);

@@ -33,7 +33,12 @@ class Worker:
     counters: Counters
     busy_s: float
     wait_s: float
+    steal_s: float
     oracle_s: float
+    items: int
+    nodes: int
+    spans: list[tuple[str, float, float]]
+    """What it did, from when to when; empty without a timeline."""
 
 Tensor = tuple[int, list[tuple[int, int]]]
 """A number, and the parts of each name that it has."""
@@ -99,7 +104,11 @@ class Engine:
         device: Device,
         element_bytes: float,
         closure: bool,
+        schedule: str,
+        order: str,
         threads: int,
+        frontier_bytes: int,
+        timeline: bool,
         block_ops: int,
         kernel_inputs: int,
         kernel_outputs: int,

@@ -303,7 +303,7 @@ def superoptimize(
             seed=seed,
             target=gpu(target).name,
         )
-        return search(problem, limits, plan, draw, json)
+        return search(problem, limits, plan, draw, json, timeline)
 
     return deed
 

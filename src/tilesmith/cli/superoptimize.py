@@ -18,7 +18,8 @@ from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.partition import partition
 from tilesmith.superopt.programs import PROGRAMS
 from tilesmith.superopt.schema import from_json, to_json
-from tilesmith.superopt.search import Found, Results, search
+from tilesmith.superopt.search import Found, Results, Worker, search
+from tilesmith.superopt.timeline import trace_json
 from tilesmith.superopt.trace import trace
 
 SHOWN = 10
@@ -54,7 +55,14 @@ def limits_of(program: Graph, plan: Plan, given: Mapping[str, int | None]) -> Li
     return replace(usual, **{name: value for name, value in given.items() if value is not None})
 
 
-def superoptimize(path: Path, given: Mapping[str, int | None], plan: Plan, draw: Path | None, as_json: bool) -> int:
+def superoptimize(
+    path: Path,
+    given: Mapping[str, int | None],
+    plan: Plan,
+    draw: Path | None,
+    as_json: bool,
+    timeline: Path | None = None,
+) -> int:
     """0 where a µGraph was found for every part, 1 where not. `given`: limits in place of the usual, by their names."""
     if draw is not None:
         _folder(draw)
@@ -69,6 +77,8 @@ def superoptimize(path: Path, given: Mapping[str, int | None], plan: Plan, draw:
         if results[-1].stop == "interrupted":
             break
     drawn = _drawn(program, results, draw)
+    if timeline is not None:
+        _write(timeline, trace_json([result.workers for result in results]))
     if as_json:
         answer(json.dumps(_document(program, results, drawn), allow_nan=False))
     else:
@@ -140,8 +150,13 @@ def _part(graph: Graph, count: int, result: Results, drawn: dict[str, str]) -> d
         "verified": result.verified,
         "error_bound": result.error_bound,
         "graphs": [_graph(found, drawn) for found in result.graphs],
-        "workers": [{name: getattr(worker, name) for name in worker.__dataclass_fields__} for worker in result.workers],
+        "workers": [_worker(worker) for worker in result.workers],
     }
+
+
+def _worker(worker: Worker) -> dict[str, object]:
+    """Its sums; when it did what is the timeline's."""
+    return {name: getattr(worker, name) for name in worker.__dataclass_fields__ if name != "spans"}
 
 
 def _graph(found: Found, drawn: dict[str, str]) -> dict[str, object]:
@@ -214,3 +229,10 @@ def _folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OptionError(f"--draw: the folder {path} cannot be made: {error.strerror}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise MachineError(f"--timeline: {path} cannot be written: {error.strerror}") from error

@@ -68,6 +68,15 @@ class Worker:
     oracle_seconds: float
     cpu_seconds: float | None = None
     """Of its thread, where that is known."""
+    steal_seconds: float = 0.0
+    """Giving work away, and going on with another's."""
+    items: int = 0
+    """Pieces of work."""
+    nodes: int = 0
+    """Programs that it continued."""
+    rank: int = 0
+    spans: tuple[tuple[str, float, float], ...] = ()
+    """What it did when: busy, waiting, stealing or oracle, from and to in seconds. Empty without a timeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +176,23 @@ def search(graph: Graph, limits: Limits, plan: Plan) -> Results:
         verified=len(found),
         error_bound=max(bounds, default=1.0),
         graphs=tuple(found),
-        workers=tuple(Worker(w.counters.states, w.busy_s, w.wait_s, w.oracle_s) for w in result.workers),
+        workers=tuple(_worker(worker) for worker in result.workers),
         closest="" if ranked else _closest(program, result, limits, plan),
         refused=len(ranked) - len(found),
+    )
+
+
+def _worker(worker: _core.Worker, rank: int = 0) -> Worker:
+    return Worker(
+        worker.counters.states,
+        worker.busy_s,
+        worker.wait_s,
+        worker.oracle_s,
+        steal_seconds=worker.steal_s,
+        items=worker.items,
+        nodes=worker.nodes,
+        rank=rank,
+        spans=tuple(worker.spans),
     )
 
 
