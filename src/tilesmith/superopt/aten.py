@@ -33,6 +33,8 @@ class _Writer:
         self.nodes: list[Op | Opaque] = []
         self.places: list[str] = []
         self.place = ""
+        self.calls: list[int] = []
+        self.call = 0
 
     def apply(
         self,
@@ -53,8 +55,11 @@ class _Writer:
             raise _Untranslatable("it computes with integers")
         local = Op(operator, tuple(range(len(operands))), positive, tuple(dims), numbers, tuple(windows), dtype)
         made = apply(local, used)
+        if 0 in (*made.dims, *(extent for tensor in used if tensor for extent in tensor.dims)):
+            raise _Untranslatable("a tensor without elements")
         self.nodes.append(op)
         self.places.append(self.place)
+        self.calls.append(self.call)
         self.known.append(Value(made.dims, made.dtype))
         return len(self.known) - 1
 
@@ -86,7 +91,7 @@ def translate(answer: Mapping[str, Any]) -> Traced:
             return _Reference(results[argument["row"]])
         return [value(entry) for entry in argument] if isinstance(argument, list) else argument
 
-    for row in answer["rows"]:
+    for writer.call, row in enumerate(answer["rows"]):
         if not row["results"]:
             # A check of metadata: the trace itself has passed it.
             results.append([])
@@ -97,7 +102,14 @@ def translate(answer: Mapping[str, Any]) -> Traced:
     outputs = [value(output) for output in answer["outputs"]]
     if not all(isinstance(output, _Reference) and isinstance(output.value, int) for output in outputs):
         raise ProblemError("The model returns something else than tensors that it computes, which a µGraph cannot.")
-    return Traced(tuple(inputs), tuple(writer.nodes), tuple(output.value for output in outputs), tuple(writer.places))
+    return Traced(
+        tuple(inputs),
+        tuple(writer.nodes),
+        tuple(output.value for output in outputs),
+        tuple(writer.places),
+        tuple(writer.calls),
+        tuple(made if isinstance(made, int) else tuple(made) for made in results),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +134,11 @@ def _translated(writer: _Writer, row: Mapping[str, Any], arguments: Arguments) -
         if (listed := _as_listed(writer, made, row["results"])) is not None:
             return listed
     # What was emitted for it is taken back.
-    del writer.known[before[0] :], writer.nodes[before[1] :], writer.places[before[1] :]
+    del writer.known[before[0] :], writer.nodes[before[1] :], writer.places[before[1] :], writer.calls[before[1] :]
     results = [Value(tuple(r["dims"]), r["dtype"]) if r else Value((), "nothing") for r in row["results"]]
     writer.nodes.append(Opaque(target, tuple(_operands(list(arguments.values()))), tuple(results)))
     writer.places.append(writer.place)
+    writer.calls.append(writer.call)
     writer.known += results
     numbers = list(range(before[0], before[0] + len(results)))
     return numbers[0] if len(numbers) == 1 else numbers

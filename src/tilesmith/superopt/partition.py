@@ -56,12 +56,18 @@ class Partition:
         return made
 
 
-def partition(traced: Traced, largest: int | None = None) -> Partition:
-    """The maximal LAX parts; with `largest`, of so many operators at most, views and constants not counted."""
+def partition(traced: Traced, largest: int | None = None, *, whole: bool = False) -> Partition:
+    """The maximal LAX parts; with `largest`, of so many operators at most, views and constants not counted.
+
+    With `whole` no call of PyTorch is cut, however many operators it takes: a part then begins and ends with values
+    that the program itself has.
+    """
     makers = _makers(traced)
     live = _live(traced, makers)
     members = [place for place in sorted(live) if isinstance(traced.nodes[place], Op) and not _constant(traced, place)]
     groups = _Groups(traced, makers, members, largest)
+    if whole:
+        groups.keep(traced.calls)
     edges = list(_edges(traced, makers))
     while sum(groups.join(first, second) for first, second in edges):
         pass
@@ -123,6 +129,15 @@ class _Groups:
         self.of = list(range(len(traced.nodes)))
         """The set of each node, by a number."""
         self.members = {place: [place] for place in members}
+
+    def keep(self, calls: Sequence[int]) -> None:
+        """Make one set of the nodes of each call: nothing leads out of a call and back in."""
+        first: dict[int, int] = {}
+        for place in sorted(self.members):
+            into = first.setdefault(calls[place], place)
+            if into != place:
+                self.members[into] += self.members.pop(place)
+                self.of[place] = into
 
     def sets(self) -> list[list[int]]:
         """The sets, in the order of their first nodes."""

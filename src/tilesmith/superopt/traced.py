@@ -43,6 +43,10 @@ class Traced:
     outputs: tuple[int, ...]
     places: tuple[str, ...]
     """For each node the line of the problem."""
+    calls: tuple[int, ...] = ()
+    """For each node the number of the call that it is of: one call of PyTorch may take several operators."""
+    made: tuple[int | tuple[int, ...], ...] = ()
+    """For each call the value that it makes, or values where it makes a list. Several may make one: a copy is none."""
 
     @property
     def opaque(self) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def trace(source: str, constants: Sequence[tuple[str, Any]], dtype: str | None, 
     with torch.no_grad():
         # Without a table nothing is taken apart: operators stay as large as the problem wrote them.
         program = torch.export.export(model, inputs).run_decompositions({})
-    return _listed(program, path, list(inspect.signature(model.forward).parameters))
+    return listed(program, path, list(inspect.signature(model.forward).parameters))
 
 
 def _override(body: list[ast.stmt], constants: dict[str, Any]) -> None:
@@ -123,7 +123,8 @@ def _cast_state(model: torch.nn.Module, dtype: torch.dtype) -> None:
 # The exported program as rows ----------------------------------------------------------------------------------------
 
 
-def _listed(program: Any, path: Path, parameters: Sequence[str]) -> dict[str, Any]:
+def listed(program: Any, path: Path, parameters: Sequence[str]) -> dict[str, Any]:
+    """An exported program as an answer; a row for each node that is a call, in order. Raises `Fault`."""
     known: dict[Any, dict[str, int]] = {}
     inputs: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []

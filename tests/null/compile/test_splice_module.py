@@ -1,0 +1,202 @@
+"""`tilesmith.compile` and the backend as people meet them, on a machine without a GPU."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from splice_modules import CASES, made
+from torch import Tensor, nn
+from torch._dynamo.exc import BackendCompilerFailed
+
+import tilesmith
+from tilesmith.core.errors import MachineError, OptionError
+from tilesmith.splice import backend as backends
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("TILESMITH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(backends, "_BY_OPTIONS", {})
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    script = "import sys, tilesmith; sys.exit('torch' in sys.modules or 'tilesmith.splice' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_without_a_gpu_nothing_is_replaced_and_it_says_why() -> None:
+    module, values = made(CASES["layer"])
+    compiled = tilesmith.compile(module)
+    assert str(compiled.explain()) == "nothing was captured yet: call the module first"
+    with torch.no_grad():
+        assert torch.equal(compiled(*values), module(*values))
+    explained = compiled.explain()
+    (graph,) = explained.graphs
+    assert explained.replaced == 0
+    assert "its tensors are on cpu, where nothing can be timed against PyTorch" in graph.reason
+    assert [part.count for part in graph.parts] == [1, 1, 1, 1]
+    assert graph.search_seconds == 0
+    assert "0 of 4 parts replaced" in str(explained)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_backend_has_its_name(mode: Any) -> None:
+    module, values = made(CASES["twice"])
+    assert "tilesmith" in torch._dynamo.list_backends()
+    compiled = torch.compile(module, backend="tilesmith")
+    with mode():
+        assert torch.equal(compiled(*values), module(*values))
+    (graph,) = tilesmith.explain().graphs
+    assert graph.rest == ("aten.cumsum.default",)
+    assert [part.count for part in graph.parts] == [2, 2, 2, 2]
+
+
+def test_gradients_are_refused() -> None:
+    module, (x,) = made(CASES["layer"])
+    compiled = tilesmith.compile(module)
+    with pytest.raises(OptionError, match=r"torch\.no_grad\(\).*\.eval\(\)"):
+        compiled(x)
+    with pytest.raises(OptionError, match=r"for inference"):
+        tilesmith.compile(lambda y: y * 2)(x.clone().requires_grad_())
+    with pytest.raises(BackendCompilerFailed, match=r"for inference"):
+        torch.compile(module, backend="tilesmith")(x)
+    # The module itself still trains.
+    module(x).sum().backward()
+    with torch.no_grad():
+        assert torch.equal(compiled(x), module(x))
+
+
+def test_other_shapes_are_new_graphs() -> None:
+    module, values = made(CASES["layer"])
+    compiled = tilesmith.compile(module)
+    with torch.no_grad():
+        compiled(*values)
+        longer = torch.randn(3, 8, 32)
+        assert torch.equal(compiled(longer), module(longer))
+        compiled(*values)
+    assert [graph.inputs for graph in compiled.explain().graphs] == ["fp32 2x8x32", "fp32 3x8x32"]
+
+
+class Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > 0:
+            return x * 2
+        return x - 1
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        return x * self.seen
+
+
+class Picks(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0].sum() + torch.nonzero(x).shape[0]
+
+
+class Sorts(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, None, int]:
+        return (x * 3).to(torch.int64).sort().values, None, 7
+
+
+class Quarters(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.to(torch.float8_e5m2).to(torch.float32) * 2).to(torch.complex64)
+
+
+@pytest.mark.parametrize("kind", [Branches, Counts, Picks, Sorts, Quarters])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_cannot_be_taken_stays_as_it_is(kind: type[nn.Module]) -> None:
+    """Control flow, state in place, shapes that depend on data, integers, dtypes that µGraphs have not."""
+    compiled, module = tilesmith.compile(kind()), kind()
+    with torch.no_grad():
+        for value in (torch.ones(4), -torch.ones(4), torch.arange(4.0)):
+            got, expected = compiled(value), module(value)
+            for one, other in zip(_listed(got), _listed(expected), strict=True):
+                assert one is other or one == other if not isinstance(one, Tensor) else torch.equal(one, other)
+    assert all(graph.reason for graph in compiled.explain().graphs)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+def test_state_in_place_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    compiled = tilesmith.compile(Counts())
+    with torch.no_grad(), caplog.at_level(logging.WARNING, "tilesmith"):
+        for size in (2, 3, 4):
+            compiled(torch.ones(size))
+    assert len(caplog.records) == 1
+    assert "changes its inputs or buffers" in caplog.text
+    assert "changes its inputs or buffers" in str(compiled.explain())
+
+
+def test_dynamic_shapes_fall_back() -> None:
+    compiled = torch.compile(lambda x: x * 2, backend="tilesmith", dynamic=True)
+    with torch.no_grad():
+        for size in (3, 4):
+            assert torch.equal(compiled(torch.ones(size)), torch.full((size,), 2.0))
+    assert "dynamic shapes" in tilesmith.explain().graphs[0].reason
+
+
+def test_estimates_need_triton_to_interpret() -> None:
+    module, values = made(CASES["layer"])
+    with torch.no_grad(), pytest.raises(BackendCompilerFailed, match="TRITON_INTERPRET=1"):
+        tilesmith.compile(module, estimates=True)(*values)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"budget_seconds": 0}, "budget_seconds is 0; it must be a number above 0"),
+        ({"budget_seconds": float("nan")}, "budget_seconds is nan"),
+        ({"largest": 0}, "largest is 0; it must be a whole number of at least 1"),
+        ({"rest": "tilesmith"}, "must name another backend"),
+        ({"target": "h9000"}, "is not a known GPU"),
+        ({"estimates": 1}, "estimates is 1; it must be True or False"),
+    ],
+)
+def test_options_that_cannot_be_used_are_told(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        tilesmith.compile(nn.ReLU(), **given)
+
+
+def test_unknown_options_of_the_backend_are_told() -> None:
+    compiled = torch.compile(nn.ReLU(), backend="tilesmith", options={"budget": 3})
+    with torch.no_grad(), pytest.raises(BackendCompilerFailed, match="has no option 'budget'; it has budget_seconds"):
+        compiled(torch.ones(3))
+
+
+def test_what_is_no_module_is_told() -> None:
+    with pytest.raises(OptionError, match="not a str"):
+        tilesmith.compile("model")  # type: ignore[arg-type]
+
+
+def test_a_cache_folder_of_everybody_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(MachineError, match="can be written by other users"):
+        tilesmith.compile(nn.ReLU(), cache=tmp_path / "open")
+
+
+def test_a_compiled_module_is_a_module_like_the_original() -> None:
+    module, _ = made(CASES["layer"])
+    compiled = tilesmith.compile(module)
+    assert compiled.original is module
+    assert {id(each) for each in compiled.parameters()} == {id(each) for each in module.parameters()}
+    assert not compiled.eval().training
