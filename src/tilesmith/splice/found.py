@@ -18,6 +18,8 @@ class Evidence:
     checks: int
     protection: str
     """The walls around it while it was judged."""
+    graph: str
+    """The hash of the µGraph that its root was lowered from, which the run holds; empty where there is none."""
     bound: float | None
     """How probable it is at most that verification let a wrong µGraph pass; None for a kernel that comes of none."""
     lineage: tuple[str, ...]
@@ -41,9 +43,9 @@ class Evidence:
             )
         else:
             time = f"{micros(self.estimate_us or 0.0)} estimated, not measured, and compared with nothing"
-        proved = (
-            "no µGraph behind it" if self.bound is None else f"a wrong µGraph passes verification with {self.bound:.0e}"
-        )
+        proved = "no µGraph behind it"
+        if self.bound is not None:
+            proved = f"its µGraph {self.graph} verified, a wrong one passes with probability {self.bound:.0e} at most"
         right = f"correct: error {self.error:.3g} where 1 is the limit, largest of {self.checks} comparisons; {proved}"
         return f"{time}\n{right}\nfrom {' > '.join(self.lineage)}, run {self.run}, {self.machine}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tilesmith.bench.gpus import Device
 from tilesmith.core.budget import Limits
+from tilesmith.core.facts import Derivation
 from tilesmith.core.gpu import Gpu
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Bench
@@ -56,10 +57,10 @@ def optimize(problem: Problem, where: Where, bench: Bench, folder: Path, seconds
     raised.
     """
     said: list[str] = []
-    by_search = SuperoptProposer(where.gpu, seconds=SEARCH_SHARE * seconds, seed=seed, say=said.append)
-    proposer = JoinedProposer([by_search, RewriteProposer(seed=seed)])
     with open_store(folder / JOURNAL) as store:
         run = store.create(problem, RunOptions('{"for": "tilesmith.compile"}'))
+        by_search = SuperoptProposer(where.gpu, run, seconds=SEARCH_SHARE * seconds, seed=seed, say=said.append)
+        proposer = JoinedProposer([by_search, RewriteProposer(seed=seed)])
         stop = search(problem, proposer, bench, run, Limits(seconds=seconds, patience=PATIENCE))
         confirm(problem, bench, run)
         run.stop(stop)
@@ -67,16 +68,19 @@ def optimize(problem: Problem, where: Where, bench: Bench, folder: Path, seconds
         fastest = best(trials)
         if fastest is None or not fastest.confirmed or not isinstance(fastest.verdict, Correct):
             return Found(_why(trials, said), seconds=seconds)
-        line = tuple(trial.candidate.origin for trial in lineage(fastest, trials))
+        line = lineage(fastest, trials)
+        graphs = {fact.key: fact.graph_hash for fact in run.facts(Derivation)}
+        graph = graphs.get(line[0].candidate.id)
         verdict, place = fastest.verdict, fastest.environment
         evidence = Evidence(
             error=verdict.error,
             checks=verdict.checks,
             protection=fastest.protection,
-            bound=by_search.bound(problem) if line[0].startswith("superopt:") else None,
-            lineage=line,
+            graph=graph or "",
+            bound=by_search.bound(problem) if graph else None,
+            lineage=tuple(trial.candidate.origin for trial in line),
             run=run.id,
-            machine=f"{place.gpu or f'no GPU, compiled for {place.target}'}" if place else "",
+            machine="" if place is None else place.gpu or f"no GPU, compiled for {place.target}",
             estimate_us=verdict.time.estimate_us if isinstance(verdict.time, Estimate) else None,
         )
         return Found(source=fastest.candidate.source, evidence=evidence, seconds=seconds)

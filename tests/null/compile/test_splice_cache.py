@@ -20,7 +20,19 @@ from tilesmith.splice.found import Evidence, Found
 
 KEY = key({"graph": "G", "gpu": "h200", "torch": "2"})
 TIMING = Timing(10.0, 9.9, 10.1, 300, "torch.compile", 14.0, 13.9, 14.2)
-EVIDENCE = Evidence(0.2, 141, "walls", 1e-30, ("superopt:one", "rewrite:tiles"), "5761", "H200", None, TIMING, "eager")
+EVIDENCE = Evidence(
+    0.2,
+    141,
+    "walls",
+    "0123456789abcdef",
+    1e-30,
+    ("superopt:one", "rewrite:tiles"),
+    "5761",
+    "H200",
+    None,
+    TIMING,
+    "eager",
+)
 FOUND = Found(source="def kernel_function(x): ...\n", evidence=EVIDENCE, order=(1, 0), seconds=30.0)
 
 
