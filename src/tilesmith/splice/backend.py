@@ -169,8 +169,7 @@ class Backend:
             for place, (rows, problem, wanted) in enumerate(missing):
                 began = time.monotonic()
                 share = left_s / (len(missing) - place)
-                places = alike[rows][0].places
-                made[rows] = self._searched(problem, wanted, where, bench, share, places), problem
+                made[rows] = self._searched(problem, alike[rows][0], wanted, where, bench, share), problem
                 left_s = max(0.0, left_s - (time.monotonic() - began))
         return made
 
@@ -188,11 +187,11 @@ class Backend:
     def _searched(
         self,
         problem: Problem,
+        piece: Piece,
         wanted: Key,
         where: Where,
         bench: Callable[[], Bench],
         seconds: float,
-        places: tuple[int, ...],
     ) -> Found:
         LOG.info("tilesmith: searching %s for %.0f s", problem.name, seconds)
         try:
@@ -201,12 +200,14 @@ class Backend:
                 if (known := self._kept(wanted)) is not None:
                     return known
                 if seconds > 0:
-                    found = optimize(problem, where, bench(), self._cache.folder, seconds, self.options.seed)
+                    found = optimize(
+                        problem, piece.graph, where, bench(), self._cache.folder, seconds, self.options.seed
+                    )
                 else:
                     found = Found("the budget was spent on other parts: raise budget_seconds")
                 if found.source is not None and where.device is not None:
                     found = _contested(problem, found, where)
-                found = replace(found, seconds=self.options.budget_seconds, order=places)
+                found = replace(found, seconds=self.options.budget_seconds, order=piece.places)
                 self._cache.put(wanted, found)
                 return found
         except TilesmithError as error:

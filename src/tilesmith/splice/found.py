@@ -21,7 +21,7 @@ class Evidence:
     graph: str
     """The hash of the µGraph that its root was lowered from, which the run holds; empty where there is none."""
     bound: float | None
-    """How probable it is at most that verification let a wrong µGraph pass; None for a kernel that comes of none."""
+    """How probable it is at most that a wrong µGraph passes verification; None where it was not verified as a whole."""
     lineage: tuple[str, ...]
     """Who proposed its ancestors and itself, from the root."""
     run: str
@@ -43,7 +43,7 @@ class Evidence:
             )
         else:
             time = f"{micros(self.estimate_us or 0.0)} estimated, not measured, and compared with nothing"
-        proved = "no µGraph behind it"
+        proved = f"its µGraph {self.graph} is not verified as a whole" if self.graph else "no µGraph behind it"
         if self.bound is not None:
             proved = f"its µGraph {self.graph} verified, a wrong one passes with probability {self.bound:.0e} at most"
         right = f"correct: error {self.error:.3g} where 1 is the limit, largest of {self.checks} comparisons; {proved}"

@@ -12,6 +12,7 @@ from tilesmith.bench.gpus import Device
 from tilesmith.core.budget import Limits
 from tilesmith.core.facts import Derivation
 from tilesmith.core.gpu import Gpu
+from tilesmith.core.graph import Graph
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Bench
 from tilesmith.core.search import best, confirm, lineage, search, standing
@@ -20,6 +21,8 @@ from tilesmith.journal import RunOptions, open_store
 from tilesmith.propose import JoinedProposer, RewriteProposer
 from tilesmith.splice.found import Evidence, Found
 from tilesmith.superopt.proposer import SuperoptProposer
+from tilesmith.superopt.schema import from_json
+from tilesmith.superopt.verify import Verified, verify
 
 JOURNAL = "tilesmith.db"
 SEARCH_SHARE = 0.25
@@ -50,10 +53,12 @@ class Where:
         return OfflineBench(self.gpu, len(os.sched_getaffinity(0)))
 
 
-def optimize(problem: Problem, where: Where, bench: Bench, folder: Path, seconds: float, seed: int) -> Found:
+def optimize(
+    problem: Problem, graph: Graph, where: Where, bench: Bench, folder: Path, seconds: float, seed: int
+) -> Found:
     """The fastest kernel that is correct, judged twice, and not yet compared with PyTorch; or why there is none.
 
-    Of a problem that nothing can be done about the answer says why; what is wrong with the machine or the journal is
+    `graph` is what the problem computes. Of a problem that nothing can be done about the answer says why; what is wrong with the machine or the journal is
     raised.
     """
     said: list[str] = []
@@ -69,21 +74,26 @@ def optimize(problem: Problem, where: Where, bench: Bench, folder: Path, seconds
         if fastest is None or not fastest.confirmed or not isinstance(fastest.verdict, Correct):
             return Found(_why(trials, said), seconds=seconds)
         line = lineage(fastest, trials)
-        graphs = {fact.key: fact.graph_hash for fact in run.facts(Derivation)}
-        graph = graphs.get(line[0].candidate.id)
+        behind = next((fact for fact in run.facts(Derivation) if fact.key == line[0].candidate.id), None)
         verdict, place = fastest.verdict, fastest.environment
         evidence = Evidence(
             error=verdict.error,
             checks=verdict.checks,
             protection=fastest.protection,
-            graph=graph or "",
-            bound=by_search.bound(problem) if graph else None,
+            graph=behind.graph_hash if behind else "",
+            bound=_bound(from_json(behind.graph), graph, seed) if behind else None,
             lineage=tuple(trial.candidate.origin for trial in line),
             run=run.id,
             machine="" if place is None else place.gpu or f"no GPU, compiled for {place.target}",
             estimate_us=verdict.time.estimate_us if isinstance(verdict.time, Estimate) else None,
         )
         return Found(source=fastest.candidate.source, evidence=evidence, seconds=seconds)
+
+
+def _bound(made: Graph, graph: Graph, seed: int) -> float | None:
+    """How sure it is that a µGraph computes another: verified once more, whole, whatever it was put together of."""
+    verdict = verify(made, graph, seed)
+    return verdict.bound if isinstance(verdict, Verified) else None
 
 
 def _why(trials: tuple[Trial, ...], said: list[str]) -> str:

@@ -125,20 +125,22 @@ def pieces(captured: Captured, largest: int) -> tuple[Piece, ...]:
 
 def _piece(captured: Captured, part: Part) -> Piece | None:
     graph, results = _without_views(captured, part)
-    if not results or not kernel_ops(graph):
+    if not results:
         return None
     stops = {captured.nodes[value]: value for value in part.sources}
     needed, met = _between([captured.nodes[value] for value in results], stops)
     sources = [value for value in part.sources if captured.nodes[value] in met]
+    graph = _pruned(graph, [part.sources.index(value) for value in sources])
+    if not kernel_ops(graph):
+        return None
     forms = tuple(_form(captured.nodes[value]) for value in sources)
     fault = "an input has gaps or overlaps in memory" if any(_overlaps(form) for form in forms) else ""
     order = canonical(graph).order
-    number = {value: order.index(place) for place, value in enumerate(part.sources)}
     nodes = tuple(captured.nodes[value] for value in sources)
     made = tuple(captured.nodes[value] for value in results)
     calls = tuple(str(node.target) for node in needed if "getitem" not in str(node.target))
     code = _code(nodes, made, needed)
-    return Piece(nodes, made, calls, code, forms, graph, tuple(number[value] for value in sources), fault)
+    return Piece(nodes, made, calls, code, forms, graph, tuple(map(order.index, range(len(sources)))), fault)
 
 
 def _without_views(captured: Captured, part: Part) -> tuple[Graph, tuple[int, ...]]:
@@ -163,6 +165,25 @@ def _without_views(captured: Captured, part: Part) -> tuple[Graph, tuple[int, ..
             results[seen] = None
     kept = tuple(results)
     return replace(graph, outputs=tuple(number[value] for value in kept)), kept
+
+
+def _pruned(graph: Graph, inputs: Sequence[int]) -> Graph:
+    """With these inputs alone, and the nodes that its outputs need."""
+    first = len(graph.inputs)
+    needed: set[int] = set(graph.outputs)
+    for place in reversed(range(len(graph.nodes))):
+        node = graph.nodes[place]
+        if first + place in needed and isinstance(node, Op):
+            needed |= set(node.operands)
+    number = {value: place for place, value in enumerate(inputs)}
+    made: list[Op] = []
+    for place, node in enumerate(graph.nodes):
+        if first + place in needed and isinstance(node, Op):
+            number[first + place] = len(inputs) + len(made)
+            made.append(replace(node, operands=tuple(number[value] for value in node.operands)))
+    return Graph(
+        tuple(graph.inputs[place] for place in inputs), tuple(made), tuple(number[value] for value in graph.outputs)
+    )
 
 
 def _first_values(captured: Captured) -> list[int]:
