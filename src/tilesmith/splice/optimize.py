@@ -58,8 +58,8 @@ def optimize(
 ) -> Found:
     """The fastest kernel that is correct, judged twice, and not yet compared with PyTorch; or why there is none.
 
-    `graph` is what the problem computes. Of a problem that nothing can be done about the answer says why; what is wrong with the machine or the journal is
-    raised.
+    `graph` is what the problem computes. Of a problem that nothing can be done about the answer says why; what is wrong
+    with the machine or the journal is raised.
     """
     said: list[str] = []
     with open_store(folder / JOURNAL) as store:
