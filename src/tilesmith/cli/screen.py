@@ -18,6 +18,8 @@ from tilesmith.report.live import Progress
 
 CALM_S = 10.0
 """Between two lines of a log, unless there is something new to say."""
+REFRESH_HZ = 2
+"""Pictures a second: what nobody can read faster costs the search nothing."""
 PULSE_S = 30.0
 """Between two lines of a log that say how models are getting on: they may think for minutes, and nothing is judged."""
 
@@ -51,9 +53,11 @@ def watching(progress: Callable[[], Progress]) -> Iterator[Callable[[Trial], Non
         return
     from rich.live import Live
 
+    panel = live.Panel()
     drawn = Live(
-        get_renderable=lambda: live.panel(progress()),
+        get_renderable=lambda: panel(progress()),
         console=console,
+        refresh_per_second=REFRESH_HZ,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=True,

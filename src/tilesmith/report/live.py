@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
 from rich.text import Text
 
+from tilesmith.core.activity import State, Step
 from tilesmith.core.budget import Limits
 from tilesmith.core.facts import Ending
 from tilesmith.core.reply import Reply
 from tilesmith.core.search import best, lineage
-from tilesmith.core.trial import Correct, Trial
-from tilesmith.report.spending import Spending, money, outcome_words, spending, tokens_of, told_tokens, usd_of
-from tilesmith.report.words import baseline, clipped, counts, figure, gain, seconds, verdict_message, verdict_name
+from tilesmith.core.trial import Correct, Duplicate, Timing, Trial
+from tilesmith.report.spending import (
+    ModelSpending,
+    Spending,
+    money,
+    outcome_words,
+    spending,
+    tokens_of,
+    told_tokens,
+    usd_of,
+)
+from tilesmith.report.words import (
+    baseline,
+    brief,
+    clipped,
+    counts,
+    figure,
+    gain,
+    interval_words,
+    seconds,
+    time_of,
+    verdict_message,
+    verdict_name,
+)
+
+MODEL_ROWS, CLUSTER_ROWS = 4, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,37 +55,100 @@ class Progress:
     replies: Sequence[Reply] = ()
     endings: Sequence[Ending] = ()
     directions: int = 0
+    steps: Sequence[Step] = ()
+    """Where candidates are now."""
+    devices: Sequence[str] = ()
+    """The GPUs of the bench."""
+    clusters: Sequence[tuple[str, int]] = ()
+    """Of the pool: techniques, and how many of its kernels have just these."""
 
-    @property
-    def spending(self) -> Spending:
-        """What models cost so far."""
-        return spending(self.trials, self.replies, self.endings)
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What trials, replies, endings and clusters decide; the rest of a picture changes from second to second."""
+
+    spent: Spending
+    usd: float
+    tokens: int
+    gpu_s: float
+    trials: str
+    merged: str
+    latest: str
+    best: str
+    interval: str
+    """Empty for an estimate, which has none."""
+
+
+class Panel:
+    """Draws a run again and again, and works out only what is new: the search must not wait for its picture."""
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[int, int, int], Standing] | None = None
+
+    def __call__(self, progress: Progress) -> Table:
+        seen = (len(progress.trials), len(progress.replies), len(progress.endings))
+        if self._known is None or self._known[0] != seen:
+            self._known = seen, standing(progress)
+        return _table(rows(progress, self._known[1]))
 
 
 def panel(progress: Progress) -> Table:
     """Everything worth knowing in a few rows, redrawn in place."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, words in rows(progress):
-        table.add_row(name, Text(words, style="bold" if name == "best" else ""))
-    return table
+    return Panel()(progress)
 
 
-def rows(progress: Progress) -> list[tuple[str, str]]:
-    """The panel's rows: name and words."""
-    trials, spent = progress.trials, progress.spending
+def standing(progress: Progress) -> Standing:
+    """How the run stands."""
+    trials = progress.trials
+    merged = sum(isinstance(trial.verdict, Duplicate) for trial in trials)
     latest = f"{verdict_name(trials[-1].verdict)}: {trials[-1].candidate.origin}" if trials else "waiting for the first"
-    return [
+    return Standing(
+        spending(trials, progress.replies, progress.endings),
+        usd_of(progress.replies),
+        tokens_of(progress.replies),
+        sum(trial.cost.gpu_s for trial in trials),
+        f"{len(trials)}" + (f" ({counts(trials)})" if trials else ""),
+        f"{merged} duplicate{'' if merged == 1 else 's'} of what was judged before" if merged else "",
+        clipped(latest, 100),
+        best_words(trials),
+        _interval(trials),
+    )
+
+
+def rows(progress: Progress, told: Standing | None = None) -> list[tuple[str, str]]:
+    """The panel's rows: name and words."""
+    told = told or standing(progress)
+    lines = [
         ("problem", f"{progress.problem} (run {progress.run}, {progress.bench} bench)"),
-        ("round", _round(progress)),
-        *([("directions", _directions(progress, spent))] if progress.directions else []),
-        ("trials", f"{len(trials)}" + (f" ({counts(trials)})" if trials else "")),
-        ("latest", clipped(latest, 100)),
-        ("best", best_words(trials)),
-        ("spent", ", ".join([seconds(progress.spent_s), *_bill(progress, spent)])),
-        ("left", left(progress)),
+        ("round", _round(progress, told.spent)),
     ]
+    if progress.directions:
+        lines.append(("directions", _directions(progress, told.spent)))
+    lines += _places(progress)
+    lines.append(("trials", told.trials))
+    if told.merged:
+        lines.append(("merged", told.merged))
+    lines += [("latest", told.latest), ("best", told.best)]
+    if told.interval:
+        lines.append(("interval", told.interval))
+    lines += [
+        ("pool" if place == 0 else "", f"{count} x {names}")
+        for place, (names, count) in enumerate(progress.clusters[:CLUSTER_ROWS])
+    ]
+    if rest := sum(count for _, count in progress.clusters[CLUSTER_ROWS:]):
+        lines.append(("", f"{rest} of other clusters"))
+    if len(told.spent.models) > 1:
+        lines += [
+            ("models" if place == 0 else "", clipped(f"{brief(each.model)}: {_model(each)}", 100))
+            for place, each in enumerate(told.spent.models[:MODEL_ROWS])
+        ]
+        if len(told.spent.models) > MODEL_ROWS:
+            lines.append(("", f"and {len(told.spent.models) - MODEL_ROWS} more"))
+    lines += [
+        ("spent", ", ".join([seconds(progress.spent_s), *_bill(progress, told.spent)])),
+        ("left", _left(progress, told)),
+    ]
+    return lines
 
 
 def line(progress: Progress) -> str:
@@ -74,9 +162,9 @@ def line(progress: Progress) -> str:
 
 def status(progress: Progress) -> str:
     """How the models' round goes, in one line for a log: directions, what was spent, what is left."""
-    spent = progress.spending
-    told = [f"round {_round(progress)}, directions: {_directions(progress, spent)}", *_bill(progress, spent)]
-    return clipped(f"{', '.join(told)}; left: {left(progress)}", 240)
+    now = standing(progress)
+    ways = f"round {_round(progress, now.spent)}, directions: {_directions(progress, now.spent)}"
+    return clipped(f"{', '.join([ways, *_bill(progress, now.spent)])}; left: {_left(progress, now)}", 240)
 
 
 def best_words(trials: Sequence[Trial]) -> str:
@@ -97,39 +185,88 @@ def best_words(trials: Sequence[Trial]) -> str:
 
 def left(progress: Progress) -> str:
     """What is left of each limit: "48 trials, 1 min 12 s"; "no limit" where there is none."""
-    limits, trials = progress.limits, progress.trials
+    return _left(progress, standing(progress))
+
+
+def _left(progress: Progress, told: Standing) -> str:
+    limits = progress.limits
     parts = []
     if limits.trials is not None:
-        parts.append(f"{max(0, limits.trials - len(trials))} trials")
+        parts.append(f"{max(0, limits.trials - len(progress.trials))} trials")
     if limits.seconds is not None:
         parts.append(seconds(max(0.0, limits.seconds - progress.spent_s)))
     if limits.gpu_seconds is not None:
-        parts.append(f"{max(0.0, limits.gpu_seconds - sum(t.cost.gpu_s for t in trials)):.1f} GPU seconds")
+        parts.append(f"{max(0.0, limits.gpu_seconds - told.gpu_s):.1f} GPU seconds")
     if limits.usd is not None:
-        parts.append(money(max(0.0, limits.usd - usd_of(progress.replies))))
+        parts.append(money(max(0.0, limits.usd - told.usd)))
     if limits.tokens is not None:
-        parts.append(told_tokens(max(0, limits.tokens - tokens_of(progress.replies))))
+        parts.append(told_tokens(max(0, limits.tokens - told.tokens)))
     return ", ".join(parts) or "no limit"
 
 
-def _round(progress: Progress) -> str:
-    number = _number(progress.spending)
+def _table(lines: Sequence[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, words in lines:
+        table.add_row(name, Text(words, style="bold" if name == "best" else ""))
+    return table
+
+
+def _round(progress: Progress, spent: Spending) -> str:
+    number = max((each.number for each in spent.rounds), default=0)
     return f"{number}" if progress.limits.rounds is None else f"{number} of {progress.limits.rounds}"
 
 
-def _number(spent: Spending) -> int:
-    """The latest round of which anything is known."""
-    return max((each.number for each in spent.rounds), default=0)
-
-
 def _directions(progress: Progress, spent: Spending) -> str:
-    """ "12 of 90 ended (10 judged, 2 no code), 78 under way"."""
+    """ "12 of 90 ended (10 judged, 2 no code); 60 wait for a model, 3 capturing, 9 queued, 6 judging"."""
     latest = spent.rounds[-1] if spent.rounds else None
     if latest is None or latest.number == 0:
         return f"{progress.directions} a round"
     told = f"{latest.ended} of {progress.directions} ended" + (f" ({outcome_words(latest)})" if latest.ended else "")
     way = max(0, progress.directions - latest.ended)
-    return f"{told}, {way} under way" if way else told
+    if not progress.steps:
+        return f"{told}, {way} under way" if way else told
+    states = Counter(step.state for step in progress.steps)
+    waiting = max(0, way - states.total())
+    ahead = [f"{waiting} waiting for a model"] if waiting else []
+    return "; ".join([told, ", ".join([*ahead, *_states(states)])])
+
+
+def _places(progress: Progress) -> list[tuple[str, str]]:
+    """Each GPU with who has a lease of it; for a bench without any, how many are in each state."""
+    if not progress.devices:
+        states = _states(Counter(step.state for step in progress.steps))
+        return [("bench", ", ".join(states))] if states and not progress.directions else []
+    lines = []
+    for device in progress.devices:
+        held = [step for step in progress.steps if step.device == device and step.state == "judging"]
+        alone = [step for step in held if step.exclusive]
+        words = [f"timing {step.origin}" for step in alone] or [f"checking {step.origin}" for step in held]
+        lines.append((f"GPU {device}", clipped(", ".join(words) or "idle", 100)))
+    queued = _states(Counter(step.state for step in progress.steps if step.state != "judging"))
+    return [*lines, ("queue", ", ".join(queued))] if queued and not progress.directions else lines
+
+
+def _states(states: Counter[State]) -> list[str]:
+    order: tuple[State, ...] = ("capturing", "queued", "judging")
+    return [f"{states[state]} {state}" for state in order if states[state]]
+
+
+def _interval(trials: Sequence[Trial]) -> str:
+    fastest, first = best(trials), baseline(trials)
+    time = time_of(fastest.verdict) if fastest else None
+    if not isinstance(time, Timing):
+        return ""
+    words = f"95 %: {interval_words(time)}"
+    if first is not None and time.gain is not None and time.rival == first.candidate.id:
+        words += f"; {time.gain[1]:.2f} to {time.gain[2]:.2f} times as fast as the start kernel"
+    return words
+
+
+def _model(each: ModelSpending) -> str:
+    price = "price not known" if each.usd is None else money(each.usd)
+    return f"{told_tokens(each.usage.tokens)}, {price}, {each.correct} of {each.proposals} correct"
 
 
 def _bill(progress: Progress, spent: Spending) -> list[str]:
