@@ -48,6 +48,7 @@ from tilesmith.bench.sanitizer import sanitize
 from tilesmith.bench.timing import BLOCKS, alternate
 from tilesmith.bench.wire import Garbled, Gone, Late, Message
 from tilesmith.bench.workplace import workplace
+from tilesmith.core.activity import Notice, Step, unnoticed
 from tilesmith.core.errors import MachineError
 from tilesmith.core.problem import Problem
 from tilesmith.core.profile import Profile
@@ -136,9 +137,18 @@ class Station:
     """One GPU of this host with its processes."""
 
     def __init__(
-        self, device: Device, slots: int, environment: dict[str, str], effort: Effort, folder: str, *, walled: bool
+        self,
+        device: Device,
+        slots: int,
+        environment: dict[str, str],
+        effort: Effort,
+        folder: str,
+        notice: Notice,
+        *,
+        walled: bool,
     ) -> None:
         self.device = device
+        self._notice = notice
         self._effort = effort
         self.free = slots
         visible = {"CUDA_VISIBLE_DEVICES": device.uuid, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
@@ -168,14 +178,18 @@ class Station:
         self._library = problem.settings.library
 
     @contextmanager
-    def _held(self, mode: Literal["shared", "exclusive"], leases: list[Lease]) -> Iterator[None]:
-        """Lease the GPU, and write down when."""
+    def _held(self, mode: Literal["shared", "exclusive"], candidate: Candidate, leases: list[Lease]) -> Iterator[None]:
+        """Lease the GPU for a candidate, write down when, and tell who watches."""
+        name, alone = str(self.device.index), mode == "exclusive"
+        waits = Step(candidate.id, "judging", candidate.origin)
         with lease(self.device.uuid, mode):
             began_s = time.time()
+            self._notice(replace(waits, device=name, exclusive=alone))
             try:
                 yield
             finally:
-                leases.append(Lease(str(self.device.index), began_s, time.time(), mode == "exclusive"))
+                leases.append(Lease(name, began_s, time.time(), alone))
+                self._notice(waits)
 
     def judge(
         self, admitted: Admitted, scene: Scene, rival: Candidate | None, leases: list[Lease], *, alone: bool
@@ -189,14 +203,14 @@ class Station:
         runner: Runner | None = None
         walls = admitted.walls
         try:
-            with self._held("exclusive" if alone else "shared", leases):
+            with self._held("exclusive" if alone else "shared", admitted.candidate, leases):
                 if alone and self._dirty:
                     ask(self.oracle, {"do": "restore", "size": "full"})
                     self._dirty = False
                 runner = self._open(admitted.candidate, str(admitted.scratch))
                 walls = runner.walls
                 error, tuned = self._check(runner, admitted, scene, alone=alone)
-            with self._held("exclusive", leases):
+            with self._held("exclusive", admitted.candidate, leases):
                 began = time.monotonic()
                 timing, measured_s = self._time(runner, admitted, scene, rival)
                 evidence = self._shares(runner) if self._library else ()
@@ -220,7 +234,7 @@ class Station:
                 # Each in a folder of its own: what one writes while it starts the other would read half done.
                 second = tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True)
                 folders = (str(admitted.scratch), life.enter_context(second))
-                with self._held("shared", leases), ThreadPoolExecutor(2) as pool:
+                with self._held("shared", admitted.candidate, leases), ThreadPoolExecutor(2) as pool:
                     opening = [pool.submit(self._open, admitted.candidate, folder) for folder in folders]
                     runners = []
                     for opened in opening:
@@ -228,7 +242,7 @@ class Station:
                         life.callback(runners[-1].life.close)
                     repeats = [pool.submit(self._repeat, runner, admitted, scene) for runner in runners]
                     error = max(repeat.result() for repeat in repeats)
-                with self._held("exclusive", leases):
+                with self._held("exclusive", admitted.candidate, leases):
                     began = time.monotonic()
                     for _ in range(CONFIRMATIONS):
                         self._batch(runners[0], admitted, scene, 1, compared=True)
@@ -473,6 +487,7 @@ class LocalBench:
         workers_per_gpu: int = 3,
         jobs: int | None = None,
         effort: Effort | None = None,
+        notice: Notice = unnoticed,
         *,
         walled: bool = True,
     ) -> None:
@@ -481,6 +496,7 @@ class LocalBench:
             raise MachineError("no NVIDIA GPU was found; use --bench offline")
         self.devices = tuple(devices)
         self.workers_per_gpu = workers_per_gpu
+        self._notice = notice
         self.jobs = jobs or os.cpu_count() or 1
         self.effort = effort or Effort()
         self._walled = walled
@@ -494,7 +510,7 @@ class LocalBench:
         folder, walled = self._folder, self._walled
         self._capture = Zygote("capture", {**environment, "CUDA_VISIBLE_DEVICES": ""}, (folder,), walled=walled)
         self._stations = [
-            Station(device, self.workers_per_gpu, environment, self.effort, folder, walled=walled)
+            Station(device, self.workers_per_gpu, environment, self.effort, folder, self._notice, walled=walled)
             for device in self.devices
         ]
         self.admission = Admission(self.devices[0].gpu, self._capture, self.effort, Path(folder))
@@ -519,7 +535,8 @@ class LocalBench:
     def judge(self, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
         """See `tilesmith.core.seams.Bench`. Raises `ProblemError` where the reference cannot be executed."""
         self.open(problem)
-        yield from judge(self, problem, candidates, trials, self.jobs, self.workers_per_gpu * len(self._stations))
+        slots = self.workers_per_gpu * len(self._stations)
+        yield from judge(self, problem, candidates, trials, self.jobs, slots, self._notice)
 
     def open(self, problem: Problem) -> None:
         """Make the inputs and the expected outputs on each GPU, where that is not yet done. Raises `ProblemError`."""
@@ -571,6 +588,7 @@ class LocalBench:
         if isinstance(judged.verdict, Correct):
             judged = self._sanitized(problem, admitted, judged)
         self.admission.discard(admitted)
+        self._notice(Step(finalist.candidate.id, "done"))
         spent = replace(judged.cost, wall_s=time.monotonic() - began)
         return replace(
             self._trial(admitted, replace(judged, cost=spent), self._stations[0].device), round=finalist.round

@@ -18,6 +18,7 @@ from tilesmith.bench.exam import Examiner
 from tilesmith.bench.pipeline import judge
 from tilesmith.bench.processes import Zygote
 from tilesmith.bench.workplace import workplace
+from tilesmith.core.activity import Notice, unnoticed
 from tilesmith.core.errors import MachineError
 from tilesmith.core.gpu import Gpu
 from tilesmith.core.problem import Problem
@@ -28,8 +29,11 @@ from tilesmith.core.trial import Candidate, Environment, Trial, Verdict
 class OfflineBench:
     """Judges without a GPU. A context manager: its processes end with the block."""
 
-    def __init__(self, gpu: Gpu, jobs: int | None = None, effort: Effort | None = None) -> None:
+    def __init__(
+        self, gpu: Gpu, jobs: int | None = None, effort: Effort | None = None, notice: Notice = unnoticed
+    ) -> None:
         self.gpu = gpu
+        self._notice = notice
         self.jobs = jobs or os.cpu_count() or 1
         self.effort = effort or Effort()
 
@@ -51,7 +55,7 @@ class OfflineBench:
     def judge(self, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial]) -> Iterator[Trial]:
         """See `tilesmith.core.seams.Bench`. Raises `ProblemError` where the reference cannot be executed."""
         self.open(problem)
-        yield from judge(self, problem, candidates, trials, self.jobs, self.jobs)
+        yield from judge(self, problem, candidates, trials, self.jobs, self.jobs, self._notice)
 
     def open(self, problem: Problem) -> None:
         """Make the inputs and the expected outputs, where that is not yet done. Raises `ProblemError`."""

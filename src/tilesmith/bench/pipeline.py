@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
 
 from tilesmith.bench.admission import Admitted
+from tilesmith.core.activity import Notice, Step, unnoticed
 from tilesmith.core.problem import Problem
 from tilesmith.core.search import best
 from tilesmith.core.trial import Candidate, Correct, Duplicate, Trial, Unchecked, Verdict
@@ -85,11 +86,18 @@ class Steps(Protocol):
 
 
 def judge(
-    steps: Steps, problem: Problem, candidates: Iterable[Candidate], trials: Sequence[Trial], cores: int, slots: int
+    steps: Steps,
+    problem: Problem,
+    candidates: Iterable[Candidate],
+    trials: Sequence[Trial],
+    cores: int,
+    slots: int,
+    notice: Notice = unnoticed,
 ) -> Iterator[Trial]:
     """Take these steps for each candidate, `cores` admissions and `slots` checks at a time: see `judge_in_order`.
 
     The fastest so far, of the trials too, is the rival of the next ones. A trial's cost counts from its admission.
+    `notice` is told of each step.
     """
     champion = [best(trials)]
     clock: dict[str, float] = {}
@@ -100,9 +108,13 @@ def judge(
 
     def admit(candidate: Candidate) -> Admitted:
         clock[candidate.id] = time.monotonic()
-        return steps.admit(problem, candidate)
+        notice(Step(candidate.id, "capturing", candidate.origin))
+        admitted = steps.admit(problem, candidate)
+        notice(Step(candidate.id, "queued", candidate.origin))
+        return admitted
 
     def check(admitted: Admitted) -> Trial:
+        notice(Step(admitted.candidate.id, "judging", admitted.candidate.origin))
         trial = since(steps.check(problem, admitted, champion[0].candidate if champion[0] else None))
         if best([one for one in (champion[0], trial) if one]) is trial:
             champion[0] = trial
@@ -111,7 +123,14 @@ def judge(
     def settle(admitted: Admitted, verdict: Verdict) -> Trial:
         return since(steps.settle(admitted, verdict))
 
-    yield from judge_in_order(candidates, trials, admit, check, settle, cores, slots)
+    try:
+        for trial in judge_in_order(candidates, trials, admit, check, settle, cores, slots):
+            notice(Step(trial.candidate.id, "done"))
+            yield trial
+    finally:
+        # What was given up is on its way no more.
+        for candidate in clock:
+            notice(Step(candidate, "done"))
 
 
 def judge_in_order(

@@ -6,7 +6,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +19,9 @@ from tilesmith.cli import rooms, winner
 from tilesmith.cli.history import record_of
 from tilesmith.cli.options import Given, Options, allowing
 from tilesmith.cli.screen import answer, say, show, watching
+from tilesmith.core.activity import Board
 from tilesmith.core.budget import Stop
-from tilesmith.core.facts import Ending
+from tilesmith.core.facts import Ending, TechniqueVector
 from tilesmith.core.reply import Reply
 from tilesmith.core.search import best, confirm, search
 from tilesmith.core.trial import Trial
@@ -59,25 +60,30 @@ def resume(prefix: str, given: Given, journal: Path, as_json: bool) -> int:
 
 def _carry_on(run: Run, options: Options, opened: Models | None, journal: Path, as_json: bool) -> int:
     began = time.monotonic()
+    board, clusters = Board(), _Clusters(run, options)
+    devices = rooms.devices(options.bench)
 
     def progress() -> Progress:
-        spent_s = time.monotonic() - began
+        trials = run.trials()
         return Progress(
             run.problem.name,
             run.id,
             options.bench.bench,
             options.limits,
-            run.trials(),
-            spent_s,
+            trials,
+            time.monotonic() - began,
             run.facts(Reply),
             run.facts(Ending),
             options.preset.directions if options.preset else 0,
+            board.steps,
+            devices,
+            clusters.of(trials),
         )
 
     say(f"run {run.id} in {journal}: `tilesmith resume {run.id}` goes on with it if it is stopped")
     with _interruptible():
         try:
-            with rooms.bench(options.bench, journal) as bench, watching(progress) as watch:
+            with rooms.bench(options.bench, journal, None, board) as bench, watching(progress) as watch:
                 with rooms.proposer(options, opened, bench, run) as proposer:
                     stop = search(run.problem, proposer, bench, run, options.limits, watch)
                 say("checking the fastest again, many times")
@@ -99,6 +105,22 @@ def _carry_on(run: Run, options: Options, opened: Models | None, journal: Path, 
         if agreed is not None:
             show(tables.agreement(agreed))
     return 0 if fastest is not None else 1
+
+
+class _Clusters:
+    """Of the pool, worked out once a round: only complete rounds fill it."""
+
+    def __init__(self, run: Run, options: Options) -> None:
+        self._run, self._options = run, options
+        self._known: tuple[int, tuple[tuple[str, int], ...]] = (0, ())
+
+    def of(self, trials: Sequence[Trial]) -> tuple[tuple[str, int], ...]:
+        number = trials[-1].round if trials else 0
+        if number > self._known[0]:
+            vectors = {fact.key: fact.names for fact in self._run.facts(TechniqueVector)}
+            complete = [trial for trial in trials if trial.round < number]
+            self._known = number, rooms.pool(self._options, complete, vectors)
+        return self._known[1]
 
 
 def _agreed(run: Run, options: Options) -> tuple[Agreed, ...] | None:

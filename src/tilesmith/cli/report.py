@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tilesmith
 from tilesmith import config
-from tilesmith.cli import winner
+from tilesmith.cli import rooms, winner
 from tilesmith.cli.history import record_of
 from tilesmith.cli.options import DEFAULT_PRESET, BenchOptions, Options
 from tilesmith.cli.screen import answer
@@ -140,14 +140,10 @@ def _options(run: Run) -> Options | None:
 def _techniques(run: Run, options: Options | None, trials: Sequence[Trial]) -> Mapping[str, frozenset[str]]:
     """By candidate, of correct trials: as the run's classifier saw them; of the fastest of the others as code shows."""
     from tilesmith.propose.beam import kernel_id
-    from tilesmith.propose.techniques import COMPILED, default, load_taxonomy, vector, vector_key
+    from tilesmith.propose.techniques import COMPILED, vector, vector_key
 
     asked = options.preset.technique_clustering if options and options.preset else None
-    try:
-        taxonomy = load_taxonomy(asked.techniques_yaml, asked.classifier) if asked else default()
-    except TilesmithError:
-        # The file of the run's own taxonomy is gone, or another one by now.
-        taxonomy = default()
+    taxonomy = rooms.taxonomy(options.preset if options else None)
     readers = [asked.classifier_model] if asked and asked.classifier == "llm" and asked.classifier_model else []
     known = {fact.key: fact.names for fact in run.facts(TechniqueVector)}
     found, read = {}, 0

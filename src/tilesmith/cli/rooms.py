@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +19,19 @@ from tilesmith.bench.effort import Effort
 from tilesmith.cli.options import REWRITE, SUPEROPT, BenchOptions, Options
 from tilesmith.cli.screen import say
 from tilesmith.config import Preset
+from tilesmith.core.activity import Notice, unnoticed
 from tilesmith.core.budget import Limits
 from tilesmith.core.errors import MachineError, OptionError
 from tilesmith.core.gpu import Gpu, target
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Bench, Proposer
+from tilesmith.core.trial import Trial
 from tilesmith.journal import Run
 
 if TYPE_CHECKING:
     from tilesmith.propose.chat import Models
     from tilesmith.propose.model import Manner
+    from tilesmith.propose.taxonomy import Taxonomy
 
 
 def chosen(options: BenchOptions, problem: Problem) -> BenchOptions:
@@ -54,8 +58,10 @@ def chosen(options: BenchOptions, problem: Problem) -> BenchOptions:
     return replace(options, bench=bench, target=target(options.target or problem.settings.target).name)
 
 
-def bench(options: BenchOptions, journal: Path, effort: Effort | None = None) -> AbstractContextManager[Bench]:
-    """The bench that `chosen` options name; it holds processes only while it is entered."""
+def bench(
+    options: BenchOptions, journal: Path, effort: Effort | None = None, notice: Notice = unnoticed
+) -> AbstractContextManager[Bench]:
+    """The bench that `chosen` options name; it holds processes only while it is entered. `notice` hears of steps."""
     kind, _, run = options.bench.partition(":")
     if kind == "replay":
         from tilesmith.bench.replay import ReplayBench
@@ -67,14 +73,56 @@ def bench(options: BenchOptions, journal: Path, effort: Effort | None = None) ->
         from tilesmith.bench.local import LocalBench
 
         devices = [device for device in gpus.find() if options.gpus is None or device.index in options.gpus]
-        return LocalBench(devices, options.workers_per_gpu, effort=effort)
+        return LocalBench(devices, options.workers_per_gpu, effort=effort, notice=notice)
     if kind == "ray":
         from tilesmith.bench.ray import RayBench
 
-        return RayBench(options.address, options.target, options.otherwise, options.workers_per_gpu, effort, say)
+        return RayBench(
+            options.address, options.target, options.otherwise, options.workers_per_gpu, effort, say, notice
+        )
     from tilesmith.bench.offline import OfflineBench
 
-    return OfflineBench(target(options.target), len(os.sched_getaffinity(0)), effort)
+    return OfflineBench(target(options.target), len(os.sched_getaffinity(0)), effort, notice)
+
+
+def devices(options: BenchOptions) -> tuple[str, ...]:
+    """The GPUs of the local bench, as leases of them are named."""
+    if options.bench != "local":
+        return ()
+    return tuple(str(each.index) for each in gpus.find() if options.gpus is None or each.index in options.gpus)
+
+
+def taxonomy(preset: Preset | None) -> Taxonomy:
+    """Of techniques, for who only looks: the packaged one where the file of the run's own is gone, or is none."""
+    from tilesmith.propose.taxonomy import default, load_taxonomy
+
+    try:
+        asked = preset.technique_clustering if preset is not None else None
+        return load_taxonomy(asked.techniques_yaml, asked.classifier) if asked else default()
+    except OptionError:
+        return default()
+
+
+def pool(
+    options: Options, trials: Sequence[Trial], vectors: Mapping[str, frozenset[str]]
+) -> tuple[tuple[str, int], ...]:
+    """The techniques of the kernels that the next round would expand, and how many have just these.
+
+    `vectors`: what is recorded of kernels, by its key. What the run did not classify is read from the code.
+    """
+    from tilesmith.propose.beam import kernel_id, select
+    from tilesmith.propose.techniques import COMPILED, vector, vector_key
+
+    known = taxonomy(options.preset)
+
+    def names(trial: Trial) -> frozenset[str]:
+        found = vectors.get(vector_key(kernel_id(trial), known.id, COMPILED))
+        return vector(trial, known) if found is None else found
+
+    clustered = options.preset is not None and options.preset.technique_clustering.enabled
+    chosen = select(trials, options.candidate_pool_size, names if clustered else None)
+    counts = Counter(", ".join(sorted(names(trial))) or "no technique that is known" for trial in chosen)
+    return tuple(counts.most_common())
 
 
 @contextmanager

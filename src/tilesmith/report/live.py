@@ -136,7 +136,7 @@ def rows(progress: Progress, told: Standing | None = None) -> list[tuple[str, st
         for place, (names, count) in enumerate(progress.clusters[:CLUSTER_ROWS])
     ]
     if rest := sum(count for _, count in progress.clusters[CLUSTER_ROWS:]):
-        lines.append(("", f"{rest} of other clusters"))
+        lines.append(("", f"{rest} in other clusters"))
     if len(told.spent.models) > 1:
         lines += [
             ("models" if place == 0 else "", clipped(f"{brief(each.model)}: {_model(each)}", 100))

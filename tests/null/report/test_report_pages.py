@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from tilesmith.core.activity import Step
 from tilesmith.core.budget import Limits, Stop
 from tilesmith.core.facts import Ending
 from tilesmith.core.problem import Problem, Settings
@@ -259,3 +260,45 @@ def test_micros(time_us: float, told: str) -> None:
 @pytest.mark.parametrize(("spent_s", "told"), [(8.9, "8 s"), (200, "3 min 20 s"), (7505, "2 h 5 min")])
 def test_seconds(spent_s: float, told: str) -> None:
     assert words.seconds(spent_s) == told
+
+
+STEPS = (
+    Step("c1", "capturing", "openai:a"),
+    Step("c2", "queued", "gate:b/c"),
+    Step("c3", "judging", "openai:a", "0", exclusive=True),
+    Step("c4", "judging", "gate:b/c", "1"),
+    Step("c5", "judging", "openai:a", "1"),
+)
+
+
+def busy() -> Progress:
+    limits = Limits(rounds=2, seconds=3600.0, usd=2.5)
+    pool = (("matrix_units, wide_sums", 2), ("async_copy", 1), ("masked_edges", 1), ("split_reduction", 1))
+    trials = (MEASURED_START, MEASURED, *TRIALS[2:6])
+    return Progress(
+        "rmsnorm_linear", "01jd3k7a", "local", limits, trials, 75.4, REPLIES, ENDINGS, 12, STEPS, ("0", "1", "2"), pool
+    )
+
+
+def test_a_busy_run(golden: Golden) -> None:
+    golden("report/progress-busy.txt", drawn(live.panel(busy())))
+
+
+@pytest.mark.parametrize("width", [24, 40, 80])
+def test_a_narrow_terminal_is_calm(width: int) -> None:
+    """Nothing is cut off without a word, nothing is wider than the screen, and names stay where they are."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False)
+    console.print(live.panel(busy()))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    for name in ("directions", "GPU 0", "GPU 2", "best", "pool", "models", "left"):
+        assert sum(line.startswith(f"{name} ") for line in lines) == 1
+
+
+def test_a_panel_shows_what_is_new_at_once() -> None:
+    panel, now = live.Panel(), busy()
+    assert drawn(panel(now)) == drawn(live.panel(now))
+    later = replace(now, trials=(*now.trials, TRIALS[7]), steps=STEPS[:2], spent_s=90.0)
+    assert drawn(panel(later)) == drawn(live.panel(later))
+    assert drawn(panel(later)) != drawn(panel(now))

@@ -20,6 +20,7 @@ from tilesmith.bench.effort import Effort
 from tilesmith.bench.pipeline import judge
 from tilesmith.bench.ray.crew import ATTEMPTS, Crew, Lost
 from tilesmith.bench.ray.reach import chosen, connected
+from tilesmith.core.activity import Notice, unnoticed
 from tilesmith.core.errors import MachineError
 from tilesmith.core.gpu import Gpu
 from tilesmith.core.problem import Problem
@@ -38,6 +39,7 @@ class RayBench:
         workers_per_gpu: int = 3,
         effort: Effort | None = None,
         say: Callable[[str], None] = lambda _: None,
+        notice: Notice = unnoticed,
     ) -> None:
         """`target` names the kind of GPU to use, or to estimate for where the cluster has none; else `otherwise`.
 
@@ -49,6 +51,7 @@ class RayBench:
         self._workers_per_gpu = workers_per_gpu
         self._effort = effort or Effort()
         self._say = say
+        self._notice = notice
 
     def __enter__(self) -> Self:
         with ExitStack() as life:
@@ -86,7 +89,8 @@ class RayBench:
             self._crew.call("check", "open", problem)
         except Lost as lost:
             raise MachineError(f"each of {ATTEMPTS} workers that executed the problem was lost: {lost}") from None
-        yield from judge(self, problem, candidates, trials, self._crew.places("admit"), self._crew.places("check"))
+        places = (self._crew.places("admit"), self._crew.places("check"))
+        yield from judge(self, problem, candidates, trials, *places, self._notice)
 
     def admit(self, problem: Problem, candidate: Candidate) -> Admitted:
         """See `tilesmith.bench.pipeline.Steps`."""
