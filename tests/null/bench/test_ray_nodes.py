@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray_cluster import LocalCluster, within
 
@@ -47,6 +47,7 @@ nodes = st.lists(
 
 
 @given(nodes)
+@settings(deadline=None)
 def test_one_kind_is_used_and_it_is_the_one_of_which_there_are_most(found: list[Node]) -> None:
     made = plan(found, "1", None, "b200")
     lent = {kind: sum(each.lends(kind) for each in found) for kind in KINDS}
@@ -62,6 +63,7 @@ def test_one_kind_is_used_and_it_is_the_one_of_which_there_are_most(found: list[
 
 
 @given(nodes, st.sampled_from(["h200", "l40s"]))
+@settings(deadline=None)
 def test_a_target_chooses_among_the_kinds_that_are_there(found: list[Node], wanted: str) -> None:
     there = {device.name for each in found for device in each.devices if each.lends(device.name)}
     kind = f"NVIDIA {wanted.upper()}"
@@ -74,6 +76,7 @@ def test_a_target_chooses_among_the_kinds_that_are_there(found: list[Node], want
 
 
 @given(nodes, st.permutations(range(5)))
+@settings(deadline=None)
 def test_the_order_in_which_nodes_are_found_decides_nothing(found: list[Node], order: list[int]) -> None:
     shuffled = [found[at] for at in order if at < len(found)]
     assert (plan(found, "1", None).gpu, plan(found, "1", None).kind) == (
