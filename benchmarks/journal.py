@@ -133,6 +133,10 @@ def main() -> int:
         large = read(path, runs[-1])
         with open_store(path) as store:
             _, list_s = timed(store.runs)
+            cpu = time.process_time()
+            for _ in range(5):
+                store.run(runs[-1]).trials()
+            reading_cpu_s = (time.process_time() - cpu) / 5
             found, look_s = timed(store.garbage)
         say("writers and readers side by side")
         side = together(path, 3, 2, runs[-1], given.run_length, given.run_length)
@@ -145,6 +149,7 @@ def main() -> int:
             "slowest_run_a_s": min(rates),
             **{f"latest_run_{name}": value for name, value in large.items()},
             **{f"alone_{name}": value for name, value in small.items()},
+            "latest_run_trials_cpu_s": reading_cpu_s,
             "list_runs_s": list_s,
             "garbage_look_s": look_s,
             "garbage": len(found.sources),

@@ -65,6 +65,7 @@ def examine(folder: Path) -> tuple[Finding, ...]:
         _landlock(),
         _namespaces(),
         _mpi(),
+        _ray(),
         _folder(folder),
         _disk(folder),
     )
@@ -194,6 +195,13 @@ def _mpi() -> Finding:
     if found := shutil.which("mpiexec"):
         return Finding("mpiexec", "ok", found)
     return Finding("mpiexec", "limited", "not on PATH", "nothing needs it yet")
+
+
+def _ray() -> Finding:
+    version = _version("ray")
+    if version is None:
+        return Finding("ray", "limited", "not installed", "pip install 'tilesmith[cluster]', for --bench ray alone")
+    return Finding("ray", "ok", version)
 
 
 def _folder(folder: Path) -> Finding:

@@ -219,12 +219,14 @@ def _gpu(options: BenchOptions, bench: Bench) -> tuple[Gpu, bool]:
 
 
 def _for_ray(options: BenchOptions, problem: Problem) -> BenchOptions:
-    from tilesmith.bench.ray.reach import chosen
+    from tilesmith.bench.ray.reach import chosen, greet
 
     if options.gpus is not None:
         raise OptionError("--gpus names GPUs of this machine, and a Ray cluster lends its own; leave it out")
     named = None if options.target is None else target(options.target).name
     address = chosen(options.address)
+    # Now, so that no run begins that nobody can judge.
+    greet(address)
     say(f"bench: ray ({'this machine alone' if address == 'local' else address})")
     return replace(options, target=named, otherwise=target(problem.settings.target).name)
 

@@ -47,22 +47,38 @@ def _refuse(name: str) -> None:
 
 
 def _encode(value: object) -> Json:
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:
+        return cast(Json, value)
+    if kind is float:
+        number = cast(float, value)
+        return number if math.isfinite(number) else {"float": repr(number)}
+    if kind is tuple:
+        return [_encode(item) for item in cast(tuple[object, ...], value)]
+    if names := _names(cast(Any, kind)):
+        row: dict[str, Json] = {"is": kind.__name__}
+        for name in names:
+            row[name] = _encode(getattr(value, name))
+        return row
     match value:
         case Enum():
             return value.name
-        case float() if not math.isfinite(value):
-            return {"float": repr(value)}
-        case None | bool() | int() | float() | str():
+        # What derives from them, such as the numbers of a library, is written as they are.
+        case float():
+            return _encode(float(value))
+        case int() | str():
             return value
-        case tuple():
-            return [_encode(item) for item in value]
         case frozenset():
             return [_encode(item) for item in sorted(value)]
         case Mapping():
             return {key: _encode(value[key]) for key in sorted(value)}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"is": type(value).__name__} | {f.name: _encode(getattr(value, f.name)) for f in fields(value)}
-    raise TypeError(f"{type(value).__name__} has no form in the journal")
+    raise TypeError(f"{kind.__name__} has no form in the journal")
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """The fields of a dataclass; none of anything else."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
 
 
 @cache

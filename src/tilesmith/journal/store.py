@@ -188,7 +188,7 @@ class Store:
     def _summary(self, run: str, began_s: float, body: Value) -> RunSummary:
         count = "SELECT count(*) FROM events WHERE run = ? AND kind = 'trial'"
         ((trials,),) = self._database.read(count, (run,))
-        fastest = self._database.read(f"{TRIALS} AND time_us IS NOT NULL ORDER BY time_us, seq LIMIT 1", (run, 0))
+        fastest = self._database.read(FASTEST, (run,))
         # Without the hint it would be looked for among all runs, from the latest event back.
         last = """SELECT kind, body FROM events WHERE seq =
             (SELECT max(seq) FROM events INDEXED BY events_of_a_run WHERE run = ?)"""
@@ -330,7 +330,7 @@ class Run:
     def ends(self) -> tuple[Recorded, ...]:
         """The first trial, and the fastest that is correct, without reading the others."""
         first = self._database.read(f"{ROWS} ORDER BY seq LIMIT 1", (self.id,))
-        fastest = self._database.read(f"{ROWS} AND time_us IS NOT NULL ORDER BY time_us, seq LIMIT 1", (self.id,))
+        fastest = self._database.read(FASTEST, (self.id,))
         place = "SELECT count(*) FROM events WHERE run = ? AND kind = 'trial' AND seq <= ?"
         found = {row[0]: row for row in (*first, *fastest)}
         numbers = {seq: int(self._database.read(place, (self.id, seq))[0][0] or 0) for seq in found}
@@ -372,6 +372,12 @@ TRIALS = """
 ROWS = """
     SELECT events.seq, events.body, sources.text, events.at_s
     FROM events JOIN sources ON sources.id = events.source WHERE events.run = ? AND events.kind = 'trial'"""
+
+# The hint, because a run's trials would be sorted to find one.
+FASTEST = """
+    SELECT events.seq, events.body, sources.text, events.at_s
+    FROM events INDEXED BY best_of_a_run JOIN sources ON sources.id = events.source
+    WHERE events.run = ? AND events.kind = 'trial' AND time_us IS NOT NULL ORDER BY time_us, seq LIMIT 1"""
 
 CONFIRMATIONS = """
     SELECT events.seq, events.body, sources.text FROM events JOIN sources ON sources.id = events.source

@@ -76,7 +76,7 @@ def connected(address: str) -> Iterator[ModuleType]:
             with _told(address):
                 ray.init(address="local", include_dashboard=False, **_QUIET)
         else:
-            _greet(address)
+            greet(address)
             _try(address)
             with _told(address):
                 ray.init(address=address, **_QUIET)
@@ -104,9 +104,9 @@ def _silenced() -> Iterator[None]:
 _QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
-def _greet(address: str) -> None:
-    """Raises `MachineError` where no gRPC server listens."""
-    if address == "auto":
+def greet(address: str) -> None:
+    """Raises `MachineError` where no gRPC server listens at this `chosen` address. Takes seconds at most."""
+    if address in (HERE, "auto"):
         return
     host, _, port = address.rpartition(":")
     try:
