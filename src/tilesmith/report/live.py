@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -40,6 +41,8 @@ from tilesmith.report.words import (
 )
 
 MODEL_ROWS, CLUSTER_ROWS = 4, 3
+SHARE = 0.003
+"""Of the time at most that goes into working out how a run stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +83,23 @@ class Standing:
 
 
 class Panel:
-    """Draws a run again and again, and works out only what is new: the search must not wait for its picture."""
+    """Draws a run again and again, and works out only what is new: the search must not wait for its picture.
 
-    def __init__(self) -> None:
+    The more there is to work out, the less often it is done: news of thousands of trials may show seconds late.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._known: tuple[tuple[int, int, int], Standing] | None = None
+        self._next_s = 0.0
 
     def __call__(self, progress: Progress) -> Table:
         seen = (len(progress.trials), len(progress.replies), len(progress.endings))
-        if self._known is None or self._known[0] != seen:
+        if self._known is None or (self._known[0] != seen and self._clock() >= self._next_s):
+            began_s = self._clock()
             self._known = seen, standing(progress)
+            ended_s = self._clock()
+            self._next_s = ended_s + (ended_s - began_s) / SHARE
         return _table(rows(progress, self._known[1]))
 
 
@@ -255,12 +266,12 @@ def _states(states: Counter[State]) -> list[str]:
 
 def _interval(trials: Sequence[Trial]) -> str:
     fastest, first = best(trials), baseline(trials)
-    time = time_of(fastest.verdict) if fastest else None
-    if not isinstance(time, Timing):
+    timing = time_of(fastest.verdict) if fastest else None
+    if not isinstance(timing, Timing):
         return ""
-    words = f"95 %: {interval_words(time)}"
-    if first is not None and time.gain is not None and time.rival == first.candidate.id:
-        words += f"; {time.gain[1]:.2f} to {time.gain[2]:.2f} times as fast as the start kernel"
+    words = f"95 %: {interval_words(timing)}"
+    if first is not None and timing.gain is not None and timing.rival == first.candidate.id:
+        words += f"; {timing.gain[1]:.2f} to {timing.gain[2]:.2f} times as fast as the start kernel"
     return words
 
 

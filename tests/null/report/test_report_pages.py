@@ -297,8 +297,20 @@ def test_a_narrow_terminal_is_calm(width: int) -> None:
 
 
 def test_a_panel_shows_what_is_new_at_once() -> None:
-    panel, now = live.Panel(), busy()
+    panel, now = live.Panel(lambda: 0.0), busy()
     assert drawn(panel(now)) == drawn(live.panel(now))
     later = replace(now, trials=(*now.trials, TRIALS[7]), steps=STEPS[:2], spent_s=90.0)
     assert drawn(panel(later)) == drawn(live.panel(later))
     assert drawn(panel(later)) != drawn(panel(now))
+
+
+def test_a_panel_that_has_much_to_work_out_does_so_less_often() -> None:
+    ticks = iter(range(10_000))
+    panel, now = live.Panel(lambda: float(next(ticks))), busy()
+    first = drawn(panel(now))
+    later = replace(now, trials=(*now.trials, TRIALS[7]))
+    # Working it out took one tick of this clock, so the next time is hundreds of ticks away.
+    assert drawn(panel(later)) == first
+    for _ in range(int(1 / live.SHARE)):
+        next(ticks)
+    assert drawn(panel(later)) == drawn(live.panel(later))
