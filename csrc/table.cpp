@@ -365,13 +365,13 @@ class Builder {
         for (std::size_t i = 0; i < classes_.size(); ++i) {
             if (limits_.stopped()) throw Overflow("the time for its table ran out");
             for (std::size_t j = i; j < classes_.size(); ++j) {
-                if (maybe(values[i] + values[j])) put(Rule::add, i, j, terms_.add(classes_[i], classes_[j]));
-                if (maybe(values[i] * values[j])) put(Rule::mul, i, j, terms_.mul(classes_[i], classes_[j]));
+                if (maybe(Terms::sum_of_values(values[i], values[j]))) put(Rule::add, i, j, terms_.add(classes_[i], classes_[j]));
+                if (maybe(Terms::product_of_values(values[i], values[j]))) put(Rule::mul, i, j, terms_.mul(classes_[i], classes_[j]));
             }
             for (const auto &[j, inverse] : inverses)
-                if (maybe(values[i] * terms_.value(inverse))) put(Rule::div, i, j, terms_.mul(classes_[i], inverse));
+                if (maybe(Terms::product_of_values(values[i], terms_.value(inverse)))) put(Rule::div, i, j, terms_.mul(classes_[i], inverse));
             for (std::size_t j = 0; subtracts && j < classes_.size(); ++j)
-                if (maybe(values[i] + values[j] * minus_one))
+                if (maybe(Terms::sum_of_values(values[i], Terms::product_of_values(values[j], minus_one))))
                     put(Rule::sub, i, j, terms_.add(classes_[i], terms_.negative(classes_[j])));
         }
     }
@@ -405,7 +405,7 @@ class Builder {
         case Fn::opaque: return terms_.knows(Terms::kOpaque + static_cast<std::uint32_t>(function.id), p);
         case Fn::square:
         case Fn::rms_norm:
-            return terms_.monos(p).size() > 1 ? terms_.knows(Terms::kSquare, p) : maybe(terms_.value(p) * terms_.value(p));
+            return terms_.monos(p).size() > 1 ? terms_.knows(Terms::kSquare, p) : maybe(Terms::product_of_values(terms_.value(p), terms_.value(p)));
         case Fn::scale:
         case Fn::shift: break;
         }

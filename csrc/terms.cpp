@@ -6,6 +6,9 @@
 namespace tilesmith {
 namespace {
 
+constexpr std::uint64_t kMinusOneValue = 0xffffffff00000001u;
+
+
 bool touches(const Labels &labels, const Terms::Renaming &names) {
     return std::ranges::any_of(names, [&](const auto &pair) { return contains(labels, pair.first); });
 }
@@ -64,7 +67,7 @@ Terms::Poly Terms::poly(std::vector<Mono> monos) {
         std::uint64_t value = 0;
         for (const Mono m : monos) {
             free = unite(free, mono_free_[m]);
-            value += mono_value_[m];
+            value = sum_of_values(value, mono_value_[m]);
         }
         poly_free_.push_back(std::move(free));
         poly_value_.push_back(value);
@@ -81,10 +84,10 @@ Terms::Mono Terms::mono(std::vector<Comp> comps) {
     const Mono id = monos_.intern(comps);
     if (id == mono_free_.size()) {
         Labels free;
-        std::uint64_t value = 1;
+        std::uint64_t value = (std::uint64_t{1} << 32) + 1;
         for (const Comp c : comps) {
             free = unite(free, comp_free_[c]);
-            value *= mix(c);
+            value = product_of_values(value, c == minus_one ? kMinusOneValue : mix(c));
         }
         mono_free_.push_back(std::move(free));
         mono_value_.push_back(value);

@@ -90,8 +90,15 @@ class Terms {
     const Labels &free_of_mono(Mono m) const { return mono_free_[m]; }
     const Labels &free_of(Poly p) const { return poly_free_[p]; }
 
-    // A homomorphism of the semiring into the integers modulo 2^64: equal terms have equal values, others hardly ever.
+    // A homomorphism of the semiring into pairs of integers modulo 2^32: equal terms have equal values, others hardly
+    // ever. Minus one is -1 in the upper half and 1 in the lower: its square is 1, but x - x is not 0.
     std::uint64_t value(Poly p) const { return poly_value_[p]; }
+    static constexpr std::uint64_t sum_of_values(std::uint64_t a, std::uint64_t b) {
+        return ((a >> 32) + (b >> 32)) << 32 | ((a + b) & 0xffffffffu);
+    }
+    static constexpr std::uint64_t product_of_values(std::uint64_t a, std::uint64_t b) {
+        return ((a >> 32) * (b >> 32)) << 32 | ((a & 0xffffffffu) * (b & 0xffffffffu) & 0xffffffffu);
+    }
 
     Poly poly(std::vector<Mono> monos);
     Mono mono(std::vector<Comp> comps);
