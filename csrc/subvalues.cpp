@@ -219,29 +219,39 @@ class Decomposition {
         for (const Comp factor : factors) piece.factors.push_back(terms_.rename_comp(factor, names));
         std::ranges::sort(piece.factors);
 
+        // Labels that reach into the context are marked there, those too that this part happens to lack: what is added
+        // to it may have them. A label that is open and not in the context must be one of every term.
+        const Labels outside = free_of(rest);
         Terms::Renaming holes;
-        Labels left;
+        Labels left, open;
+        for (const Label l : bound)
+            if (contains(inside, l) && !contains(summed, l)) {
+                holes.emplace_back(l, copy_of(renamed(l, names), kHole));
+                if (!contains(outside, l)) open.push_back(holes.back().second);
+            }
         for (const Label l : bound) {
-            if (!contains(inside, l)) left.push_back(l);
-            else if (!contains(summed, l)) holes.emplace_back(l, copy_of(renamed(l, names), kHole));
+            if (contains(inside, l)) continue;
+            const Label name = copy_of(l, kHole);
+            const bool taken = std::ranges::any_of(holes, [&](const auto &hole) { return hole.second == name; });
+            if (taken) left.push_back(l);
+            else holes.emplace_back(l, name);
         }
-        if (rest.empty() && holes.empty()) return piece;
+        if (rest.empty() && open.empty()) return piece;
+        std::ranges::sort(holes);
         std::vector<std::uint32_t> key{0};
         if (!rest.empty()) {
             std::vector<Atom> marked;
             for (const Atom a : rest) marked.push_back(terms_.rename_atom(a, holes));
             key[0] = terms_.comp(left, std::move(marked)) + 1;
         }
-        for (const auto &[from, hole] : holes) key.push_back(hole);
-        std::sort(key.begin() + 1, key.end());
+        std::ranges::sort(open);
+        key.insert(key.end(), open.begin(), open.end());
         piece.context = contexts_.intern(key);
         if (piece.context == closed_.size()) {
             Labels around;
-            const Labels outside = free_of(rest);
             for (const Label l : bound)
-                if (contains(outside, l) && !contains(summed, l)) around.push_back(l);
-            const bool covered = std::ranges::all_of(holes, [&](const auto &hole) { return contains(outside, hole.first); });
-            closed_.push_back(covered ? components(around, rest) : std::nullopt);
+                if (contains(outside, l)) around.push_back(l);
+            closed_.push_back(open.empty() ? components(around, rest) : std::nullopt);
         }
         return piece;
     }
@@ -287,15 +297,31 @@ class Decomposition {
         return parts_.emplace(m, std::move(made)).first->second;
     }
 
+    bool is_negative(Mono m) const { return !terms_.comps(m).empty() && terms_.comps(m)[0] == Terms::kMinusOneComp; }
+
+    Part negated(Part part) {
+        part.factors.insert(part.factors.begin(), Terms::kMinusOneComp);
+        for (const Piece &piece : pieces(Terms::kMinusOneComp))
+            if (piece.context) part.contexts.push_back(piece.context);
+        std::ranges::sort(part.contexts);
+        return part;
+    }
+
     // Parts of several monos that leave the same context are a sum that the context is applied to.
     void collect(Poly p) {
         const std::vector<Mono> monos(terms_.monos(p).begin(), terms_.monos(p).end());
         std::map<std::vector<Context>, std::vector<std::vector<Mono>>> by_context;
+        const bool negative = std::ranges::any_of(monos, [&](Mono m) { return is_negative(m); });
         for (std::size_t i = 0; i < monos.size(); ++i)
             for (const Part &part : parts(monos[i])) {
-                auto &choices = by_context[part.contexts];
-                choices.resize(monos.size());
-                choices[i].push_back(terms_.mono(part.factors));
+                const auto offer = [&](const Part &some) {
+                    auto &choices = by_context[some.contexts];
+                    choices.resize(monos.size());
+                    choices[i].push_back(terms_.mono(some.factors));
+                };
+                offer(part);
+                // a - b is -(b - a): beside a negative term every other one is minus its negative.
+                if (negative && !is_negative(monos[i])) offer(negated(part));
             }
         for (auto &[context, choices] : by_context) {
             for (std::size_t i = 0; i < monos.size() && monos.size() > 1; ++i)

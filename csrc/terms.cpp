@@ -78,16 +78,14 @@ Terms::Poly Terms::poly(std::vector<Mono> monos) {
 
 Terms::Mono Terms::mono(std::vector<Comp> comps) {
     std::ranges::sort(comps);
-    // The first comp that was ever made is minus one.
-    constexpr Comp minus_one = 0;
-    while (comps.size() > 1 && comps[0] == minus_one && comps[1] == minus_one) comps.erase(comps.begin(), comps.begin() + 2);
+    while (comps.size() > 1 && comps[0] == kMinusOneComp && comps[1] == kMinusOneComp) comps.erase(comps.begin(), comps.begin() + 2);
     const Mono id = monos_.intern(comps);
     if (id == mono_free_.size()) {
         Labels free;
         std::uint64_t value = (std::uint64_t{1} << 32) + 1;
         for (const Comp c : comps) {
             free = unite(free, comp_free_[c]);
-            value = product_of_values(value, c == minus_one ? kMinusOneValue : mix(c));
+            value = product_of_values(value, c == kMinusOneComp ? kMinusOneValue : mix(c));
         }
         mono_free_.push_back(std::move(free));
         mono_value_.push_back(value);
@@ -186,10 +184,42 @@ Terms::Poly Terms::mul(Poly p, Poly q) {
     return poly(std::move(products));
 }
 
+// What all terms of a sum have in common. None where a term is no more than that: there is no term 1.
+std::vector<Terms::Comp> Terms::common(Poly p) const {
+    const std::span<const Comp> first = comps(monos(p)[0]);
+    std::vector<Comp> shared(first.begin(), first.end());
+    std::size_t least = shared.size();
+    for (const Mono m : monos(p).subspan(1)) {
+        std::vector<Comp> both;
+        std::ranges::set_intersection(shared, comps(m), std::back_inserter(both));
+        shared = std::move(both);
+        least = std::min(least, comps(m).size());
+    }
+    if (shared.size() == least) shared.clear();
+    return shared;
+}
+
+std::vector<Terms::Comp> Terms::rest(Mono m, const std::vector<Comp> &taken) const {
+    std::vector<Comp> left;
+    std::ranges::set_difference(comps(m), taken, std::back_inserter(left));
+    return left;
+}
+
 Terms::Poly Terms::multiplicative(Kind kind, Poly p) {
-    if (monos(p).size() != 1) return poly({mono({function(kind, p)})});
     std::vector<Comp> factors;
-    for (const Comp c : comps(monos(p)[0])) factors.push_back(function(kind, poly({mono({c})})));
+    const auto apply = [&](Comp c) { factors.push_back(function(kind, poly({mono({c})}))); };
+    if (monos(p).size() == 1) {
+        for (const Comp c : comps(monos(p)[0])) apply(c);
+        return poly({mono(std::move(factors))});
+    }
+    // A product of a sum was distributed: a·b + a·c is a times b + c.
+    const std::vector<Comp> shared = common(p);
+    if (shared.empty()) return poly({mono({function(kind, p)})});
+    std::vector<Mono> left;
+    const std::vector<Mono> whole(monos(p).begin(), monos(p).end());
+    for (const Mono m : whole) left.push_back(mono(rest(m, shared)));
+    for (const Comp c : shared) apply(c);
+    factors.push_back(function(kind, poly(std::move(left))));
     return poly({mono(std::move(factors))});
 }
 
@@ -212,9 +242,21 @@ bool Terms::knows(std::uint32_t kind, Poly p) const {
     };
     if (kind == kExp)
         return std::ranges::all_of(monos(p), [&](Mono m) { return known(polys_.find({&m, 1})); });
-    if ((kind == kInverse || kind == kSqrt) && monos(p).size() == 1)
-        return std::ranges::all_of(comps(monos(p)[0]), [&](Comp c) { return known(single({&c, 1})); });
-    return known(p);
+    if (kind != kInverse && kind != kSqrt) return known(p);
+    const auto each = [&](std::span<const Comp> factors) {
+        return std::ranges::all_of(factors, [&](Comp c) { return known(single({&c, 1})); });
+    };
+    if (monos(p).size() == 1) return each(comps(monos(p)[0]));
+    const std::vector<Comp> shared = common(p);
+    if (shared.empty()) return known(p);
+    std::vector<Mono> left;
+    for (const Mono m : monos(p)) {
+        const auto found = monos_.find(rest(m, shared));
+        if (!found) return false;
+        left.push_back(*found);
+    }
+    std::ranges::sort(left);
+    return each(shared) && known(polys_.find(left));
 }
 
 Terms::Poly Terms::opaque(std::uint32_t kind, Poly p) { return poly({mono({function(kind, p)})}); }

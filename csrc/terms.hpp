@@ -5,7 +5,7 @@
 //
 // The axioms: add and mul are commutative, associative and distributive; inverse and square root are multiplicative;
 // exp turns sums into products; a sum moves past factors that are free of its label; minus one squared is one. Nothing
-// else cancels.
+// else cancels. Inverses and roots know the factors that all terms of a sum have in common, no other.
 //
 // A label is (base, part, copy). Copy 0 is the name that a tensor's dimension carries; bound labels have the smallest
 // copies that are not free beneath them, in the order that makes the atoms smallest, so that names of bound labels
@@ -55,6 +55,7 @@ class Terms {
     static constexpr std::uint32_t kConstant = 1 << 16;
 
     static constexpr std::uint32_t kMinusOne = kConstant - 1;
+    static constexpr Comp kMinusOneComp = 0; // the first that is ever made
 
     explicit Terms(std::size_t limit);
 
@@ -116,6 +117,8 @@ class Terms {
 
   private:
     Poly multiplicative(Kind kind, Poly p);
+    std::vector<Comp> common(Poly p) const;
+    std::vector<Comp> rest(Mono m, const std::vector<Comp> &taken) const;
     Comp function(std::uint32_t kind, Poly argument);
     void apart(Comp c, Labels &bound, std::vector<Atom> &atoms);
     Label temporary(Label l) { return copy_of(l, kFirstTemporary + temporaries_++); }

@@ -11,6 +11,7 @@
 #include "../engine.hpp"
 #include "audit.hpp"
 #include "programs.hpp"
+#include "unordered.hpp"
 
 namespace {
 
@@ -186,6 +187,53 @@ void teams() {
     }
 }
 
+// Neither the cache of block searches nor the order of kernels loses a program or finds one twice.
+void kernel_level() {
+    struct Case {
+        const char *program;
+        int operators, kernels, inputs;
+        unsigned parts = kInBlock | kInLoop;
+    };
+    for (const Case &c : std::vector<Case>{{"rms2", 9, 3, 3},
+                                           {"mlp", 7, 3, 3},
+                                           {"attn", 7, 3, 3},
+                                           {"attn", 8, 2, 3, kInBlock | kInLoop | kInGrid},
+                                           {"lora", 6, 3, 3},
+                                           {"ntrans", 7, 2, 3}})
+        for (const bool as_used : {false, true}) {
+            const Program program = test::program(c.program, c.parts);
+            const Table table = build_table(program, {});
+            const Space space(program, table, {.fused_accumulators = as_used});
+            KernelLimits limits{.block = {.operators = c.operators, .stores = 2}, .inputs = c.inputs, .kernels = c.kernels};
+            limits.block.whole = limits.block.unscaled = as_used;
+            const test::Programs all = test::unordered(space, limits), found = test::listed(space, limits);
+            check(!all.empty() && all == found, std::string("kernels of ") + c.program + " without cache and order: " +
+                                                    std::to_string(all.size()) + ", listed " + std::to_string(found.size()));
+        }
+}
+
+// The table reaches every value of the program from its inputs by its own rows.
+void forward_closures() {
+    for (const char *name : {"rms", "rms2", "mlp", "lora", "ntrans", "attn", "qkn", "mlpd", "blk", "qkvlora", "mlpres", "blkres",
+                             "sq2", "nsattn", "omlpres", "layer", "full"})
+        for (const unsigned parts : {kInBlock | kInLoop, kInBlock | kInLoop | kInGrid}) {
+            const Program program = test::program(name, parts);
+            const Table table = build_table(program, {});
+            std::vector<bool> reached(table.classes());
+            for (const Class input : table.inputs)
+                if (input != kNoClass) reached[input] = true;
+            for (bool more = true; more;) {
+                more = false;
+                for (const Row &row : table.rows) {
+                    if (reached[row.result] || !reached[row.a] || (row.rule < Rule::apply && !reached[row.b])) continue;
+                    reached[row.result] = more = true;
+                }
+            }
+            for (const Class c : table.nodes) check(c != kNoClass && reached[c], std::string("the table of ") + name + " reaches its root");
+            if (table.classes() > 500) break; // with three parts such tables take seconds
+        }
+}
+
 // Closures of the prototype: tensors, sets of them, and what kernels lead from sets to.
 void closures() {
     struct Expected {
@@ -340,6 +388,8 @@ int main(int argc, char **) {
     audits();
     listings();
     teams();
+    kernel_level();
+    forward_closures();
     closures();
     filters();
     derivations();

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from brute_values import Algebra, Label, Numbers, Value
 
 Term = tuple  # type: ignore[type-arg]
-"""What is computed, nested: ("input", 0), ("add", x, y), ("matmul", x, y, "K"), ("sum", x, "K"), ("apply", function, x),
+"""What is computed, nested: ("input", 0), ("add", x, y), ("matmul", x, y, "K"), ("sum", x, "K"), ("apply", f, x),
 and in a kernel ("gather", x, "") or ("gather", x, "K"): over the loop, and over what is in the tile besides. A function
 is ("exp",), ("scale", "1/16"), ("rms_norm", "K", "1/4096", "1/100000") or another name."""
 Function = tuple  # type: ignore[type-arg]
@@ -173,8 +173,8 @@ Made = tuple[int, int, bool]
 class Blocks:
     """All block graphs of one kernel that loads every input and stores what the program computes."""
 
-    def __init__(self, values: Values, loop: str, most: int) -> None:
-        self.values, self.loop = values, loop
+    def __init__(self, values: Values, loop: str, most: int, states: int) -> None:
+        self.values, self.loop, self.most_states = values, loop, states
         program = values.program
         self.most = most - len(program.inputs)
         self.looped = frozenset([(loop, "l")]) if loop else frozenset()
@@ -203,7 +203,9 @@ class Blocks:
     def _tile(self, value: Value) -> frozenset[str]:
         return frozenset(label[0] for label in value.labels - self.looped)
 
-    def _kept(self, offered: Iterator[tuple[frozenset[Label], Callable[[], Value | None], Step]], last: bool) -> list[Made]:
+    def _kept(
+        self, offered: Iterator[tuple[frozenset[Label], Callable[[], Value | None], Step]], last: bool
+    ) -> list[Made]:
         """Those of a shape that a tensor can have or, where no step may follow, the target; computed only then."""
         wanted = self.values.values[self.target].labels
         made: list[Made] = []
@@ -281,7 +283,7 @@ class Blocks:
 
         # So many of what is unused this step must use, if those that follow are to use the rest.
         due = unused.bit_count() - left
-        if due > 2:
+        if due > 2 or self.states > self.most_states:
             return
         everything = range(len(values))
         idle = [place for place in everything if unused >> place & 1]
@@ -328,13 +330,17 @@ class Blocks:
         return (kind, *(sorted(operands, key=repr) if kind in COMMUTE else operands), *rest[2:])
 
 
-def brute(program: Written, most: int, algebra: Algebra) -> set[tuple[str, Term]]:
+def brute(program: Written, most: int, algebra: Algebra, states: int = 10**9) -> set[tuple[str, Term]] | None:
     """Every block graph of at most so many loads and steps that computes the program: the loop's dimension, and what is
-    stored."""
+    stored. None past so many states."""
     values = Values(program, algebra)
     found = set()
     for loop in (NONE, *sorted(values.loops)):
         if loop and not any(loop in letters for letters in program.inputs):
             continue
-        found |= {(loop, term) for term in Blocks(values, loop, most).run()}
+        search = Blocks(values, loop, most, states)
+        found |= {(loop, term) for term in search.run()}
+        states -= search.states
+        if states < 0:
+            return None
     return found

@@ -67,9 +67,7 @@ def graph_of(program: Written) -> Graph:
                 x, y = write(term[1]), write(term[2])
                 over = term[3]
                 batch = "".join(sorted(set(x[1]) & set(y[1]) - set(over)))
-                rows, columns = (
-                    "".join(sorted(set(mine[1]) - set(other[1]))) for mine, other in ((x, y), (y, x))
-                )
+                rows, columns = ("".join(sorted(set(mine[1]) - set(other[1]))) for mine, other in ((x, y), (y, x)))
                 product = spread(x, *batch, rows, over) @ spread(y, *batch, over, columns)
                 letters = batch + rows + columns
                 return b.reshape(product, *(program.extent(c) for c in letters)), letters
@@ -84,18 +82,19 @@ def graph_of(program: Written) -> Graph:
 BOUNDLESS = replace(target(), registers=1 << 40, block_shared_bytes=1 << 60)
 
 
-def engine(program: Written, most: int, kernels: int = 1) -> set[tuple[str, Term]]:
-    """Every block graph of one kernel that the engine finds, on a GPU on which everything fits."""
+def engine(program: Written, most: int) -> set[tuple[str, Term]] | None:
+    """Every block graph of one kernel that the engine finds, on a GPU on which everything fits. None where a letter
+    stands for dimensions that nothing makes equal: the engine tells them apart."""
     graph = graph_of(program)
-    limits = Limits(kernel_ops=kernels, graph_defined_kernels=kernels, block_ops=most, shared_bytes=1 << 60)
+    limits = Limits(kernel_ops=1, graph_defined_kernels=1, block_ops=most, shared_bytes=1 << 60)
     names = named(graph, limits)
     made = engines.engine(names, limits, Plan(keep=100_000), BOUNDLESS)
     result = engines.run(made)
     assert result.stop == "exhausted", result.incomplete
     letters = letters_of(program, names)
-    places = {
-        known[0]: place for place, known in enumerate(made.input_tensors) if known is not None
-    }
+    if letters is None:
+        return None
+    places = {known[0]: place for place, known in enumerate(made.input_tensors) if known is not None}
     found = set()
     for (kernel,) in made.graphs():
         values: list[Term] = [("input", places[tensor]) for tensor, _ in kernel.inputs]
@@ -108,16 +107,15 @@ def engine(program: Written, most: int, kernels: int = 1) -> set[tuple[str, Term
     return found
 
 
-def letters_of(program: Written, names: Named) -> dict[int, str]:
+def letters_of(program: Written, names: Named) -> dict[int, str] | None:
     letters: dict[int, str] = {}
     for row, dims in zip(names.inputs, program.inputs, strict=True):
         for name, letter in zip(row, dims, strict=True):
             assert letters.setdefault(name, letter) == letter, "one name for a letter"
-    assert len(set(letters.values())) == len(letters), "and one letter for a name"
-    return letters
+    return letters if len(set(letters.values())) == len(letters) else None
 
 
-def term_of(  # noqa: PLR0917
+def term_of(
     kind: str, x: Term, y: Term | None, function: int, over: list[int], names: Named, letters: dict[int, str]
 ) -> Term:
     summed = "".join(sorted(letters[name] for name in over))

@@ -4,9 +4,9 @@ A value is an array of residues over every part of every dimension that it depen
 once. Two values are the same when their numbers are. No normal form is involved, and nothing of the engine.
 
 FIELD divides as numbers do. FREE obeys the stated axioms and no more: its inverse is a power of the number, which is
-multiplicative but cancels nothing (x times the inverse of x is not 1), its root another power. Its numbers are pairs,
-which the inverse exchanges, so that it does not commute with the root; and minus one is 1 in one half, so that its square
-is 1 but x - x is not 0. What is equal in FIELD and differs in FREE needs more than the axioms.
+multiplicative but cancels nothing (x times the inverse of x is not 1), its root another power. Its numbers are triples,
+which the inverse turns round, so that it does not commute with the root; and minus one is 1 in one of them, so that its
+square is 1 but x - x is not 0. What is equal in FIELD and differs in FREE needs more than the axioms.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 Q = 1073740571
 P = 2 * Q + 1
 """Two primes; the second has a subgroup of the order of the first, in which exponentials live."""
-ROUNDS = 6
+ROUNDS = 2
 PARTS = "tlg"
 """Of a dimension: in the block, over the loop, over the grid."""
 
@@ -42,16 +42,17 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Algebra:
-    """How inverse and root are taken, mod P and mod Q, and what minus one is, in each plane."""
+    """For each plane: the powers, mod P and mod Q, that are inverse and root, and what minus one is, 1 or -1."""
 
-    inverse: tuple[int, int]
-    root: tuple[int, int]
+    inverse: tuple[tuple[int, int], ...]
+    root: tuple[tuple[int, int], ...]
     signs: tuple[int, ...]
-    """1 or -1."""
+    exchanges: bool
+    """Whether the inverse moves every plane to the next, too."""
 
 
-FIELD = Algebra((P - 2, Q - 2), ((P + 1) // 4, (Q + 1) // 4), (-1,))
-FREE = Algebra((1234567891 % (P - 1), 987654323 % (Q - 1)), (555555557, 777777773), (-1, 1))
+FIELD = Algebra(((P - 2, Q - 2),), (((P + 1) // 4, (Q + 1) // 4),), (-1,), exchanges=False)
+FREE = Algebra(((97, 101), (89, 83), (79, 59)), ((61, 67), (71, 73), (53, 47)), (-1, 1, -1), exchanges=True)
 
 
 def power(x: Array, exponent: int, modulus: int) -> Array:
@@ -121,8 +122,10 @@ class Numbers:
     def inverse(self, x: Value) -> Value:
         if x not in self._inverses:
             made = self._power(x, self.algebra.inverse)
-            inside = None if made.inside is None else made.inside[::-1]
-            self._inverses[x] = Value(x.labels, made.outside[::-1], inside)
+            if self.algebra.exchanges:
+                inside = None if made.inside is None else np.roll(made.inside, 1, axis=0)
+                made = Value(x.labels, np.roll(made.outside, 1, axis=0), inside)
+            self._inverses[x] = made
         return self._inverses[x]
 
     def sqrt(self, x: Value) -> Value:
@@ -164,6 +167,8 @@ class Numbers:
         hidden = x.inside is None or y.inside is None
         return Value(x.labels | y.labels, outside, None if hidden else join(x.inside, y.inside, np.uint64(Q)))
 
-    def _power(self, x: Value, exponents: tuple[int, int]) -> Value:
-        inside = None if x.inside is None else power(x.inside, exponents[1], Q)
-        return Value(x.labels, power(x.outside, exponents[0], P), inside)
+    def _power(self, x: Value, exponents: tuple[tuple[int, int], ...]) -> Value:
+        def planes(residues: Array, half: int, modulus: int) -> Array:
+            return np.stack([power(r, e[half], modulus) for r, e in zip(residues, exponents, strict=True)])
+
+        return Value(x.labels, planes(x.outside, 0, P), None if x.inside is None else planes(x.inside, 1, Q))

@@ -14,6 +14,11 @@ FUNCTIONS: tuple[Function, ...] = (
 MOST_STEPS = 4
 
 
+def natural(program: Written) -> int:
+    """Loads and steps of one kernel that computes it as it is written."""
+    return len(program.inputs) + program.operators()
+
+
 def small_program(number: int) -> Written:
     """The program of this number. All of its inputs are needed."""
     rng = random.Random(number)

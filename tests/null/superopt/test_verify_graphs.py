@@ -42,6 +42,10 @@ def test_mistakes_written_by_hand_are_refuted(name: str) -> None:
         assert isinstance(verify(candidate, reference, seed), Refuted)
 
 
+def test_there_are_enough_near_misses() -> None:
+    assert len(WRONG) > 50
+
+
 def test_no_mutant_that_computes_something_else_verifies() -> None:
     wrong = right = 0
     for number, (name, mutant, reference) in enumerate(all_mutants()):

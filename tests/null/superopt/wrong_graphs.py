@@ -341,6 +341,167 @@ def parts_are_joined_along_the_rows() -> Pair:
     return b.graph(), r.graph()
 
 
+def normed_linear(square: Callable[[Block, Expression, Expression], Expression], share: int = 4096) -> Pair:
+    """rms(X) @ W as one kernel that divides after the loop by some sum of squares."""
+    b = Program()
+    x, w = b.input("X", (2, 4096)), b.input("W", (4096, 6144))
+    k = b.kernel((96,), 64)
+    tile, weights = k.load(x, (None,), 1), k.load(w, (1,), 0)
+    product = k.accumulate(tile @ weights)
+    b.output(*k.store((product / k.sqrt(square(k, tile, weights) / share + 1e-5), (1,))))
+    return b.graph(), programs.rmsnorm_linear()
+
+
+@wrong
+def mean_of_one_tile() -> Pair:
+    """Divided by the 64 elements of an iteration, not by all."""
+    return normed_linear(lambda k, tile, _: k.accumulate(k.square(tile), 1), share=64)
+
+
+@wrong
+def norm_of_the_weights() -> Pair:
+    return normed_linear(lambda k, _, weights: k.reshape(k.accumulate(k.square(weights), 0), 1, 64))
+
+
+@wrong
+def square_of_the_sum() -> Pair:
+    return normed_linear(lambda k, tile, _: k.square(k.accumulate(tile, 1)))
+
+
+@wrong
+def epsilon_in_every_iteration() -> Pair:
+    def square(k: Block, tile: Expression, _: Expression) -> Expression:
+        return k.accumulate(k.sum(k.square(tile), 1) + 1e-5 * 4096)
+
+    return normed_linear(square)
+
+
+@wrong
+def root_in_every_iteration() -> Pair:
+    return normed_linear(lambda k, tile, _: k.square(k.accumulate(k.sqrt(k.sum(k.square(tile), 1)))))
+
+
+def gated(gate: Callable[[Block, Expression, Expression], Expression]) -> Pair:
+    b = Program()
+    x, left, right = b.input("X", (8, 4096)), b.input("A", (4096, 4096)), b.input("B", (4096, 4096))
+    k = b.kernel((64,), 32)
+    tile, first, second = k.load(x, (None,), 1), k.load(left, (1,), 0), k.load(right, (1,), 0)
+    b.output(*k.store((gate(k, k.accumulate(tile @ first), k.accumulate(tile @ second)), (1,))))
+    return b.graph(), programs.gated_mlp()
+
+
+@wrong
+def the_other_one_gates() -> Pair:
+    return gated(lambda k, left, right: left * k.silu(right))
+
+
+@wrong
+def both_gate() -> Pair:
+    return gated(lambda k, left, right: k.silu(left) * k.silu(right))
+
+
+@wrong
+def gated_by_a_sigmoid() -> Pair:
+    return gated(lambda k, left, right: k.sigmoid(left) * right)
+
+
+@wrong
+def activation_of_the_product() -> Pair:
+    return gated(lambda k, left, right: k.silu(left * right))
+
+
+def attended(weigh: Callable[[Block, Expression, Expression], tuple[Expression, Expression]]) -> Pair:
+    """Attention as one kernel: from scores and values of an iteration the two sums."""
+    b = Program()
+    q, key, value = gqa_inputs(b)
+    k = b.kernel((2, 4), 64)
+    rows, keys, values = k.load(q, (0, 1)), k.load(key, (0, None), 2), k.load(value, (0, None), 1)
+    top, bottom = weigh(k, rows @ keys, values)
+    b.output(*k.store((top / bottom, (0, 1))))
+    return b.graph(), programs.gqa()
+
+
+@wrong
+def scaled_after_the_exponential() -> Pair:
+    def weigh(k: Block, scores: Expression, values: Expression) -> tuple[Expression, Expression]:
+        weights = k.exp(scores) / 16
+        return k.accumulate(weights @ values), k.accumulate(weights, 2)
+
+    return attended(weigh)
+
+
+@wrong
+def unscaled_below() -> Pair:
+    def weigh(k: Block, scores: Expression, values: Expression) -> tuple[Expression, Expression]:
+        return k.accumulate(k.exp(scores / 16) @ values), k.accumulate(k.exp(scores), 2)
+
+    return attended(weigh)
+
+
+@wrong
+def normalised_in_every_iteration() -> Pair:
+    def weigh(k: Block, scores: Expression, values: Expression) -> tuple[Expression, Expression]:
+        weights = k.exp(scores / 16)
+        return k.accumulate((weights / k.sum(weights, 2)) @ values), k.constant(64)
+
+    return attended(weigh)
+
+
+@wrong
+def largest_instead_of_the_sum() -> Pair:
+    def weigh(k: Block, scores: Expression, values: Expression) -> tuple[Expression, Expression]:
+        weights = k.exp(scores / 16)
+        return k.accumulate(weights @ values), k.accumulate(weights, 2, how="max")
+
+    return attended(weigh)
+
+
+@wrong
+def split_sum_joined_from_one_part() -> Pair:
+    """Every part of the top, but of the bottom the first part only."""
+    b = Program()
+    q, key, value = gqa_inputs(b)
+    k = b.kernel((2, 8, 16), 4)
+    rows, keys, values = k.load(q, (0, 1, None)), k.load(key, (0, None, 2), 2), k.load(value, (0, None, 1), 1)
+    weights = k.exp((rows @ keys) / 16)
+    parts = k.accumulate(weights @ values), k.accumulate(weights, 2)
+    tops, bottoms = k.store(*((k.reshape(part, 1, 1, 32, part.dims[2]), (1, 2, 0)) for part in parts))
+    c = b.kernel((2, 8))
+    top, bottom = c.load(tops, (1, 2)), c.load(bottoms, (1, 2))
+    made = c.sum(top, 0) / c.slice(bottom, 0, 0, 1)
+    b.output(*c.store((c.reshape(made, 1, 32, 64), (0, 1))))
+    return b.graph(), programs.gqa()
+
+
+def normed_twice(step: Callable[[Block, Expression, Expression, Expression], Expression]) -> Pair:
+    b = Program()
+    inputs = [b.input(name, (8, 4096)) for name in "HXa"]
+    k = b.kernel((8,))
+    h, x, share = (k.load(tensor, (0,)) for tensor in inputs)
+    b.output(*k.store((step(k, h, x, share), (0,))))
+    return b.graph(), programs.norm_transformer()
+
+
+@wrong
+def residual_forgotten() -> Pair:
+    return normed_twice(lambda k, h, x, share: k.rms_norm(share * (k.rms_norm(h) + x)))
+
+
+@wrong
+def inner_norm_forgotten() -> Pair:
+    return normed_twice(lambda k, h, x, share: k.rms_norm(x + share * (h + x)))
+
+
+@wrong
+def factors_share_exchanged() -> Pair:
+    return normed_twice(lambda k, h, x, share: k.rms_norm(share + x * (k.rms_norm(h) + x)))
+
+
+@wrong
+def the_other_one_is_normed() -> Pair:
+    return normed_twice(lambda k, h, x, share: k.rms_norm(x + share * (k.rms_norm(x) + h)))
+
+
 # Mutants -------------------------------------------------------------------------------------------------------------
 
 OTHER = {
