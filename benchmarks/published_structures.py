@@ -1,7 +1,7 @@
 """Which of the published structures does the search find for the six programs?
 
-Expected: all. Prints the rows of docs/published-structures.md: what was published for a program, the cheapest µGraph with
-that structure, the hash of its form alone (what its kernels compute, whatever the tiles), and its launches.
+Expected: all. Prints the rows of docs/published-structures.md: what was published for a program, the cheapest µGraph
+with that structure, the hash of its form alone (what its kernels compute, whatever the tiles), and its launches.
 """
 
 from __future__ import annotations

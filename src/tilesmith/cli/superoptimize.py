@@ -12,6 +12,7 @@ from tilesmith import config
 from tilesmith.cli.screen import answer, say
 from tilesmith.core.errors import MachineError, OptionError
 from tilesmith.core.graph import Graph, Limits
+from tilesmith.core.graph_check import kernel_ops
 from tilesmith.superopt import concrete
 from tilesmith.superopt.draw import dot, svg
 from tilesmith.superopt.limits import Plan
@@ -19,8 +20,10 @@ from tilesmith.superopt.partition import partition
 from tilesmith.superopt.programs import PROGRAMS
 from tilesmith.superopt.schema import from_json, to_json
 from tilesmith.superopt.search import Found, Results, Worker, search
+from tilesmith.superopt.table import TooLarge
 from tilesmith.superopt.timeline import trace_json
 from tilesmith.superopt.trace import trace
+from tilesmith.superopt.traced import Traced
 
 SHOWN = 10
 """Graphs that the text answer lists."""
@@ -69,13 +72,18 @@ def superoptimize(
     program = read(path)
     for line in program.rest:
         say(f"stays PyTorch's: {line}")
+    searched: list[tuple[Graph, int]] = []
     results: list[Results] = []
     for number, (graph, count) in enumerate(program.parts, start=1):
         if len(program.parts) > 1:
             say(f"part {number} of {len(program.parts)}{f', {count} times in the program' if count > 1 else ''}")
-        results.append(SPACES[plan.space](graph, limits_of(graph, plan, given), plan))
+        for piece, result in _searched(graph, given, plan):
+            searched.append((piece, count))
+            results.append(result)
         if results[-1].stop == "interrupted":
             break
+    else:
+        program = replace(program, parts=tuple(searched))
     drawn = _drawn(program, results, draw)
     if timeline is not None:
         _write(timeline, trace_json([result.workers for result in results]))
@@ -87,6 +95,31 @@ def superoptimize(
         for name in drawn.values():
             answer(f"drawn: {name}")
     return 0 if len(results) == len(program.parts) and all(result.graphs for result in results) else 1
+
+
+def _searched(graph: Graph, given: Mapping[str, int | None], plan: Plan) -> list[tuple[Graph, Results]]:
+    """What was found for a graph; where it is too large to be searched at once, for the parts that it is cut into."""
+    result: Results | None
+    try:
+        result = SPACES[plan.space](graph, limits_of(graph, plan, given), plan)
+        if result.stop != "incomplete" or result.graphs:
+            return [(graph, result)]
+        why = f"the search was incomplete: {result.reason}"
+    except TooLarge as large:
+        result, why = None, str(large).removesuffix(".")
+    most = -(-kernel_ops(graph) // 2)
+    parts = partition(Traced.of(graph), most).parts
+    if len(parts) < 2:
+        if result is None:
+            raise OptionError(f"{why}, and it cannot be cut further.")
+        return [(graph, result)]
+    say(f"cut into {len(parts)} parts of {most} operators at most, since it is too large at once ({why})")
+    made: list[tuple[Graph, Results]] = []
+    for part in parts:
+        made += _searched(part.graph, given, plan)
+        if made[-1][1].stop == "interrupted":
+            break
+    return made
 
 
 def read(path: Path) -> Program:
@@ -148,6 +181,7 @@ def _part(graph: Graph, count: int, result: Results, drawn: dict[str, str]) -> d
         "pruned": {name: getattr(pruned, name) for name in pruned.__dataclass_fields__},
         "oracle": {name: getattr(oracle, name) for name in oracle.__dataclass_fields__},
         "verified": result.verified,
+        "closest": result.closest or None,
         "error_bound": result.error_bound,
         "graphs": [_graph(found, drawn) for found in result.graphs],
         "workers": [_worker(worker) for worker in result.workers],
@@ -192,12 +226,7 @@ def _tell(graph: Graph, result: Results) -> None:
         + (f" (a wrong one passes with probability {result.error_bound:.1e} at most)" if result.verified else "")
     )
     if not result.graphs:
-        pruned = {name: getattr(result.pruned, name) for name in result.pruned.__dataclass_fields__}
-        cause = max(pruned, key=lambda name: pruned[name])
-        answer(
-            f"  nothing was found within these limits; most was pruned by: {cause} ({pruned[cause]:,}); try more "
-            "--graph-defined-kernels or --block-ops"
-        )
+        answer(f"  nothing was found within these limits. {result.closest or _mostly(result)}")
     for found in result.graphs[:SHOWN]:
         kernels = "; ".join(
             f"grid {'x'.join(map(str, kernel.grid)) or '1'}, loop {kernel.loop}" for kernel in found.kernels
@@ -205,6 +234,12 @@ def _tell(graph: Graph, result: Results) -> None:
         answer(f"  {found.hash}  {found.estimate_us:9.2f} us estimated  {len(found.kernels)} kernels: {kernels}")
     if len(result.graphs) > SHOWN:
         answer(f"  and {len(result.graphs) - SHOWN} more")
+
+
+def _mostly(result: Results) -> str:
+    pruned = {name: getattr(result.pruned, name) for name in result.pruned.__dataclass_fields__}
+    cause = max(pruned, key=lambda name: pruned[name])
+    return f"Most was pruned by: {cause} ({pruned[cause]:,}); try more --graph-defined-kernels or --block-ops."
 
 
 def _drawn(program: Program, results: list[Results], folder: Path | None) -> dict[str, str]:

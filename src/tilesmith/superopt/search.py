@@ -211,12 +211,18 @@ def _closest(program: Named, result: _core.Result, limits: Limits, plan: Plan) -
     kernels = min(limits.kernel_ops, limits.graph_defined_kernels)
     reads = len(program.inputs)
     if kernels == 1 and reads > limits.inputs:
-        return f"The program reads {reads} tensors, and one kernel may read {limits.inputs}: raise --inputs."
+        return (
+            f"The program reads {reads} tensors, and one kernel may read {limits.inputs}: raise --inputs, or let "
+            "several kernels share them with --graph-defined-kernels or --kernels closure."
+        )
     lacked = min((w.counters.short_by for w in result.workers if w.counters.short_by), default=0)
     if lacked:
         more = f"{lacked} more operator{'s' * (lacked > 1)}"
         return f"The nearest needs at least {more} in a block than the {limits.block_ops} of --block-ops."
-    return f"No {kernels} kernels of up to {limits.block_ops} operators compute it: raise --graph-defined-kernels."
+    return (
+        f"No {kernels} kernel{'s' * (kernels > 1)} of up to {limits.block_ops} operators compute it: raise "
+        "--block-ops or --graph-defined-kernels, or take --kernels closure."
+    )
 
 
 def _verified(

@@ -30,6 +30,13 @@ POWERS = {Fraction(2): "square", Fraction(1, 2): "sqrt", Fraction(-1, 2): "rsqrt
 
 Names = tuple[int, ...]
 
+MOST_NAMES = 20
+"""So many dimensions fit the engine's words."""
+
+
+class TooLarge(OptionError):
+    """A program that must be cut before it is searched."""
+
 
 @dataclass(frozen=True, slots=True)
 class Function:
@@ -145,8 +152,8 @@ class _Naming:
         for place, output in enumerate(outputs):
             if output.number is not None:
                 raise Misfit(f"output {place} is a constant")
-        if len(self.kinds) > 20:
-            raise Misfit(f"it has {len(self.kinds)} distinct dimensions, more than 20; cut it")
+        if len(self.kinds) > MOST_NAMES:
+            raise TooLarge(f"The program has {len(self.kinds)} distinct dimensions, and a search takes {MOST_NAMES}.")
         aliases = [
             (a + 1, b + 1) for a in range(len(self.kinds)) for b in range(len(self.kinds))
             if a != b and self.kinds[a] is self.kinds[b]

@@ -54,6 +54,13 @@ class Traced:
         nodes = zip(self.nodes, self.places, strict=True)
         return tuple(f"{node.target} ({place})" for node, place in nodes if isinstance(node, Opaque))
 
+    @staticmethod
+    def of(graph: Graph) -> Traced:
+        """A graph of operators as if it had been traced; its nodes are its places."""
+        nodes = tuple(node for node in graph.nodes if isinstance(node, Op))
+        inputs = tuple(Value(tensor.dims, tensor.dtype, tensor.name) for tensor in graph.inputs)
+        return Traced(inputs, nodes, graph.outputs, tuple(f"node {place}" for place in range(len(nodes))))
+
     def graph(self) -> Graph:
         """The whole program as one graph. Raises `ProblemError` that names what stays PyTorch's."""
         if self.opaque:

@@ -155,6 +155,120 @@ def test_a_file_that_is_no_graph(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "internal error" not in error
 
 
+def test_a_limit_that_hides_everything_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "layer.json"
+    path.write_text(to_json(PROGRAMS["transformer_layer"](width=64, heads=2, dim=32, inner=96, tokens=16)))
+    assert main(["superoptimize", str(path), "--json"]) == 1
+    assert "reads 8 tensors" in json.loads(capsys.readouterr().out)["closest"]
+    assert main(["superoptimize", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "nothing was found within these limits. The program reads 8 tensors" in out
+    assert "--kernels closure" in out
+
+
+def test_an_over_large_program_is_cut_and_says_how(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chain of four products, which have five dimensions between them."""
+    monkeypatch.setattr("tilesmith.superopt.table.MOST_NAMES", 4)
+    b = Builder()
+    x, *weights = (b.input(f"x{i}", (16 * i + 16, 16 * i + 32)) for i in range(5))
+    for weight in weights:
+        x = x @ weight
+    b.output(x)
+    path = tmp_path / "chain.json"
+    path.write_text(to_json(b.graph()))
+    assert main(["superoptimize", str(path), "--json"]) == 0
+    said = capsys.readouterr()
+    assert "cut into 2 parts of 2 operators at most" in said.err
+    assert "6 distinct dimensions, and a search takes 4" in said.err
+    parts = json.loads(said.out)["parts"]
+    assert len(parts) == 2
+    assert all(part["graphs"] for part in parts)
+
+
+def test_a_dimension_that_no_tile_divides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every extent is prime: it is cut into single elements or not at all."""
+    b = Builder()
+    x, w = b.input("x", (4099, 257)), b.input("w", (257, 61))
+    b.output(b.rms_norm(x) @ w)
+    path = tmp_path / "primes.json"
+    path.write_text(to_json(b.graph()))
+    assert main(["superoptimize", str(path), "--json", "--keep", "3"]) == 0
+    for graph in json.loads(capsys.readouterr().out)["graphs"]:
+        for kernel in graph["kernels"]:
+            assert set(kernel["grid"]) <= {1, 61, 4099}
+            assert kernel["loop"] in (1, 257)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"nodes": [{"op": "blur", "operands": [0]}]}, "node 0 (blur): there is no operator 'blur'"),
+        ({"nodes": [{"op": "exp", "operands": [9]}]}, "node 0 (exp): value 9 is not made before it"),
+        (
+            {"inputs": [{"name": "x", "dims": ["n", 8], "dtype": "fp16"}]},
+            "inputs.0.dims.0: Input should be a valid integer",
+        ),
+        ({"inputs": [{"name": "x", "dims": [8, 0], "dtype": "fp16"}]}, "inputs.0.dims.1"),
+        ({"inputs": [{"name": "x", "dims": [8, 8], "dtype": "int8"}]}, "inputs.0.dtype"),
+        ({"outputs": []}, "outputs"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_what_is_wrong_with_a_graph_is_said_with_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, object], said: str
+) -> None:
+    document: dict[str, object] = {
+        "inputs": [{"name": "x", "dims": [8, 8], "dtype": "fp16"}],
+        "nodes": [{"op": "exp", "operands": [0]}],
+        "outputs": [1],
+    }
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({**document, **change}))
+    assert main(["superoptimize", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert "x.json" in error
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("operator", "axes"), [("amax", (1,)), ("softplus", ())])
+def test_an_unsupported_operator_is_named_with_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], operator: str, axes: tuple[int, ...]
+) -> None:
+    path = tmp_path / "x.json"
+    node = {"op": operator, "operands": [1], **({"axes": list(axes)} if axes else {})}
+    document = {
+        "inputs": [{"name": "x", "dims": [8, 8], "dtype": "fp16"}],
+        "nodes": [{"op": "exp", "operands": [0]}, node],
+        "outputs": [2],
+    }
+    path.write_text(json.dumps(document))
+    assert main(["superoptimize", str(path)]) == 2
+    assert f"node 1 ({operator})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return x[x > 0] * 2", "shapes that depend on data"),
+        ("return x * 2 if x.sum() > 0 else x", "problem.py, line 5"),
+        ("return torch.cumsum(x, 1)", "aten.cumsum.default (problem.py, line 5) stays PyTorch's"),
+    ],
+)
+def test_what_cannot_be_traced_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], body: str, said: str
+) -> None:
+    path = tmp_path / "problem.py"
+    path.write_text(
+        f"import torch\n\nclass Model(torch.nn.Module):\n    def forward(self, x):\n        {body}\n\n"
+        "def get_inputs(): return [torch.randn(8, 8)]\ndef get_init_inputs(): return []\n"
+    )
+    assert main(["superoptimize", str(path)]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_program_that_stays_pytorch_s(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["superoptimize", str(EXAMPLES / "max_pool3d")]) == 2
     error = capsys.readouterr().err

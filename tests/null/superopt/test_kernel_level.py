@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tilesmith.core.graph import Graph, Limits, Op
+from tilesmith.core.graph import Graph, Limits
 from tilesmith.superopt.build import Program
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.partition import partition
 from tilesmith.superopt.programs import PROGRAMS
 from tilesmith.superopt.search import search
-from tilesmith.superopt.traced import Traced, Value
+from tilesmith.superopt.traced import Traced
 
 
 def attention_block() -> Graph:
@@ -44,12 +44,6 @@ def chain() -> Graph:
 BLOCKS = {"attention": attention_block, "mlp": mlp_block, "chain": chain}
 
 
-def traced(graph: Graph) -> Traced:
-    nodes = tuple(node for node in graph.nodes if isinstance(node, Op))
-    inputs = tuple(Value(tensor.dims, tensor.dtype, tensor.name) for tensor in graph.inputs)
-    return Traced(inputs, nodes, graph.outputs, tuple(f"line {place}" for place in range(len(nodes))))
-
-
 def best_us(graph: Graph, kernels: int | None = None) -> float:
     """Of any number of kernels by closure, or of so many at most."""
     limits = Limits() if kernels is None else Limits(kernel_ops=kernels, graph_defined_kernels=kernels)
@@ -64,7 +58,7 @@ def test_the_whole_is_never_worse_than_its_cuts(name: str) -> None:
     whole = best_us(graph)
     sizes = set()
     for largest in (1, 3, 5):
-        parts = partition(traced(graph), largest).parts
+        parts = partition(Traced.of(graph), largest).parts
         sizes.add(len(parts))
         assert whole <= sum(best_us(part.graph) for part in parts) * (1 + 1e-9)
     assert len(sizes) > 1
