@@ -6,7 +6,7 @@ JOBS ?= 2
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    find a faster kernel for examples/rmsnorm_linear (no GPU needed)"
+	@echo "make demo    from the PyTorch module of examples/rmsnorm_linear to a checked kernel (no GPU needed)"
 	@echo "make test    every test that this machine can run"
 	@echo "make check   format, lint, types, walls between rooms"
 	@echo "make bench   the numbers of docs/benchmarks.md that this machine can give"
@@ -32,10 +32,11 @@ setup: .venv/.run .venv/.test .venv/.check
 	@touch $@
 
 demo: .venv/.run
-	$(BIN)/tilesmith optimize examples/rmsnorm_linear --bench offline --budget-seconds 100 --budget-trials 60 \
-		--out rmsnorm_linear_tilesmith.py
+	$(BIN)/tilesmith optimize examples/rmsnorm_linear --no-start-kernel --bench offline --budget-seconds 100 \
+		--budget-trials 40 --out rmsnorm_linear_tilesmith.py
 	@echo
 	@echo "The winner, with its evidence at the top:   less rmsnorm_linear_tilesmith.py"
+	@echo "The µGraph that it was made from:           rmsnorm_linear_tilesmith.svg"
 	@echo "Check it again:                             $(BIN)/tilesmith evaluate examples/rmsnorm_linear rmsnorm_linear_tilesmith.py"
 	@echo "Every trial of this run:                    $(BIN)/tilesmith runs && $(BIN)/tilesmith show RUN"
 	@echo "What this machine can do:                   $(BIN)/tilesmith doctor"

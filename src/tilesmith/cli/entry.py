@@ -85,6 +85,9 @@ def optimize(
     proposers: Annotated[
         str | None, typer.Option(metavar="LIST", help="superopt, rewrite, llm.  [as the problem needs]")
     ] = None,
+    start_kernel: Annotated[
+        bool, typer.Option("--start-kernel/--no-start-kernel", help="Begin with the problem's kernel.py, or without.")
+    ] = True,
     candidate_pool_size: Annotated[int | None, typer.Option(metavar="N", help="Parents a round expands.  [4]")] = None,
     num_bottlenecks: Annotated[int | None, typer.Option(metavar="N", help="Bottlenecks of each parent.  [2]")] = None,
     samples_per_prompt: Annotated[int | None, typer.Option(metavar="N", help="Draws from the same prompt.")] = None,
@@ -168,7 +171,7 @@ def optimize(
             preset=shape,
             models_file=None if models_file is None else str(models_file),
         )
-        return start(options, journal, json)
+        return start(options, journal, json, start_kernel=start_kernel)
 
     return deed
 

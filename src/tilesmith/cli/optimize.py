@@ -23,7 +23,7 @@ from tilesmith.core.activity import Board
 from tilesmith.core.budget import Stop
 from tilesmith.core.facts import Ending, TechniqueVector
 from tilesmith.core.reply import Reply
-from tilesmith.core.search import best, confirm, search
+from tilesmith.core.search import best, confirm, lineage, search
 from tilesmith.core.trial import Trial
 from tilesmith.journal import Run, RunOptions, open_store
 from tilesmith.report import document, tables
@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from tilesmith.propose.chat import Models
 
 
-def start(options: Options, journal: Path, as_json: bool) -> int:
+def start(options: Options, journal: Path, as_json: bool, *, start_kernel: bool = True) -> int:
     """A new run. 0 where something correct was found, 1 where nothing was."""
     problem = allowing(config.load_problem(Path(options.problem_path)), options.allow)
+    problem = problem if start_kernel else replace(problem, start=None)
     options = options.settled(problem)
     opened = rooms.models(options)
     out = winner.place(options.out, problem.name, options.problem_path)
@@ -95,7 +96,9 @@ def _carry_on(run: Run, options: Options, opened: Models | None, journal: Path, 
     record = record_of(run)
     fastest = best(record.trials)
     out = Path(options.out)
+    drawn = None
     if fastest is not None:
+        drawn = winner.draw(lineage(fastest, record.trials), run, out)
         provenance = Provenance(run.id, tilesmith.__version__, _again(options, out))
         winner.write(out, winner_file(run.problem, fastest, record.trials, provenance, record.replies))
     if as_json:
@@ -104,6 +107,8 @@ def _carry_on(run: Run, options: Options, opened: Models | None, journal: Path, 
         _tell(record, time.monotonic() - began, stop, fastest, out)
         if agreed is not None:
             show(tables.agreement(agreed))
+        if drawn is not None:
+            answer(f"its µGraph is drawn in {drawn}")
     return 0 if fastest is not None else 1
 
 

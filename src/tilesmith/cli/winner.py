@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from tilesmith.core.errors import OptionError
+from tilesmith.core.facts import Derivation
+from tilesmith.core.seams import Journal
+from tilesmith.core.trial import Trial
 
 
 def place(out: str, problem_name: str, problem_path: str) -> Path:
@@ -42,6 +46,20 @@ def write(path: Path, text: str) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def draw(line: Sequence[Trial], journal: Journal, out: Path) -> Path | None:
+    """The µGraph that the last of these trials descends from, as a drawing beside its file; None where it has none."""
+    known = {derivation.key: derivation for derivation in journal.facts(Derivation)}
+    found = next((known[trial.candidate.id] for trial in line if trial.candidate.id in known), None)
+    if found is None:
+        return None
+    from tilesmith.superopt.draw import svg
+    from tilesmith.superopt.schema import from_json
+
+    path = out.with_suffix(".svg")
+    write(path, svg(from_json(found.graph)))
+    return path
 
 
 def _umask() -> int:

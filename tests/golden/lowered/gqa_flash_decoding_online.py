@@ -106,20 +106,22 @@ def amax_sub_div_kernel_1(
     between2_ptr,
     between3_ptr,
     made4_ptr,
+    COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
     BATCH: tl.constexpr,
-    COLUMNS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
     program = tl.program_id(0)
-    rows_tile = program % tl.cdiv(ROWS, BLOCK_ROWS)
-    others = program // tl.cdiv(ROWS, BLOCK_ROWS)
+    columns_tile = program % tl.cdiv(COLUMNS, BLOCK_COLUMNS)
+    others = program // tl.cdiv(COLUMNS, BLOCK_COLUMNS)
+    rows_tile = others % tl.cdiv(ROWS, BLOCK_ROWS)
+    others = others // tl.cdiv(ROWS, BLOCK_ROWS)
     batch = others
     depth = tl.arange(0, BLOCK_DEPTH)
     rows = rows_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    columns = tl.arange(0, BLOCK_COLUMNS)
+    columns = columns_tile * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     rows_inside = rows < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS,), True, tl.int1)
     columns_inside = columns < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full((BLOCK_COLUMNS,), True, tl.int1)
     between1 = tl.load(
@@ -187,16 +189,15 @@ def kernel_function(Q, K, V):
         num_stages=3,
     )
     made4 = torch.empty((BATCH, ROWS, COLUMNS), device=Q.device, dtype=torch.float16)
-    BLOCK_DEPTH_1, BLOCK_ROWS_1 = 16, 4
-    BLOCK_COLUMNS_1 = triton.next_power_of_2(COLUMNS)
-    amax_sub_div_kernel_1[(triton.cdiv(ROWS, BLOCK_ROWS_1) * BATCH,)](
+    BLOCK_DEPTH_1, BLOCK_ROWS_1, BLOCK_COLUMNS_1 = 16, 4, 64
+    amax_sub_div_kernel_1[(triton.cdiv(COLUMNS, BLOCK_COLUMNS_1) * triton.cdiv(ROWS, BLOCK_ROWS_1) * BATCH,)](
         between1,
         between2,
         between3,
         made4,
+        COLUMNS,
         ROWS,
         BATCH,
-        COLUMNS,
         BLOCK_DEPTH=BLOCK_DEPTH_1,
         BLOCK_ROWS=BLOCK_ROWS_1,
         BLOCK_COLUMNS=BLOCK_COLUMNS_1,

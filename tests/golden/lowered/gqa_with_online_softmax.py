@@ -40,10 +40,10 @@ def matmul_div_softmax_kernel(
     partials2_ptr,
     partials3_ptr,
     tickets_ptr,
+    COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
     INNER: tl.constexpr,
-    COLUMNS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_DEPTH: tl.constexpr,
     BLOCK_INNER: tl.constexpr,
@@ -53,14 +53,16 @@ def matmul_div_softmax_kernel(
     program = tl.program_id(0)
     part = program % SPLIT
     tile = program // SPLIT
-    rows_tile = tile % tl.cdiv(ROWS, BLOCK_ROWS)
-    others = tile // tl.cdiv(ROWS, BLOCK_ROWS)
+    columns_tile = tile % tl.cdiv(COLUMNS, BLOCK_COLUMNS)
+    others = tile // tl.cdiv(COLUMNS, BLOCK_COLUMNS)
+    rows_tile = others % tl.cdiv(ROWS, BLOCK_ROWS)
+    others = others // tl.cdiv(ROWS, BLOCK_ROWS)
     batch = others
     rows = rows_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     depth = tl.arange(0, BLOCK_DEPTH)
     rows_inside = rows < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS,), True, tl.int1)
     depth_inside = depth < DEPTH if DEPTH % BLOCK_DEPTH else tl.full((BLOCK_DEPTH,), True, tl.int1)
-    columns = tl.arange(0, BLOCK_COLUMNS)
+    columns = columns_tile * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     columns_inside = columns < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full((BLOCK_COLUMNS,), True, tl.int1)
     q = tl.load(
         Q_ptr + batch * (DEPTH * ROWS) + rows[:, None] * DEPTH + depth[None, :],
@@ -134,10 +136,9 @@ def kernel_function(Q, K, V):
     INNER = K.shape[2]
     COLUMNS = V.shape[2]
     made1 = torch.empty((BATCH, ROWS, COLUMNS), device=Q.device, dtype=torch.float16)
-    BLOCK_ROWS, BLOCK_INNER, SPLIT = 64, 128, 16
+    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, SPLIT = 64, 128, 64, 16
     BLOCK_DEPTH = max(triton.next_power_of_2(DEPTH), 16)
-    BLOCK_COLUMNS = max(triton.next_power_of_2(COLUMNS), 16)
-    tiles = triton.cdiv(ROWS, BLOCK_ROWS) * BATCH
+    tiles = triton.cdiv(COLUMNS, BLOCK_COLUMNS) * triton.cdiv(ROWS, BLOCK_ROWS) * BATCH
     partials = torch.empty(tiles * SPLIT * BLOCK_ROWS, device=Q.device, dtype=torch.float32)
     partials2 = torch.empty(tiles * SPLIT * BLOCK_ROWS * BLOCK_COLUMNS, device=Q.device, dtype=torch.float32)
     partials3 = torch.empty(tiles * SPLIT * BLOCK_ROWS, device=Q.device, dtype=torch.float32)
@@ -150,10 +151,10 @@ def kernel_function(Q, K, V):
         partials2,
         partials3,
         tickets(Q.device, tiles),
+        COLUMNS,
         ROWS,
         DEPTH,
         INNER,
-        COLUMNS,
         BLOCK_ROWS=BLOCK_ROWS,
         BLOCK_DEPTH=BLOCK_DEPTH,
         BLOCK_INNER=BLOCK_INNER,

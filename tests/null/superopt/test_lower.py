@@ -221,7 +221,7 @@ def test_a_block_that_fits_at_no_tile() -> None:
     b.output(*k.store((k.softmax(k.load(x, (0,))), (0,))))
     refused(b.graph(), "Kernel 0 (amax_sub_div_kernel)", "registers", "h200 has 255")
     b = Program()
-    x, w = b.input("X", (64, 2048)), b.input("W", (2048, 64))
+    x, w = b.input("X", (32, 4096)), b.input("W", (4096, 32))
     k = b.kernel()
     b.output(*k.store((k.softmax(k.load(x)) @ k.load(w), ())))
     refused(b.graph(), "Kernel 0 (amax_sub_matmul_kernel)", "bytes of shared memory", "smallest tiles")

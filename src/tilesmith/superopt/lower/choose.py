@@ -75,10 +75,11 @@ def _varied(ranked: Sequence[Ranked], most: int) -> list[Ranked]:
 
 def ways(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
     """Every choice that is looked at, whether or not it fits."""
-    streams = any(may_stream(plan, load) for load in range(len(plan.kernel.loads)) if plan.sources[load] is not None)
+    loads = [load for load in range(len(plan.kernel.loads)) if plan.sources[load] is not None]
     order = tuple(grid_order(plan))
     for blocks in _tiles(plan):
         tiles = math.prod(_count(plan, blocks, grid) for grid in range(len(plan.kernel.grid)))
+        streams = any(may_stream(plan, load, blocks) for load in loads)
         plain = Choice(blocks, 4, 1, stream=streams, order=order, again=gpu.arch == 90)
         if may_group(plan) and tiles > gpu.multiprocessors and min(_count(plan, blocks, g) for g in order) > 1:
             plain = replace(plain, group=GROUP)

@@ -214,7 +214,7 @@ class _Emitter:
         parts = [self.places.address(view, rows, self._cuts(load.imap, len(rows), load.fmap), ahead)]
         mask = self.places.mask([row for row in rows if row], ahead=ahead)
         parts += [f"mask={mask}", "other=0.0"] if mask else []
-        if self.choice.stream and may_stream(self.plan, value):
+        if self.choice.stream and may_stream(self.plan, value, self.choice.blocks):
             parts.append('eviction_policy="evict_first"')
         return f"tl.load({', '.join(parts)})"
 

@@ -226,7 +226,7 @@ def _memory(plan: Plan, choice: Choice, gpu: Gpu, programs: int, steps: int, act
         varies = plan.made.phases[value] is Phase.VARYING
         tile = _read(plan, choice, plan.axes.rows[value]) * size
         # Asynchronous copies drop the hint.
-        streams = choice.stream and may_stream(plan, value) and not (varies and choice.stages > 1)
+        streams = choice.stream and may_stream(plan, value, choice.blocks) and not (varies and choice.stages > 1)
         share = STREAMED if streams else 1.0
         spread = _scattered(plan, choice, value, size)
         apart = min(spread, SHORT_RUNS)

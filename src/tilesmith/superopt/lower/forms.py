@@ -6,6 +6,7 @@ Each form computes what its kernel does over exact numbers, and is the kernel it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -20,6 +21,8 @@ HELD = 256
 """Elements along which a product is not walked: one iteration takes them all."""
 HELD_ROW = 2048
 """The same of sums and maxima."""
+WORTH_TILES = 64
+"""Elements along which programs share what none of them needs whole."""
 
 
 def pruned(kernel: Kernel) -> Kernel:
@@ -136,7 +139,10 @@ def walked(kernel: Kernel, sources: Sequence[Tensor]) -> Kernel:
     summed = [axis for axis in range(len(axes.axes)) if _sums(kernel, axes, axis)]
     for axis in sorted(summed, key=lambda axis: -axes.axes[axis].tile):
         held = HELD if axes.axes[axis].dot else HELD_ROW
-        if axes.axes[axis].tile > held and (made := _along(kernel, axes, axis, sources)) is not None:
+        # Parts that the grid makes are tiles of any size once they are walked along.
+        if (axes.axes[axis].tile > held or axes.axes[axis].kind == "part") and (
+            made := _along(kernel, axes, axis, sources)
+        ) is not None:
             return made
     return kernel
 
@@ -306,3 +312,85 @@ class _Lanes:
             return False
         self.number[value] = self._emit(step)
         return True
+
+
+# More programs -------------------------------------------------------------------------------------------------------
+
+
+def spread(kernel: Kernel, sources: Sequence[Tensor]) -> Kernel:
+    """What every block holds whole, and nothing sums over, as axes of the grid.
+
+    Of the batch dimensions of a product a program has one element each, so that its products are of matrices; of rows
+    and columns it has tiles, which the lowering chooses.
+    """
+    if any(joins(step) or isinstance(step, Thread) for step in kernel.body):
+        return kernel
+    while True:
+        try:
+            axes = axes_of(kernel, block(kernel, sources))
+        except OptionError:
+            return kernel
+        ways = (_over_grid(kernel, axes, axis, sources) for axis in range(len(axes.axes)))
+        made = next((way for way in ways if way is not None), None)
+        if made is None:
+            return kernel
+        kernel = made
+
+
+def _over_grid(kernel: Kernel, axes: Axes, axis: int, sources: Sequence[Tensor]) -> Kernel | None:
+    """A kernel with one more grid axis, along an axis of its tiles; None where that cannot be, or is not worth it."""
+    first, size = len(kernel.loads), axes.axes[axis].tile
+    batch = any(
+        axis in row
+        for step in kernel.body
+        for operand in step.operands[:2] * _contracts(step)
+        for row in axes.rows[operand][:-2]
+    )
+    if axes.axes[axis].kind != "whole" or not (batch or size >= WORTH_TILES) or _gathers_over(kernel, axes, axis):
+        return None
+    places = []
+    for value in (*range(first), *(store.source for store in kernel.stores)):
+        dims = [dim for dim, row in enumerate(axes.rows[value]) if axis in row]
+        if len(dims) > 1 or any(axes.rows[value][dim][0] != axis for dim in dims) or (value >= first and not dims):
+            return None
+        places.append(dims[0] if dims else None)
+    if all(place is None for place in places[:first]):
+        return None
+    body: list[Step] = []
+    for value, step in enumerate(kernel.body, first):
+        if batch and isinstance(step, Op) and step.operator in ("reshape", "expand"):
+            tiles = [[1 if a == axis else axes.axes[a].tile for a in row] for row in axes.rows[value]]
+            body.append(replace(step, dims=tuple(math.prod(row) for row in tiles)))
+        else:
+            body.append(step)
+    made = Kernel(
+        (*kernel.grid, size if batch else 1),
+        kernel.loop,
+        tuple(replace(load, imap=(*load.imap, p)) for load, p in zip(kernel.loads, places[:first], strict=True)),
+        tuple(body),
+        tuple(replace(store, omap=(*store.omap, p)) for store, p in zip(kernel.stores, places[first:], strict=True)),
+    )
+    try:
+        again = axes_of(made, block(made, sources))
+    except (Misfit, OptionError):
+        return None
+    return made if batch or again.grid[-1] is not None else None
+
+
+def _contracts(step: Step) -> int:
+    """1 for a product, 0 for anything else."""
+    rescales = isinstance(step, Accumulate) and step.how == "rescale" and len(step.operands) == 2
+    return int(rescales or (isinstance(step, Op) and step.operator == "matmul"))
+
+
+def _gathers_over(kernel: Kernel, axes: Axes, axis: int) -> bool:
+    """Whether anything sums, multiplies or finds a maximum along an axis."""
+    for step in kernel.body:
+        if _sums_over(step, axes, axis):
+            return True
+        if isinstance(step, Accumulate):
+            rows = axes.rows[step.operands[0]]
+            dims = (len(rows) - 1,) if step.how == "rescale" else step.axes
+            if any(axis in rows[dim] for dim in dims):
+                return True
+    return False

@@ -17,7 +17,7 @@ from fractions import Fraction
 from tilesmith.core.graph import Accumulate, Dims, Graph, Kernel, Load, Node, Op, Step, Store, Tensor, Thread
 from tilesmith.core.graph_check import apply, block, tensors
 from tilesmith.core.operators import OPERATORS, broadcast
-from tilesmith.superopt.lower.forms import factored, joins, laned, pruned, walked
+from tilesmith.superopt.lower.forms import factored, joins, laned, pruned, spread, walked
 from tilesmith.superopt.macros import spell
 
 WHOLE_ROW = 1 << 15
@@ -188,7 +188,7 @@ def spelled(kernel: Kernel, sources: Sequence[Tensor]) -> Kernel:
         number[value] = inner[-1]
     stores = tuple(replace(store, source=number[store.source]) for store in kernel.stores)
     made = pruned(replace(kernel, body=tuple(body), stores=stores))
-    return _summed_at_once(walked(factored(made, sources), sources))
+    return _summed_at_once(spread(walked(factored(made, sources), sources), sources))
 
 
 def _summed_at_once(kernel: Kernel) -> Kernel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilesmith.core.graph import Accumulate
@@ -54,11 +55,19 @@ def _cuts_largest(plan: Plan, grid: int) -> bool:
     return load.imap[grid] is not None
 
 
-def may_stream(plan: Plan, load: int) -> bool:
-    """Whether no two programs or iterations read the same of a tensor: every grid axis with programs cuts it."""
+def may_stream(plan: Plan, load: int, blocks: Sequence[int] = ()) -> bool:
+    """Whether no two programs or iterations read the same of a tensor: every grid axis with programs cuts it.
+
+    An axis whose tiles, of so many elements, have all of it has one program.
+    """
     if plan.loops and plan.made.phases[load] is not Phase.VARYING:
         return False
-    return all(plan.kernel.loads[load].imap[grid] is not None for grid in grid_order(plan))
+
+    def one(grid: int) -> bool:
+        axis = plan.axes.grid[grid]
+        return axis is not None and bool(blocks) and blocks[axis] >= plan.sizes[axis].number
+
+    return all(one(grid) or plan.kernel.loads[load].imap[grid] is not None for grid in grid_order(plan))
 
 
 def may_prefetch(plan: Plan) -> bool:
