@@ -6,6 +6,7 @@ none, and it is said why.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class SuperoptProposer:
     """Where the µGraph of every candidate is noted."""
     graphs: int = 5
     """µGraphs that are lowered, the best by estimate."""
-    sources: int = 4
+    sources: int = 6
     """Of each µGraph at most."""
     seconds: float = 20.0
     """For each search."""
@@ -94,19 +95,13 @@ class SuperoptProposer:
 
 
 def _different(lists: Sequence[Sequence[_Proposal]]) -> list[list[_Proposal]]:
-    """Without the sources that differ from earlier ones only in the µGraph that their comments name."""
-    seen: set[str] = set()
-    kept: list[list[_Proposal]] = []
+    """Without µGraphs that differ from earlier ones in the order of arithmetic only: lowered, they cost the same."""
+    kept: dict[object, list[_Proposal]] = {}
     for made in lists:
-        fresh = []
-        for proposal in made:
-            code = proposal.candidate.source.split('"""', 2)[-1]
-            if code not in seen:
-                seen.add(code)
-                fresh.append(proposal)
-        if fresh:
-            kept.append(fresh)
-    return kept
+        tiles = tuple(re.sub(r"\w+: ", "", each.derivation.note) for each in made)
+        costs = tuple(round(each.derivation.estimate_us, 3) for each in made)
+        kept.setdefault((tiles, costs), list(made))
+    return list(kept.values())
 
 
 def _constants(traced: Traced) -> frozenset[Fraction]:

@@ -6,6 +6,7 @@ So every program of operators has a µGraph.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +16,7 @@ from tilesmith.core.graph import Graph, Limits, Node, Op
 from tilesmith.core.graph_check import kernel_ops, tensors
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.partition import Part, partition
-from tilesmith.superopt.search import search
+from tilesmith.superopt.search import Found, search
 from tilesmith.superopt.traced import Traced, Value
 
 
@@ -28,6 +29,7 @@ class Space:
     keep: int
 
 
+ALIKE = 2
 SPACES = (Space(1, 14, 12), Space(2, 11, 6))
 """Attention that normalises its operands takes 13 operators in one kernel; two kernels split a sum over the blocks."""
 
@@ -43,6 +45,7 @@ class Best:
     fits: Callable[[Graph], str]
     """Why a µGraph is of no use; empty where it is."""
     say: Callable[[str], None]
+    most: int = 8
 
     def of(self, graph: Graph) -> tuple[Graph, ...]:
         """Verified µGraphs of a graph of operators: the best of each space, the second of each, and so on.
@@ -50,12 +53,18 @@ class Best:
         Where the spaces have none of use, one of its parts' best.
         """
         made, why = self._searched(graph)
-        faults = {made: self.fits(made) for made in made}
-        useful = tuple(graph for graph, fault in faults.items() if not fault)
+        useful: list[Graph] = []
+        for found in made:
+            fault = self.fits(found)
+            if not fault:
+                useful.append(found)
+            elif found is made[0]:
+                why = fault
+            if len(useful) == self.most:
+                break
         if useful or kernel_ops(graph) <= 1:
-            return useful or (graph,)
+            return tuple(useful) or (graph,)
         parts = partition(_as_traced(graph), largest=(kernel_ops(graph) + 1) // 2).parts
-        why = next(iter(faults.values()), why)
         self.say(f"a part of {kernel_ops(graph)} operators is cut into {len(parts)}: {why}")
         return (assembled(graph, [(part, self.of(part.graph)[0]) for part in parts]),)
 
@@ -71,10 +80,22 @@ class Best:
             except OptionError as error:
                 # An operator that the search does not know: its parts may do without.
                 return (), str(error)
-            lists.append([found.graph for found in results.graphs])
+            lists.append([found.graph for found in _unlike(results.graphs)])
             why = results.closest
         longest = max(map(len, lists))
         return tuple(made[place] for place in range(longest) for made in lists if place < len(made)), why
+
+
+def _unlike(found: Sequence[Found]) -> list[Found]:
+    """At most two of those that are scheduled alike and cost the same: they differ in the order of arithmetic."""
+    counts: Counter[object] = Counter()
+    kept = []
+    for each in found:
+        key = (round(each.estimate_us, 3), tuple((kernel.grid, kernel.loop) for kernel in each.kernels))
+        counts[key] += 1
+        if counts[key] <= ALIKE:
+            kept.append(each)
+    return kept
 
 
 def _as_traced(graph: Graph) -> Traced:

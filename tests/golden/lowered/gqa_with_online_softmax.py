@@ -19,15 +19,15 @@ import torch
 import triton
 import triton.language as tl
 
-# Programs that share a tile count themselves here; the last of them sets its count back to zero.
+# Programs that share a tile count themselves here. What is left at the end of a call is what the next one expects.
 _tickets = {}
 
 
-def tickets(device, count):
-    """At least `count` zeros, the same in every call."""
-    if device not in _tickets or _tickets[device].numel() < count:
-        _tickets[device] = torch.zeros(count, device=device, dtype=torch.int32)
-    return _tickets[device]
+def tickets(device, kernel, count):
+    """At least `count` numbers, zeros at first, the same in every call of a kernel."""
+    if (device, kernel) not in _tickets or _tickets[device, kernel].numel() < count:
+        _tickets[device, kernel] = torch.zeros(count, device=device, dtype=torch.int32)
+    return _tickets[device, kernel]
 
 
 @triton.jit
@@ -49,6 +49,8 @@ def matmul_div_softmax_kernel(
     BLOCK_INNER: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     SPLIT: tl.constexpr,
+    BLOCK_ROWS_SLICE: tl.constexpr,
+    LOOKS: tl.constexpr,
 ):
     program = tl.program_id(0)
     part = program % SPLIT
@@ -100,33 +102,64 @@ def matmul_div_softmax_kernel(
     spots2 = tl.arange(0, BLOCK_ROWS)
     spots3 = tl.arange(0, BLOCK_ROWS)[:, None] * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[None, :]
     spots4 = tl.arange(0, BLOCK_ROWS)
-    tl.store(partials_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots2, peaks)
-    tl.store(partials2_ptr + (tile * SPLIT + part) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots3, mixed)
-    tl.store(partials3_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots4, weights)
+    tl.store(partials_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots2, peaks, mask=rows_inside)
+    tl.store(
+        partials2_ptr + (tile * SPLIT + part) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots3,
+        mixed,
+        mask=rows_inside[:, None] & columns_inside[None, :],
+    )
+    tl.store(partials3_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots4, weights, mask=rows_inside)
     tl.debug_barrier()
-    if tl.atomic_add(tickets_ptr + tile, 1, sem="acq_rel") == SPLIT - 1:
-        peaks = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
-        mixed = tl.full((BLOCK_ROWS, BLOCK_COLUMNS), 0.0, tl.float32)
-        weights = tl.full((BLOCK_ROWS,), 0.0, tl.float32)
-        for other in range(SPLIT):
-            part_peaks = tl.load(partials_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots2, cache_modifier=".cg")
-            part_mixed = tl.load(
-                partials2_ptr + (tile * SPLIT + other) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots3, cache_modifier=".cg"
+    ticket = tl.atomic_add(tickets_ptr + tile * (SPLIT + 1), 1, sem="acq_rel")
+    goal = ticket - ticket % SPLIT + SPLIT
+    come = ticket + 1
+    looks = 0
+    while (come != goal) & (looks < LOOKS):
+        come = tl.atomic_add(tickets_ptr + tile * (SPLIT + 1), 0, sem="acquire")
+        looks += 1
+    own_slices = tl.where(ticket + 1 == goal, SPLIT, tl.where(come == goal, 1, 0))
+    for turn in range(0, own_slices):
+        own = (part + turn) % SPLIT
+        if tl.atomic_xchg(tickets_ptr + tile * (SPLIT + 1) + 1 + own, goal, sem="acq_rel") != goal:
+            rows_slice = rows_tile * BLOCK_ROWS + own * BLOCK_ROWS_SLICE + tl.arange(0, BLOCK_ROWS_SLICE)
+            rows_slice_inside = rows_slice < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS_SLICE,), True, tl.int1)
+            own_peaks = tl.full((BLOCK_ROWS_SLICE,), float("-inf"), tl.float32)
+            own_mixed = tl.full((BLOCK_ROWS_SLICE, BLOCK_COLUMNS), 0.0, tl.float32)
+            own_weights = tl.full((BLOCK_ROWS_SLICE,), 0.0, tl.float32)
+            spots5 = (own * BLOCK_ROWS_SLICE + tl.arange(0, BLOCK_ROWS_SLICE))
+            spots6 = (own * BLOCK_ROWS_SLICE + tl.arange(0, BLOCK_ROWS_SLICE))[:, None] * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[None, :]
+            spots7 = (own * BLOCK_ROWS_SLICE + tl.arange(0, BLOCK_ROWS_SLICE))
+            for other in tl.static_range(SPLIT):
+                part_own_peaks = tl.load(
+                    partials_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots5,
+                    mask=rows_slice_inside,
+                    other=0.0,
+                    cache_modifier=".cg",
+                )
+                part_own_mixed = tl.load(
+                    partials2_ptr + (tile * SPLIT + other) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots6,
+                    mask=rows_slice_inside[:, None] & columns_inside[None, :],
+                    other=0.0,
+                    cache_modifier=".cg",
+                )
+                part_own_weights = tl.load(
+                    partials3_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots7,
+                    mask=rows_slice_inside,
+                    other=0.0,
+                    cache_modifier=".cg",
+                )
+                new_own_peaks = tl.maximum(own_peaks, part_own_peaks)
+                shrink2 = tl.where(own_peaks == new_own_peaks, 1.0, tl.exp(own_peaks - new_own_peaks))
+                own_shrink = tl.where(part_own_peaks == new_own_peaks, 1.0, tl.exp(part_own_peaks - new_own_peaks))
+                own_mixed = own_mixed * shrink2[:, None] + part_own_mixed * own_shrink[:, None]
+                own_weights = own_weights * shrink2 + part_own_weights * own_shrink
+                own_peaks = new_own_peaks
+            ratio2 = own_mixed / own_weights[:, None]
+            tl.store(
+                made1_ptr + batch * (COLUMNS * ROWS) + rows_slice[:, None] * COLUMNS + columns[None, :],
+                ratio2.to(tl.float16),
+                mask=rows_slice_inside[:, None] & columns_inside[None, :],
             )
-            part_weights = tl.load(partials3_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots4, cache_modifier=".cg")
-            new_peaks2 = tl.maximum(peaks, part_peaks)
-            shrink2 = tl.where(peaks == new_peaks2, 1.0, tl.exp(peaks - new_peaks2))
-            own_shrink = tl.where(part_peaks == new_peaks2, 1.0, tl.exp(part_peaks - new_peaks2))
-            mixed = mixed * shrink2[:, None] + part_mixed * own_shrink[:, None]
-            weights = weights * shrink2 + part_weights * own_shrink
-            peaks = new_peaks2
-        ratio2 = mixed / weights[:, None]
-        tl.store(
-            made1_ptr + batch * (COLUMNS * ROWS) + rows[:, None] * COLUMNS + columns[None, :],
-            ratio2.to(tl.float16),
-            mask=rows_inside[:, None] & columns_inside[None, :],
-        )
-        tl.atomic_xchg(tickets_ptr + tile, 0)
 
 
 def kernel_function(Q, K, V):
@@ -136,7 +169,7 @@ def kernel_function(Q, K, V):
     INNER = K.shape[2]
     COLUMNS = V.shape[2]
     made1 = torch.empty((BATCH, ROWS, COLUMNS), device=Q.device, dtype=torch.float16)
-    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, SPLIT = 64, 128, 64, 16
+    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, SPLIT, BLOCK_ROWS_SLICE, LOOKS = 64, 128, 64, 16, 4, 64
     BLOCK_DEPTH = max(triton.next_power_of_2(DEPTH), 16)
     tiles = triton.cdiv(COLUMNS, BLOCK_COLUMNS) * triton.cdiv(ROWS, BLOCK_ROWS) * BATCH
     partials = torch.empty(tiles * SPLIT * BLOCK_ROWS, device=Q.device, dtype=torch.float32)
@@ -150,7 +183,7 @@ def kernel_function(Q, K, V):
         partials,
         partials2,
         partials3,
-        tickets(Q.device, tiles),
+        tickets(Q.device, "matmul_div_softmax_kernel", tiles * (SPLIT + 1)),
         COLUMNS,
         ROWS,
         DEPTH,
@@ -160,6 +193,8 @@ def kernel_function(Q, K, V):
         BLOCK_INNER=BLOCK_INNER,
         BLOCK_COLUMNS=BLOCK_COLUMNS,
         SPLIT=SPLIT,
+        BLOCK_ROWS_SLICE=BLOCK_ROWS_SLICE,
+        LOOKS=LOOKS,
         num_warps=8,
         num_stages=3,
     )

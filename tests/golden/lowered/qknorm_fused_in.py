@@ -19,15 +19,15 @@ import torch
 import triton
 import triton.language as tl
 
-# Programs that share a tile count themselves here; the last of them sets its count back to zero.
+# Programs that share a tile count themselves here. What is left at the end of a call is what the next one expects.
 _tickets = {}
 
 
-def tickets(device, count):
-    """At least `count` zeros, the same in every call."""
-    if device not in _tickets or _tickets[device].numel() < count:
-        _tickets[device] = torch.zeros(count, device=device, dtype=torch.int32)
-    return _tickets[device]
+def tickets(device, kernel, count):
+    """At least `count` numbers, zeros at first, the same in every call of a kernel."""
+    if (device, kernel) not in _tickets or _tickets[device, kernel].numel() < count:
+        _tickets[device, kernel] = torch.zeros(count, device=device, dtype=torch.int32)
+    return _tickets[device, kernel]
 
 
 @triton.jit
@@ -48,6 +48,8 @@ def square_sum_exp_kernel(
     BLOCK_INNER: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     SPLIT: tl.constexpr,
+    BLOCK_COLUMNS_SLICE: tl.constexpr,
+    LOOKS: tl.constexpr,
 ):
     program = tl.program_id(0)
     part = program % SPLIT
@@ -108,26 +110,53 @@ def square_sum_exp_kernel(
         sums += tl.sum(tl.where(inner_inside[None, :], e, 0.0), axis=1)
     spots2 = tl.arange(0, BLOCK_ROWS)[:, None] * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[None, :]
     spots3 = tl.arange(0, BLOCK_ROWS)
-    tl.store(partials_ptr + (tile * SPLIT + part) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots2, products)
-    tl.store(partials2_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots3, sums)
+    tl.store(
+        partials_ptr + (tile * SPLIT + part) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots2,
+        products,
+        mask=rows_inside[:, None] & columns_inside[None, :],
+    )
+    tl.store(partials2_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots3, sums, mask=rows_inside)
     tl.debug_barrier()
-    if tl.atomic_add(tickets_ptr + tile, 1, sem="acq_rel") == SPLIT - 1:
-        products = tl.full((BLOCK_ROWS, BLOCK_COLUMNS), 0.0, tl.float32)
-        sums = tl.full((BLOCK_ROWS,), 0.0, tl.float32)
-        for other in range(SPLIT):
-            part_products = tl.load(
-                partials_ptr + (tile * SPLIT + other) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots2, cache_modifier=".cg"
+    ticket = tl.atomic_add(tickets_ptr + tile * (SPLIT + 1), 1, sem="acq_rel")
+    goal = ticket - ticket % SPLIT + SPLIT
+    come = ticket + 1
+    looks = 0
+    while (come != goal) & (looks < LOOKS):
+        come = tl.atomic_add(tickets_ptr + tile * (SPLIT + 1), 0, sem="acquire")
+        looks += 1
+    own_slices = tl.where(ticket + 1 == goal, SPLIT, tl.where(come == goal, 1, 0))
+    for turn in range(0, own_slices):
+        own = (part + turn) % SPLIT
+        if tl.atomic_xchg(tickets_ptr + tile * (SPLIT + 1) + 1 + own, goal, sem="acq_rel") != goal:
+            columns_slice = columns_tile * BLOCK_COLUMNS + own * BLOCK_COLUMNS_SLICE + tl.arange(0, BLOCK_COLUMNS_SLICE)
+            columns_slice_inside = columns_slice < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full(
+                (BLOCK_COLUMNS_SLICE,), True, tl.int1
             )
-            part_sums = tl.load(partials2_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots3, cache_modifier=".cg")
-            products += part_products
-            sums += part_sums
-        ratio4 = products / sums[:, None]
-        tl.store(
-            made1_ptr + batch * (COLUMNS * ROWS) + rows[:, None] * COLUMNS + columns[None, :],
-            ratio4.to(tl.float16),
-            mask=rows_inside[:, None] & columns_inside[None, :],
-        )
-        tl.atomic_xchg(tickets_ptr + tile, 0)
+            own_products = tl.full((BLOCK_ROWS, BLOCK_COLUMNS_SLICE), 0.0, tl.float32)
+            own_sums = tl.full((BLOCK_ROWS,), 0.0, tl.float32)
+            spots4 = tl.arange(0, BLOCK_ROWS)[:, None] * BLOCK_COLUMNS + (own * BLOCK_COLUMNS_SLICE + tl.arange(0, BLOCK_COLUMNS_SLICE))[None, :]
+            spots5 = tl.arange(0, BLOCK_ROWS)
+            for other in tl.static_range(SPLIT):
+                part_own_products = tl.load(
+                    partials_ptr + (tile * SPLIT + other) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots4,
+                    mask=rows_inside[:, None] & columns_slice_inside[None, :],
+                    other=0.0,
+                    cache_modifier=".cg",
+                )
+                part_own_sums = tl.load(
+                    partials2_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots5,
+                    mask=rows_inside,
+                    other=0.0,
+                    cache_modifier=".cg",
+                )
+                own_products += part_own_products
+                own_sums += part_own_sums
+            ratio4 = own_products / own_sums[:, None]
+            tl.store(
+                made1_ptr + batch * (COLUMNS * ROWS) + rows[:, None] * COLUMNS + columns_slice[None, :],
+                ratio4.to(tl.float16),
+                mask=rows_inside[:, None] & columns_slice_inside[None, :],
+            )
 
 
 def kernel_function(Q, K, V):
@@ -137,7 +166,7 @@ def kernel_function(Q, K, V):
     INNER = K.shape[1]
     COLUMNS = V.shape[2]
     made1 = torch.empty((BATCH, ROWS, COLUMNS), device=Q.device, dtype=torch.float16)
-    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, SPLIT = 64, 128, 64, 16
+    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, SPLIT, BLOCK_COLUMNS_SLICE, LOOKS = 64, 128, 64, 16, 4, 64
     BLOCK_DEPTH = max(triton.next_power_of_2(DEPTH), 16)
     tiles = triton.cdiv(COLUMNS, BLOCK_COLUMNS) * triton.cdiv(ROWS, BLOCK_ROWS) * BATCH
     partials = torch.empty(tiles * SPLIT * BLOCK_ROWS * BLOCK_COLUMNS, device=Q.device, dtype=torch.float32)
@@ -149,7 +178,7 @@ def kernel_function(Q, K, V):
         made1,
         partials,
         partials2,
-        tickets(Q.device, tiles),
+        tickets(Q.device, "square_sum_exp_kernel", tiles * (SPLIT + 1)),
         COLUMNS,
         ROWS,
         DEPTH,
@@ -159,6 +188,8 @@ def kernel_function(Q, K, V):
         BLOCK_INNER=BLOCK_INNER,
         BLOCK_COLUMNS=BLOCK_COLUMNS,
         SPLIT=SPLIT,
+        BLOCK_COLUMNS_SLICE=BLOCK_COLUMNS_SLICE,
+        LOOKS=LOOKS,
         num_warps=8,
         num_stages=3,
     )

@@ -17,15 +17,15 @@ import torch
 import triton
 import triton.language as tl
 
-# Programs that share a tile count themselves here; the last of them sets its count back to zero.
+# Programs that share a tile count themselves here. What is left at the end of a call is what the next one expects.
 _tickets = {}
 
 
-def tickets(device, count):
-    """At least `count` zeros, the same in every call."""
-    if device not in _tickets or _tickets[device].numel() < count:
-        _tickets[device] = torch.zeros(count, device=device, dtype=torch.int32)
-    return _tickets[device]
+def tickets(device, kernel, count):
+    """At least `count` numbers, zeros at first, the same in every call of a kernel."""
+    if (device, kernel) not in _tickets or _tickets[device, kernel].numel() < count:
+        _tickets[device, kernel] = torch.zeros(count, device=device, dtype=torch.int32)
+    return _tickets[device, kernel]
 
 
 @triton.jit
@@ -88,17 +88,29 @@ def matmul_square_sqrt_kernel(
         sums += tl.sum(squared, axis=1)
     spots2 = tl.arange(0, BLOCK_ROWS)[:, None] * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[None, :]
     spots3 = tl.arange(0, BLOCK_ROWS)
-    tl.store(partials_ptr + (tile * SPLIT + part) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots2, products)
-    tl.store(partials2_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots3, sums)
+    tl.store(
+        partials_ptr + (tile * SPLIT + part) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots2,
+        products,
+        mask=rows_inside[:, None] & columns_inside[None, :],
+    )
+    tl.store(partials2_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots3, sums, mask=rows_inside)
     tl.debug_barrier()
     if tl.atomic_add(tickets_ptr + tile, 1, sem="acq_rel") == SPLIT - 1:
         products = tl.full((BLOCK_ROWS, BLOCK_COLUMNS), 0.0, tl.float32)
         sums = tl.full((BLOCK_ROWS,), 0.0, tl.float32)
-        for other in range(SPLIT):
+        for other in tl.static_range(SPLIT):
             part_products = tl.load(
-                partials_ptr + (tile * SPLIT + other) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots2, cache_modifier=".cg"
+                partials_ptr + (tile * SPLIT + other) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots2,
+                mask=rows_inside[:, None] & columns_inside[None, :],
+                other=0.0,
+                cache_modifier=".cg",
             )
-            part_sums = tl.load(partials2_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots3, cache_modifier=".cg")
+            part_sums = tl.load(
+                partials2_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots3,
+                mask=rows_inside,
+                other=0.0,
+                cache_modifier=".cg",
+            )
             products += part_products
             sums += part_sums
         ratio = sums / INNER
@@ -129,7 +141,7 @@ def kernel_function(X, W):
         made1,
         partials,
         partials2,
-        tickets(X.device, tiles),
+        tickets(X.device, "matmul_square_sqrt_kernel", tiles),
         INNER,
         ROWS,
         COLUMNS,

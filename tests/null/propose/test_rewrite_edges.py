@@ -112,3 +112,16 @@ def test_a_rewrite_that_compiles_to_nothing_new_loses_its_place() -> None:
     later = [c.origin for c in RewriteProposer(proposals=200).propose(None, [first, *tried], 1)]  # type: ignore[arg-type]
     assert later[0] != name
     assert sorted(later) == sorted(order)
+
+
+def test_a_load_with_a_cache_modifier_gets_no_policy() -> None:
+    """The assembler refuses both together."""
+    policies = [rewrite for rewrite in TABLE if rewrite.name in ("evict_first", "evict_last")]
+    plain = [source for rewrite in policies for source in rewrite.variants(parse(MATVEC, [launch()]))]
+    assert plain
+    modified = "\n".join(
+        line.replace("other=0.0)", 'other=0.0, cache_modifier=".cg")') if "tl.load(" in line else line
+        for line in MATVEC.splitlines()
+    )
+    assert modified.count(".cg") == MATVEC.count("tl.load(")
+    assert [source for rewrite in policies for source in rewrite.variants(parse(modified, [launch()]))] == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tilesmith.core.errors import OptionError
 from tilesmith.core.graph import Graph
 from tilesmith.superopt.build import Block, Expression, Program
-from tilesmith.superopt.lower.options import Choice, grid_order, may_group, may_prefetch, may_split
+from tilesmith.superopt.lower.options import Choice, grid_order, may_group, may_prefetch, may_split, slices
 from tilesmith.superopt.lower.plan import Plan
 
 parts = st.sampled_from((1, 2, 3, 4))
@@ -236,7 +236,8 @@ def another_way(draw: st.DrawFn, plan: Plan, choice: Choice) -> Choice:
     else:
         made = replace(made, prefetch=False, stages=draw(st.sampled_from((1, 3))))
     if may_split(plan) and draw(st.booleans()):
-        return replace(made, split=draw(st.sampled_from((2, 3, 4))))
+        made = replace(made, split=draw(st.sampled_from((2, 3, 4))))
+        return replace(made, together=slices(plan, made.blocks, made.split) is not None and draw(st.booleans()))
     made = replace(made, split=1, order=tuple(draw(st.permutations(grid_order(plan)))))
     if may_group(plan) and draw(st.booleans()):
         made = replace(made, group=draw(st.sampled_from((2, 3))))

@@ -24,7 +24,9 @@ def evict_last(program: Program) -> Iterator[str]:
 
 
 def _policies(program: Program, loads: Sequence[ast.Call], policy: str) -> Iterator[str]:
-    free = [load for load in loads if not any(k.arg == "eviction_policy" for k in load.keywords)]
+    # The hardware has no load with both a cache modifier and a policy.
+    taken = {"eviction_policy", "cache_modifier"}
+    free = [load for load in loads if not any(k.arg in taken for k in load.keywords)]
     edits = [program.append(load, f'eviction_policy="{policy}"') for load in free]
     if len(edits) > 1:
         yield program.apply(edits)

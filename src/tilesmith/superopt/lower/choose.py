@@ -10,7 +10,7 @@ from itertools import product
 from tilesmith.core.errors import OptionError
 from tilesmith.core.gpu import Gpu
 from tilesmith.superopt.lower.estimate import Estimate, Misfit, estimate, lasting
-from tilesmith.superopt.lower.options import Choice, grid_order, may_group, may_prefetch, may_split, may_stream
+from tilesmith.superopt.lower.options import Choice, grid_order, may_group, may_prefetch, may_split, may_stream, slices
 from tilesmith.superopt.lower.plan import Plan
 
 DOT_ROWS, DOT_COLUMNS, DOT_STEPS = (16, 32, 64, 128), (32, 64, 128, 256), (32, 64, 128, 256)
@@ -56,21 +56,26 @@ def choices(plan: Plan, gpu: Gpu, most: int) -> tuple[Ranked, ...]:
 
 
 def _varied(ranked: Sequence[Ranked], most: int) -> list[Ranked]:
-    """The first of every tiling and way of loading, then others until there are so many."""
+    """The first of every tiling and way of loading, then others until there are so many; one that waits among them."""
     seen: dict[object, int] = {}
     ways: set[object] = set()
     first: list[Ranked] = []
     others: list[Ranked] = []
     for choice, made in ranked:
         alike = (choice.blocks, choice.split, choice.programs > 0)
-        way = (*alike, choice.prefetch)
+        way = (*alike, choice.prefetch, choice.together)
         if seen.get(alike, 0) == ALIKE or way in ways:
             others.append((choice, made))
             continue
         seen[alike] = seen.get(alike, 0) + 1
         ways.add(way)
         first.append((choice, made))
-    return [*first, *others][:most]
+    listed = [*first, *others]
+    # Whether to wait for one another is the closest call; both are worth judging.
+    shared = next((place for place, (choice, _) in enumerate(listed) if choice.together), 0)
+    if shared >= most > 1:
+        listed.insert(most - 1, listed.pop(shared))
+    return listed[:most]
 
 
 def ways(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
@@ -87,6 +92,9 @@ def ways(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
         for split, warps, way in product(splits, _warps(plan, blocks), _ways(plan, blocks)):
             choice = replace(plain, split=split, warps=warps, stages=way[0], prefetch=way[1])
             yield choice
+            shared = replace(choice, together=slices(plan, blocks, split) is not None)
+            if shared.together and tiles * split <= lasting(plan, shared, gpu):
+                yield shared
             if split == 1 and tiles > (programs := lasting(plan, choice, gpu)):
                 yield replace(choice, programs=programs)
 

@@ -18,7 +18,7 @@ from tilesmith.core.operators import OPERATORS
 from tilesmith.core.problem import Dtype
 from tilesmith.superopt.lower import text
 from tilesmith.superopt.lower.axes import Row, Rows
-from tilesmith.superopt.lower.options import Choice, grid_order, may_stream
+from tilesmith.superopt.lower.options import UNROLLED, Choice, grid_order, may_stream, slices
 from tilesmith.superopt.lower.places import Lines, Names, Places, at, operand
 from tilesmith.superopt.lower.plan import Plan, summed
 from tilesmith.superopt.lower.sizes import ONE, Size, Unnamed, contiguous
@@ -26,6 +26,8 @@ from tilesmith.superopt.lower.text import Pad
 
 TL: dict[Dtype, str] = {"fp32": "tl.float32", "fp16": "tl.float16", "bf16": "tl.bfloat16"}
 LOW = 'float("-inf")'
+LOOKS = 64
+"""How often a program looks whether the others of its tile have come: some tens of microseconds."""
 WORDS = {
     "add": "added", "sub": "less", "mul": "scaled", "div": "ratio", "max": "larger", "min": "smaller", "exp": "e",
     "log": "logs", "square": "squared", "sqrt": "root", "rsqrt": "inverse_root", "relu": "kept", "sigmoid": "gate",
@@ -103,9 +105,28 @@ class _Emitter:
         self.kernel, self.axes, self.phases = plan.kernel, plan.axes, plan.made.phases
         self.first = len(plan.kernel.loads)
         self.names = Names()
-        self.places = Places(plan, choice, self.names)
+        self.places = self.tiles = Places(plan, choice, self.names)
+        self.slice: int | None = None
+        """The axis of which every program of a tile finishes a slice."""
         self.names.taken |= {"program", "part", "tile", "others", "step", "ahead", "ahead_inside", "across", "strip"}
-        self.names.taken |= {"height", "other", "spots", "tl", "triton", "torch", "SPLIT", "GROUP", "SHARE"}
+        self.names.taken |= {
+            "height",
+            "other",
+            "spots",
+            "ticket",
+            "goal",
+            "come",
+            "looks",
+            "turn",
+            "own",
+            "own_slices",
+            "tl",
+            "triton",
+            "torch",
+            "SPLIT",
+            "GROUP",
+            "SHARE",
+        }
         self.out = Lines()
         self.values: dict[int, _Value] = {}
         self.state: dict[int, str] = {}
@@ -151,7 +172,10 @@ class _Emitter:
         if plan.loops:
             self._loop()
         body = self.out
-        if self.choice.split > 1:
+        self.slice = slices(plan, self.choice.blocks, self.choice.split) if self.choice.together else None
+        if self.slice is not None:
+            self._together(self.slice)
+        elif self.choice.split > 1:
             self._partials()
             self.out.indent = 1
         for value in still:
@@ -163,7 +187,10 @@ class _Emitter:
         for place, store in enumerate(self.kernel.stores):
             if not _joins(self._step(store.source)):
                 self._store(place, self.values[store.source])
-        if self.choice.split > 1:
+        if self.slice is not None:
+            body.made += [f"        {line}" for line in (*self.places.head.made, *self.out.made)]
+            self.places = self.tiles
+        elif self.choice.split > 1:
             # The next call finds what this one found.
             self.out("tl.atomic_xchg(tickets_ptr + tile, 0)")
         return self._assembled([*self.places.head.made, *body.made])
@@ -187,6 +214,9 @@ class _Emitter:
                 whole = axis.kind == "whole" and bool(size.names)
                 constants.append((self.places.block(number), size if whole else choice.blocks[number]))
         constants += [("SPLIT", choice.split)] if choice.split > 1 else []
+        if self.slice is not None:
+            block = f"{self.places.block(self.slice)}_SLICE"
+            constants += [(block, choice.blocks[self.slice] // choice.split), ("LOOKS", LOOKS)]
         constants += [("GROUP", choice.group)] if "GROUP" in mentioned else []
         parameters = [f"{name}_ptr" for name in buffers]
         fixed = [f"{name}: tl.constexpr" for name in (*self.names.symbols, *(name for name, _ in constants))]
@@ -672,23 +702,77 @@ class _Emitter:
     def _partials(self) -> None:
         """Every program of a tile leaves what it has; the last to arrive puts it together and goes on."""
         out, carried = self.out, self._carried()
-        spots = {name: self._spots(rows) for name, rows in carried.items()}
-        for place, name in enumerate(carried):
-            out(f"tl.store({self._spot(place, carried[name], spots[name], 'part')}, {name})")
-        # All warps have stored before the ticket is drawn.
-        out("tl.debug_barrier()")
+        spots = self._left(carried)
         out('if tl.atomic_add(tickets_ptr + tile, 1, sem="acq_rel") == SPLIT - 1:')
         out.indent = 1
         for name, rows in carried.items():
             shape = self.places.shape([row for row in rows if row]) if any(rows) else "()"
             out(f"{name} = tl.full({shape}, {LOW if name in self._maxima() else '0.0'}, tl.float32)")
-        out("for other in range(SPLIT):")
+        # The loads of an unrolled loop wait together.
+        out(f"for other in {'tl.static_range' if self.choice.split <= UNROLLED else 'range'}(SPLIT):")
         out.indent = 2
         parts = {}
         for place, name in enumerate(carried):
             address = self._spot(place, carried[name], spots[name], "other")
-            parts[name] = self._say(f"part_{name}", f'tl.load({address}, cache_modifier=".cg")')
+            parts[name] = self._say(f"part_{name}", self._fetched(address, carried[name]))
         self._put_together(carried, parts)
+
+    def _left(self, carried: dict[str, Rows]) -> dict[str, str]:
+        """Leave what this program has where the others of its tile find it."""
+        spots = {name: self._spots(rows) for name, rows in carried.items()}
+        for place, (name, rows) in enumerate(carried.items()):
+            mask = self.places.mask([row for row in rows if row])
+            address = self._spot(place, rows, spots[name], "part")
+            self.out(f"tl.store({address}, {name}{f', mask={mask}' if mask else ''})")
+        # All warps have stored before the ticket is drawn.
+        self.out("tl.debug_barrier()")
+        return spots
+
+    def _fetched(self, address: str, rows: Rows) -> str:
+        mask = self.places.mask([row for row in rows if row])
+        return f'tl.load({address}{f", mask={mask}, other=0.0" if mask else ""}, cache_modifier=".cg")'
+
+    def _together(self, axis: int) -> None:
+        """Every program of a tile leaves what it has, waits a little for the others, and adds a slice of the tile.
+
+        SPLIT programs come in every call, so that the count needs no reset; a slice is taken by who first writes this
+        call's goal on it. Whoever has not seen all others after LOOKS looks gives up, and the last to arrive takes what
+        nobody took: nothing depends on programs running at once.
+        """
+        out, carried = self.out, self._carried()
+        self._left(carried)
+        here = "tickets_ptr + tile * (SPLIT + 1)"
+        out(f'ticket = tl.atomic_add({here}, 1, sem="acq_rel")')
+        out("goal = ticket - ticket % SPLIT + SPLIT")
+        out("come = ticket + 1")
+        out("looks = 0")
+        out("while (come != goal) & (looks < LOOKS):")
+        out(f'    come = tl.atomic_add({here}, 0, sem="acquire")')
+        out("    looks += 1")
+        out("own_slices = tl.where(ticket + 1 == goal, SPLIT, tl.where(come == goal, 1, 0))")
+        out("for turn in range(0, own_slices):")
+        out("    own = (part + turn) % SPLIT")
+        out(f'    if tl.atomic_xchg({here} + 1 + own, goal, sem="acq_rel") != goal:')
+        self.places = self.tiles.sliced(axis, "own")
+        self.out = Lines()
+        new = {name: self.names.new(f"own_{name}") for name in carried}
+        self.peaks = {scores: new[name] for scores, name in self.peaks.items()}
+        self.state = {value: new[name] for value, name in self.state.items()}
+        for value, name in self.state.items():
+            self.values[value] = replace(self.values[value], text=name)
+        own = {new[name]: rows for name, rows in carried.items()}
+        for name, rows in own.items():
+            shape = self.places.shape([row for row in rows if row]) if any(rows) else "()"
+            self.out(f"{name} = tl.full({shape}, {LOW if name in self._maxima() else '0.0'}, tl.float32)")
+        spots = {name: self._spots(rows) for name, rows in own.items()}
+        self.out("for other in tl.static_range(SPLIT):")
+        self.out.indent = 1
+        parts = {}
+        for place, (name, rows) in enumerate(own.items()):
+            address = self._spot(place, rows, spots[name], "other")
+            parts[name] = self._say(f"part_{name}", self._fetched(address, rows))
+        self._put_together(own, parts)
+        self.out.indent = 0
 
     def _maxima(self) -> set[str]:
         most = {self.state[v] for v, s in enumerate(self.kernel.body, self.first)
@@ -722,15 +806,16 @@ class _Emitter:
         present = [row for row in rows if row]
         terms = []
         for place, row in enumerate(present):
-            inner = " * ".join(self.places.shape([other])[1:-2] for other in present[place + 1 :])
+            inner = " * ".join(self.tiles.shape([other])[1:-2] for other in present[place + 1 :])
             width = self.places.shape([row])[1:-2]
-            index = at(f"tl.arange(0, {width})", place, len(present))
+            first = f"own * {width} + " if row == (self.slice,) and self.places is not self.tiles else ""
+            index = at(f"({first}tl.arange(0, {width}))" if first else f"tl.arange(0, {width})", place, len(present))
             terms.append(f"{index} * {inner}" if inner else index)
         return self._say("spots", " + ".join(terms)) if terms else ""
 
     def _cells(self, rows: Rows) -> str:
         """How many elements a program holds of a value."""
-        return " * ".join(self.places.block(axis) for row in rows for axis in row) or "1"
+        return " * ".join(self.tiles.block(axis) for row in rows for axis in row) or "1"
 
     def _spot(self, place: int, rows: Rows, spots: str, part: str) -> str:
         base = f"{_partials(place)}_ptr + (tile * SPLIT + {part})"

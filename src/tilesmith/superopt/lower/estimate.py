@@ -17,7 +17,7 @@ from tilesmith.core.graph import Accumulate, Op, Step
 from tilesmith.core.graph_check import BYTES, Phase
 from tilesmith.core.operators import OPERATORS
 from tilesmith.superopt.lower.axes import Rows
-from tilesmith.superopt.lower.options import Choice, may_stream
+from tilesmith.superopt.lower.options import UNROLLED, Choice, may_stream
 from tilesmith.superopt.lower.plan import Plan
 
 LAUNCH_S = 2.0e-6
@@ -30,6 +30,11 @@ PROGRAM_S = 0.5e-9
 """Between the starts of two programs."""
 TICKET_S = 0.8e-6
 """What the last of several programs that share a tile adds."""
+TOGETHER_S = 1.4e-6
+"""What waiting for all of them adds."""
+L2_LATENCY_S = 0.3e-6
+PORT_BYTES = 43.0
+"""What one multiprocessor pulls from the second-level cache in a clock."""
 REGISTERS = 255
 """Of one thread, at most."""
 FIXED_REGISTERS = 32
@@ -90,8 +95,12 @@ def estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     parts = sorted((memory, arithmetic, chain))
     seconds = LAUNCH_S + LATENCY_S + parts[2] + 0.3 * (parts[0] + parts[1]) + launched * PROGRAM_S
     if choice.split > 1:
-        carried = sum(_held(plan, choice, rows) for rows in _carried(plan)) * 4
-        seconds += TICKET_S + 2 * programs * carried / (L2_OVER_DRAM * gpu.readable_bytes_per_s)
+        carried = sum(_read(plan, choice, rows) for rows in _carried(plan)) * 4
+        # One multiprocessor alone pulls what the last to arrive adds; together they pull a slice each.
+        pulled = carried * (1 if choice.together else choice.split) / (PORT_BYTES * gpu.clock_hz)
+        waits = 0 if choice.together or choice.split <= UNROLLED else choice.split
+        seconds += (TOGETHER_S if choice.together else TICKET_S) + pulled + waits * L2_LATENCY_S
+        seconds += 2 * programs * carried / (L2_OVER_DRAM * gpu.readable_bytes_per_s)
     return Estimate(seconds, programs, shared, registers)
 
 

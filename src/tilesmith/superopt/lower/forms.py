@@ -214,6 +214,9 @@ def laned(kernel: Kernel, sources: Sequence[Tensor]) -> Laned:
 
 def _single(kernel: Kernel, sources: Sequence[Tensor], axis: int) -> bool:
     """Whether a grid axis leaves one element of every dimension that it cuts, one of them the last of a tensor."""
+    if any(load.fmap is not None and load.fmap == load.imap[axis] for load in kernel.loads):
+        # Iterations walk inside the blocks' parts: neighbours are not those of one iteration.
+        return False
     made = block(kernel, sources)
     cuts = [(made.tiles[place], load.imap[axis], len(sources[load.source].dims))
             for place, load in enumerate(kernel.loads)]  # fmt: skip

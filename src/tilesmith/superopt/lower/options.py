@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tilesmith.core.graph import Accumulate
+from tilesmith.core.graph import Accumulate, Op
 from tilesmith.core.graph_check import Phase
+from tilesmith.core.operators import OPERATORS
 from tilesmith.superopt.lower.plan import Plan
+
+UNROLLED = 8
+"""Partial tiles of a split loop whose loads may wait together in one program's registers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,9 @@ class Choice:
     """Loads of the next iteration are started before this one is computed, and wait in registers. Needs `stages` 1."""
     split: int = 1
     """Programs that share one loop; the last to arrive adds what they have. Needs sums that can be added."""
+    together: bool = False
+    """Programs that share a loop wait for one another, and each adds a slice of the tile; none waits for long, and the
+    last to arrive does what is left. Needs a slice."""
     stream: bool = False
     """What is read once leaves the second-level cache first."""
     again: bool = True
@@ -81,6 +88,39 @@ def may_split(plan: Plan) -> bool:
     if step is None or plan.axes.axes[step].kind != "steps":
         return False
     return all(step.how != "concat" for step in plan.kernel.body if isinstance(step, Accumulate))
+
+
+def slices(plan: Plan, blocks: Sequence[int], split: int) -> int | None:
+    """The axis along which the programs of a tile can each finish an equal slice, the longest; None without one.
+
+    Nothing after the loop may sum over it or read what was loaded for the loop, and every store has it.
+    """
+    if split < 2 or split & (split - 1) or not may_split(plan):
+        return None
+    fit = [axis for axis in range(len(plan.axes.axes)) if blocks[axis] % split == 0 and _slices(plan, axis)]
+    return max(fit, key=lambda axis: min(blocks[axis], plan.sizes[axis].number) // split, default=None)
+
+
+def _slices(plan: Plan, axis: int) -> bool:
+    first, rows = len(plan.kernel.loads), plan.axes.rows
+    if plan.axes.axes[axis].kind != "tiles":
+        return False
+    if any([row for row in rows[store.source] if axis in row] != [(axis,)] for store in plan.kernel.stores):
+        return False
+    after = [step for value, step in enumerate(plan.kernel.body, first)
+             if isinstance(step, Op) and plan.made.phases[value] is not Phase.VARYING]  # fmt: skip
+    late = {o for step in after for o in step.operands} | {store.source for store in plan.kernel.stores}
+    for value in late:
+        still = plan.made.phases[value] is Phase.INVARIANT
+        if still and any(axis in row for row in rows[value]):
+            return False
+    for step in after:
+        along = any(axis in row for o in step.operands for row in rows[o])
+        if along and OPERATORS[step.operator].kind not in ("element-wise", "view"):
+            return False
+        if along and any(len(row) > 1 and axis in row for o in step.operands for row in rows[o]):
+            return False
+    return True
 
 
 def may_group(plan: Plan) -> bool:

@@ -6,7 +6,7 @@ Vectors are written where they are first needed: before everything, or at the he
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tilesmith.superopt.lower.axes import Row, Rows
 from tilesmith.superopt.lower.options import Choice, grid_order
@@ -59,8 +59,21 @@ class Places:
         self._insides: dict[tuple[Row, int], str] = {}
         self.ids: list[str] = []
         """For every axis of the grid the number of this program's part."""
+        self._slice: tuple[int, str] | None = None
+        self._whole = ""
+        """How long the tiles are that slices are cut from."""
         for name in plan.names:
             names.taken |= {name, f"{name}_inside"}
+
+    def sliced(self, axis: int, own: str) -> Places:
+        """The same for slice number `own` of the tiles along an axis, which gets a name of its own."""
+        names = tuple(f"{name}_slice" if n == axis else name for n, name in enumerate(self.plan.names))
+        made = Places(replace(self.plan, names=names), self.choice, self.names)
+        made.ids, made._slice, made._whole = self.ids, (axis, own), self.block(axis)
+        made._vectors = {row: name for row, name in self._vectors.items() if axis not in row}
+        made._within = {key: name for key, name in self._within.items() if axis not in key[0]}
+        made._insides = {key: name for key, name in self._insides.items() if axis not in key[0]}
+        return made
 
     def block(self, axis: int) -> str:
         return f"BLOCK_{self.plan.names[axis].upper()}"
@@ -137,6 +150,8 @@ class Places:
         kind = self.plan.axes.axes[axis].kind
         if kind == "tiles":
             tile = self.ids[self.plan.axes.axes[axis].grid or 0]
+            if self._slice is not None and self._slice[0] == axis:
+                return f"{tile} * {self._whole} + {self._slice[1]} * {self.block(axis)} + "
             return "" if tile == "0" else f"{tile} * {self.block(axis)} + "
         return f"{self.plan.names[axis]}_start + " if kind in ("steps", "span") else ""
 
@@ -165,7 +180,9 @@ class Places:
             name = f"{index}_inside"
             test = f"{index} < {limit}"
             if size.names:
-                whole = f"({shares} * {self.block(axis)})" if shares > 1 else self.block(axis)
+                sliced = self._slice is not None and self._slice[0] == axis
+                tile = self._whole if sliced else self.block(axis)
+                whole = f"({shares} * {tile})" if shares > 1 else tile
                 full = f"tl.full(({blocks_text(self.plan, row)},), True, tl.int1)"
                 test = f"{test} if {self.names.size(size)} % {whole} else {full}"
             self._lines(row)(f"{name} = {test}")

@@ -16,15 +16,15 @@ from tilesmith.superopt.lower.sizes import Size
 
 WIDTH = 120
 TICKETS = '''
-# Programs that share a tile count themselves here; the last of them sets its count back to zero.
+# Programs that share a tile count themselves here. What is left at the end of a call is what the next one expects.
 _tickets = {}
 
 
-def tickets(device, count):
-    """At least `count` zeros, the same in every call."""
-    if device not in _tickets or _tickets[device].numel() < count:
-        _tickets[device] = torch.zeros(count, device=device, dtype=torch.int32)
-    return _tickets[device]
+def tickets(device, kernel, count):
+    """At least `count` numbers, zeros at first, the same in every call of a kernel."""
+    if (device, kernel) not in _tickets or _tickets[device, kernel].numel() < count:
+        _tickets[device, kernel] = torch.zeros(count, device=device, dtype=torch.int32)
+    return _tickets[device, kernel]
 '''.strip("\n").split("\n")
 
 
@@ -231,7 +231,8 @@ def _launch(step: Launch, kernel: Written, choice: Choice, suffix: str, inputs: 
                 f"    {name} = torch.empty(tiles{suffix} * {constants['SPLIT']} * {size}, "
                 f"device={device}, dtype=torch.float32)"
             )
-        buffers[buffers.index("tickets")] = f"tickets({device}, tiles{suffix})"
+        count = f"tiles{suffix} * ({constants['SPLIT']} + 1)" if choice.together else f"tiles{suffix}"
+        buffers[buffers.index("tickets")] = f'tickets({device}, "{step.plan.name}", {count})'
         total = f"tiles{suffix} * {constants['SPLIT']}"
     elif choice.programs:
         total = f"min({choice.programs}, {total})"
@@ -280,7 +281,7 @@ def note(steps: Steps, choices: Sequence[Choice]) -> str:
         words += [f"{choice.warps} warps"]
         words += [f"{choice.stages} stages"] if choice.stages > 1 else []
         words += ["prefetched"] if choice.prefetch else []
-        words += [f"split in {choice.split}"] if choice.split > 1 else []
+        words += [f"split in {choice.split}{' together' * choice.together}"] if choice.split > 1 else []
         words += ["strips"] if choice.group else []
         words += [f"{choice.programs} programs"] if choice.programs else []
         parts.append(f"{launch.plan.name}: {', '.join(words)}")
