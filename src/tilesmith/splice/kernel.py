@@ -12,7 +12,7 @@ from torch import nn
 from tilesmith.bench.check import expect, scaled_error
 from tilesmith.core.errors import MachineError
 from tilesmith.core.problem import content_id
-from tilesmith.splice.pieces import Form
+from tilesmith.splice.pieces import Form, form_of
 
 Kernel = Callable[..., Any]
 
@@ -30,9 +30,9 @@ def original(source: str) -> Kernel:
 def inputs(source: str, device: torch.device) -> list[Any]:
     """The inputs of a part's problem, on a device. The state of the random generators stays."""
     drawn = _executed(source, f"<tilesmith part {content_id(source)}>")["get_inputs"]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), device:
         torch.manual_seed(1)
-        return [tensor.to(device) for tensor in drawn()]
+        return list(drawn())
 
 
 def _executed(source: str, name: str) -> dict[str, Any]:
@@ -78,17 +78,16 @@ class Guarded(nn.Module):
         """Argument i of the kernel is input `order[i]`."""
         super().__init__()
         self._kernel, self._part, self._order = kernel, part, tuple(order)
+        self._expected = tuple(forms)
         self._forms = [(form.dims, form.strides, DTYPES[form.dtype]) for form in forms]
 
     def forward(self, *tensors: Any) -> Any:
         first = tensors[0].device
-        for tensor, (dims, strides, dtype) in zip(tensors, self._forms, strict=True):
-            if (
-                tensor.shape != dims
-                or tensor.stride() != strides
-                or tensor.dtype is not dtype
-                or tensor.device != first
-            ):
+        for place, (dims, strides, dtype) in enumerate(self._forms):
+            tensor = tensors[place]
+            alike = tensor.shape == dims and tensor.dtype is dtype and tensor.device == first
+            # Strides of extent 1 may be any; a form has them as dense tensors do.
+            if not alike or (tensor.stride() != strides and form_of(tensor) != self._expected[place]):
                 return self._part(*tensors)
         if first.type == "cuda" and first.index != torch.cuda.current_device():
             # Triton launches on the current device.

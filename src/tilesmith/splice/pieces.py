@@ -1,6 +1,7 @@
 """The parts of a captured graph that one kernel each could compute, and a problem for each of them.
 
-A part's trailing views stay PyTorch's, where they cost nothing: a kernel's results must have memory of their own.
+A part's trailing views stay PyTorch's, where they cost nothing: a kernel's results must have memory of their own. Views
+that it reads are its own, where what they look at lies in order: a kernel that looks there itself needs no copy.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import getitem
 from typing import Any
 
 import torch
@@ -15,11 +17,11 @@ from torch.fx import Graph as FxGraph
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from tilesmith.core.graph import Graph, Op
-from tilesmith.core.graph_check import kernel_ops
+from tilesmith.core.graph import Graph, Op, Tensor
+from tilesmith.core.graph_check import BYTES, kernel_ops
 from tilesmith.core.graph_hash import canonical
 from tilesmith.core.operators import OPERATORS
-from tilesmith.core.problem import Problem, Settings
+from tilesmith.core.problem import Dtype, Problem, Settings
 from tilesmith.splice.capture import Captured
 from tilesmith.splice.words import dims
 from tilesmith.superopt.partition import Part, partition
@@ -35,9 +37,13 @@ class Form:
     strides: tuple[int, ...]
     dtype: str
 
+    @property
+    def dense(self) -> bool:
+        """Whether its elements lie in the order of their indices."""
+        return _dense(self.dims) == self.strides
+
     def __str__(self) -> str:
-        dense = _dense(self.dims) == self.strides
-        return f"{self.dtype} {dims(self.dims)}" + ("" if dense else f" with strides {dims(self.strides)}")
+        return f"{self.dtype} {dims(self.dims)}" + ("" if self.dense else f" with strides {dims(self.strides)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ class Piece:
     def bytes(self) -> int:
         """Read and written once, at the least: large parts are searched first."""
         made = [_form(node) for node in self.results]
-        return sum(_count(form.dims) * (8 if form.dtype == "fp64" else 4) for form in (*self.forms, *made))
+        return sum(_count(form.dims) * BYTES[_dtype(form)] for form in (*self.forms, *made))
 
     def problem(self, name: str, spreads: Sequence[tuple[float, float]], *, tf32: bool, target: str | None) -> Problem:
         """The part as a problem of its own, whose inputs have the means and standard deviations given."""
@@ -124,89 +130,100 @@ def pieces(captured: Captured, largest: int) -> tuple[Piece, ...]:
 
 
 def _piece(captured: Captured, part: Part) -> Piece | None:
-    graph, results = _without_views(captured, part)
+    makers, whole = _makers(captured), _views(captured)
+
+    def viewed(value: int) -> int | None:
+        """What a value is a view of, where its call is one; None for any other."""
+        place = makers.get(value)
+        node = None if place is None else captured.traced.nodes[place]
+        return node.operands[0] if isinstance(node, Op) and captured.traced.calls[place or 0] in whole else None
+
+    results: dict[int, None] = {}
+    inside = {value for value, place in makers.items() if place in part.nodes}
+    for value in part.results:
+        seen: int | None = value
+        while seen in inside and (base := viewed(seen)) is not None:
+            seen = base
+        if seen in inside:
+            results[seen] = None
     if not results:
         return None
-    stops = {captured.nodes[value]: value for value in part.sources}
-    needed, met = _between([captured.nodes[value] for value in results], stops)
-    sources = [value for value in part.sources if captured.nodes[value] in met]
-    graph = _pruned(graph, [part.sources.index(value) for value in sources])
+    behind: dict[int, None] = {}
+    for value in part.sources:
+        while not _form(captured.nodes[value]).dense and (base := viewed(value)) in captured.nodes:
+            assert base is not None
+            value = base  # noqa: PLW2901  the same source, further back
+        behind[value] = None
+    graph, sources = _graph(captured, makers, list(behind), list(results))
     if not kernel_ops(graph):
         return None
-    forms = tuple(_form(captured.nodes[value]) for value in sources)
-    fault = "an input has gaps or overlaps in memory" if any(_overlaps(form) for form in forms) else ""
-    order = canonical(graph).order
     nodes = tuple(captured.nodes[value] for value in sources)
     made = tuple(captured.nodes[value] for value in results)
-    calls = tuple(str(node.target) for node in needed if "getitem" not in str(node.target))
-    code = _code(nodes, made, needed)
-    return Piece(nodes, made, calls, code, forms, graph, tuple(map(order.index, range(len(sources)))), fault)
+    needed = _between(made, nodes)
+    forms = tuple(map(_form, nodes))
+    fault = "an input has gaps or overlaps in memory" if any(_overlaps(form) for form in forms) else ""
+    places = tuple(map(canonical(graph).order.index, range(len(sources))))
+    calls = tuple(str(node.target) for node in needed if node.target is not getitem)
+    return Piece(nodes, made, calls, _code(nodes, made, needed), forms, graph, places, fault)
 
 
-def _without_views(captured: Captured, part: Part) -> tuple[Graph, tuple[int, ...]]:
-    """The part's graph and its results, with what stands before trailing views in their place."""
-    traced, graph = captured.traced, part.graph
-    fixed = len(graph.inputs) + len(graph.nodes) - len(part.nodes)
-    number = {value: place for place, value in enumerate(part.sources)}
-    first = _first_values(captured)
-    number |= {first[node]: fixed + place for place, node in enumerate(part.nodes)}
-    makers = {first[node]: node for node in part.nodes}
-    whole: dict[int, bool] = {}
-    for place, node in enumerate(traced.nodes):
-        viewing = isinstance(node, Op) and OPERATORS[node.operator].kind == "view"
-        call = traced.calls[place]
-        whole[call] = whole.get(call, True) and viewing
-    results: dict[int, None] = {}
-    for value in part.results:
-        seen = value
-        while seen in makers and whole[traced.calls[makers[seen]]]:
-            seen = traced.nodes[makers[seen]].operands[0]
-        if seen in makers:
-            results[seen] = None
-    kept = tuple(results)
-    return replace(graph, outputs=tuple(number[value] for value in kept)), kept
-
-
-def _pruned(graph: Graph, inputs: Sequence[int]) -> Graph:
-    """With these inputs alone, and the nodes that its outputs need."""
-    first = len(graph.inputs)
-    needed: set[int] = set(graph.outputs)
-    for place in reversed(range(len(graph.nodes))):
-        node = graph.nodes[place]
-        if first + place in needed and isinstance(node, Op):
-            needed |= set(node.operands)
-    number = {value: place for place, value in enumerate(inputs)}
-    made: list[Op] = []
-    for place, node in enumerate(graph.nodes):
-        if first + place in needed and isinstance(node, Op):
-            number[first + place] = len(inputs) + len(made)
-            made.append(replace(node, operands=tuple(number[value] for value in node.operands)))
-    return Graph(
-        tuple(graph.inputs[place] for place in inputs), tuple(made), tuple(number[value] for value in graph.outputs)
-    )
-
-
-def _first_values(captured: Captured) -> list[int]:
-    made, value = [], len(captured.traced.inputs)
-    for node in captured.traced.nodes:
-        made.append(value)
-        value += 1 if isinstance(node, Op) else len(node.results)
+def _makers(captured: Captured) -> dict[int, int]:
+    """For each value the node that makes it, by its place."""
+    made: dict[int, int] = {}
+    value = len(captured.traced.inputs)
+    for place, node in enumerate(captured.traced.nodes):
+        for _ in range(1 if isinstance(node, Op) else len(node.results)):
+            made[value] = place
+            value += 1
     return made
 
 
-def _between(results: Sequence[Node], stops: dict[Node, int]) -> tuple[list[Node], set[Node]]:
-    """The nodes that lead to the results from where it stops, in the order of the graph, and which stops were met."""
+def _views(captured: Captured) -> set[int]:
+    """The calls that are views and nothing else."""
+    views: dict[int, bool] = {}
+    for call, node in zip(captured.traced.calls, captured.traced.nodes, strict=True):
+        viewing = isinstance(node, Op) and OPERATORS[node.operator].kind == "view"
+        views[call] = views.get(call, True) and viewing
+    return {call for call, viewing in views.items() if viewing}
+
+
+def _graph(
+    captured: Captured, makers: dict[int, int], sources: Sequence[int], results: Sequence[int]
+) -> tuple[Graph, list[int]]:
+    """The operators between these values, and which of the sources they need."""
+    stops, met = set(sources), set()
+    needed: dict[int, int] = {}
+    stack = list(results)
+    while stack:
+        value = stack.pop()
+        if value in stops:
+            met.add(value)
+        elif value not in needed:
+            needed[value] = makers[value]
+            stack += captured.traced.nodes[makers[value]].operands
+    used = [value for value in sources if value in met]
+    number = {value: place for place, value in enumerate(used)}
+    made: list[Op] = []
+    for value in sorted(needed):
+        node = captured.traced.nodes[needed[value]]
+        assert isinstance(node, Op), "a part has no other nodes"
+        number[value] = len(used) + len(made)
+        made.append(replace(node, operands=tuple(number[operand] for operand in node.operands)))
+    forms = [_form(captured.nodes[value]) for value in used]
+    tensors = tuple(Tensor(form.dims, _dtype(form), f"x{place}") for place, form in enumerate(forms))
+    return Graph(tensors, tuple(made), tuple(number[value] for value in results)), used
+
+
+def _between(results: Sequence[Node], sources: Sequence[Node]) -> list[Node]:
+    """The nodes that lead to the results from the sources, in the order of the graph."""
     needed: set[Node] = set()
-    met: set[Node] = set()
     stack = list(results)
     while stack:
         node = stack.pop()
-        if node in stops:
-            met.add(node)
-        elif node not in needed:
+        if node not in sources and node not in needed:
             needed.add(node)
             stack += node.all_input_nodes
-    return [node for node in results[0].graph.nodes if node in needed], met
+    return [node for node in results[0].graph.nodes if node in needed]
 
 
 def _code(sources: Sequence[Node], results: Sequence[Node], needed: Sequence[Node]) -> str:
@@ -226,12 +243,19 @@ def _code(sources: Sequence[Node], results: Sequence[Node], needed: Sequence[Nod
 
 
 def _form(node: Node) -> Form:
-    value = node.meta["val"]
-    return Form(tuple(value.shape), tuple(value.stride()), NAMES[value.dtype])
+    return form_of(node.meta["val"])
 
 
 def form_of(tensor: Any) -> Form:
-    return Form(tuple(tensor.shape), tuple(tensor.stride()), NAMES.get(tensor.dtype, str(tensor.dtype)))
+    """Two forms are one where the tensors lie alike: strides along extents of 1 say nothing."""
+    extents = tuple(tensor.shape)
+    rows = zip(extents, tensor.stride(), _dense(extents), strict=True)
+    strides = tuple(dense if extent == 1 else stride for extent, stride, dense in rows)
+    return Form(extents, strides, NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")))
+
+
+def _dtype(form: Form) -> Dtype:
+    return next(known for known in BYTES if known == form.dtype)
 
 
 def _dense(extents: tuple[int, ...]) -> tuple[int, ...]:

@@ -153,6 +153,22 @@ def test_a_guard_passes_other_forms_on() -> None:
         assert len(calls) == taken
 
 
+def test_strides_along_one_element_say_nothing() -> None:
+    one = torch.randn(4, 1, 6)
+    other = one.as_strided((4, 1, 6), (6, 1, 1))
+    assert one.stride() != other.stride()
+    assert form_of(one) == form_of(other)
+    (piece,) = pieces(capture(*caught(lambda x: x * 2 + 1, (one,))), 6)
+    calls: list[int] = []
+
+    def kernel(x: Tensor) -> Tensor:
+        calls.append(1)
+        return x * 2 + 1
+
+    Guarded(kernel, original(problem_of(piece)), piece.forms, [0])(other)
+    assert calls
+
+
 @pytest.mark.parametrize(
     ("kernel", "told"),
     [
