@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
+#include <cstring>
 #include <stdexcept>
+#include <type_traits>
 
 namespace tilesmith::concrete {
 namespace {
@@ -155,22 +157,23 @@ std::vector<Found> Worker::search(const Task &task, Order order, std::size_t fro
     const auto start = Clock::now();
     found_.clear();
     root_ = task.root;
-    std::vector<State> &level = frontier_[0];
-    level.clear();
-    if (task.states.empty()) {
+    std::vector<State> open = task.states;
+    if (open.empty()) {
         const Roots::Root root = roots_->root(task.root);
         begin(root.prefix);
         ++counts.roots;
-        if (enter(root.sources, root.setting)) level.push_back(state_);
+        if (enter(root.sources, root.setting)) open.push_back(state_);
     } else {
         ++counts.taken;
-        level = task.states;
         if (z3_)
-            for (State &state : level) translate(state, task.expressions, expressions_);
+            for (State &state : open) translate(state, task.expressions, expressions_);
     }
-    if (order == Order::bfs) breadth_first(std::max<std::size_t>(frontier_bytes / sizeof(State), 1));
-    else
-        for (const State &state : level) {
+    if (order == Order::bfs) {
+        frontier_[0].clear();
+        for (const State &state : open) frontier_[0].push(state);
+        breadth_first(frontier_bytes);
+    } else
+        for (const State &state : open) {
             state_ = state;
             depth_first();
         }
@@ -185,22 +188,24 @@ bool Worker::leaves() {
     const Block &block = state_.blocks[state_.defined];
     const int open = state_.inside ? rules_.block_ops - block.loads - block.steps : 0;
     if (open < worth && (state_.inside || state_.defined == rules_.graph_defined)) return false;
-    leave({&state_, 1});
+    leave({state_});
     return true;
 }
 
 // The same of half of what is left of a level, if that is enough.
-bool Worker::leave_rest(std::size_t &end, const std::vector<State> &level, std::size_t from) {
+bool Worker::leave_rest(std::size_t &end, const Frontier &level, std::size_t from) {
     const std::size_t worth = z3_ ? 2 : 64;
     if (!pool_ || end - from < worth || !pool_->hungry()) return false;
     const std::size_t middle = from + (end - from) / 2;
-    leave(std::span(level).subspan(middle, end - middle));
+    std::vector<State> states(end - middle);
+    for (std::size_t i = middle; i < end; ++i) level.read(i, states[i - middle]);
+    leave(std::move(states));
     end = middle;
     return true;
 }
 
-void Worker::leave(std::span<const State> states) {
-    Task task{root_, {states.begin(), states.end()}, Expressions(space_.problem().names)};
+void Worker::leave(std::vector<State> states) {
+    Task task{root_, std::move(states), Expressions(space_.problem().names)};
     if (z3_)
         for (State &state : task.states) translate(state, expressions_, task.expressions);
     pool_->leave(std::move(task));
@@ -213,24 +218,65 @@ void Worker::depth_first() {
     });
 }
 
-void Worker::breadth_first(std::size_t most) {
-    std::vector<State> &level = frontier_[0], &next = frontier_[1]; // which keep their memory
-    next.clear();
-    while (!level.empty() && !control_.stopped()) {
-        std::size_t end = level.size();
+void Worker::breadth_first(std::size_t most_bytes) {
+    Frontier *level = &frontier_[0], *next = &frontier_[1]; // which keep their memory
+    next->clear();
+    while (level->size() && !control_.stopped()) {
+        std::size_t end = level->size();
         for (std::size_t i = 0; i < end; ++i) {
-            while (leave_rest(end, level, i)) {}
-            state_ = level[i];
+            while (leave_rest(end, *level, i)) {}
+            level->read(i, state_);
             if (!arrive()) continue;
             expand([&] {
-                if (level.size() + next.size() < most) next.push_back(state_);
+                if (level->bytes() + next->bytes() < most_bytes) next->push(state_);
                 else depth_first();
             });
         }
-        counts.frontier = std::max<std::uint64_t>(counts.frontier, next.size());
-        level.swap(next);
-        next.clear();
+        counts.frontier = std::max<std::uint64_t>(counts.frontier, next->size());
+        std::swap(level, next);
+        next->clear();
     }
+}
+
+void Frontier::push(const State &state) {
+    const auto put = [&](const auto *first, std::size_t count) {
+        const auto *from = reinterpret_cast<const std::byte *>(first);
+        bytes_.insert(bytes_.end(), from, from + count * sizeof(*first));
+    };
+    starts_.push_back(bytes_.size());
+    const KernelState &graph = state.graph;
+    const std::uint8_t counts[] = {graph.count, graph.made, state.block.count, state.defined, state.inside, state.unsound};
+    put(counts, std::size(counts));
+    put(&graph.last, 1);
+    put(graph.tensors.data(), graph.count);
+    put(graph.nodes.data(), graph.made);
+    put(state.blocks.data(), state.defined + std::size_t{state.inside});
+    if (!state.inside) return;
+    put(&state.block.last, 1);
+    put(&state.block.bytes, 1);
+    put(state.block.tiles.data(), state.block.count);
+}
+
+void Frontier::read(std::size_t index, State &state) const {
+    const std::byte *from = bytes_.data() + starts_[index];
+    const auto take = [&]<typename T>(T *first, std::size_t count) {
+        static_assert(std::is_trivially_copyable_v<T>);
+        std::memcpy(first, from, count * sizeof(T));
+        from += count * sizeof(T);
+    };
+    std::uint8_t counts[6];
+    take(counts, std::size(counts));
+    KernelState &graph = state.graph;
+    graph.count = counts[0], graph.made = counts[1], state.block.count = counts[2];
+    state.defined = counts[3], state.inside = counts[4] != 0, state.unsound = counts[5];
+    take(&graph.last, 1);
+    take(graph.tensors.data(), graph.count);
+    take(graph.nodes.data(), graph.made);
+    take(state.blocks.data(), state.defined + std::size_t{state.inside});
+    if (!state.inside) return;
+    take(&state.block.last, 1);
+    take(&state.block.bytes, 1);
+    take(state.block.tiles.data(), state.block.count);
 }
 
 // A state ----------------------------------------------------------------------------------------------------------------

@@ -283,6 +283,21 @@ struct State {
     std::uint8_t unsound = 0; // accumulators of what does not vary
 };
 
+// States that wait, each without the room that it does not use.
+class Frontier {
+  public:
+    void clear() { bytes_.clear(), starts_.clear(); }
+    std::size_t size() const { return starts_.size(); }
+    std::size_t bytes() const { return bytes_.size(); }
+    void push(const State &state);
+    // What the state had, and anything where it had nothing.
+    void read(std::size_t index, State &state) const;
+
+  private:
+    std::vector<std::byte> bytes_;
+    std::vector<std::size_t> starts_;
+};
+
 class Roots;
 class Pool;
 
@@ -318,10 +333,10 @@ class Worker {
 
     void begin(const KernelState &graph);
     void depth_first();
-    void breadth_first(std::size_t most);
+    void breadth_first(std::size_t most_bytes);
     bool leaves();
-    bool leave_rest(std::size_t &end, const std::vector<State> &level, std::size_t from);
-    void leave(std::span<const State> states);
+    bool leave_rest(std::size_t &end, const Frontier &level, std::size_t from);
+    void leave(std::vector<State> states);
     bool arrive();
     template <typename Visit> void expand(const Visit &visit);
     template <typename Visit> void add_operators(const Visit &visit);
@@ -363,7 +378,7 @@ class Worker {
     std::uint64_t commuting_ = 0; // codes of operators
     State state_;
     std::vector<Found> found_;
-    std::array<std::vector<State>, 2> frontier_;
+    std::array<Frontier, 2> frontier_;
     const Gather *gather_ = nullptr; // instead of searching blocks
     Pool *pool_ = nullptr;
     std::size_t root_ = 0;
