@@ -141,7 +141,7 @@ std::vector<Setting> Space::enumerate(const std::vector<Shape> &shapes) const {
     std::vector<std::int32_t> extents;
     for (const Shape &shape : shapes) extents.insert(extents.end(), shape.extents.begin(), shape.extents.begin() + shape.rank);
     std::ranges::sort(extents);
-    extents.erase(std::ranges::unique(extents).begin(), extents.end());
+    extents.erase(std::unique(extents.begin(), extents.end()), extents.end());
     const bool one_rank = std::ranges::all_of(shapes, [&](const Shape &shape) { return shape.rank == shapes[0].rank; });
     const std::int32_t batch = one_rank && shapes[0].rank >= 2 ? shapes[0].extents[0] : -1;
 
@@ -160,7 +160,7 @@ std::vector<Setting> Space::enumerate(const std::vector<Shape> &shapes) const {
     if (rules_.as_coded && rules_.heads && shapes.size() > 2 && batch > 0) offer({batch, 16, 4});
     if (batch > 0 && batch <= rules_.most_blocks) grids.push_back({batch, 1, 1});
     std::ranges::sort(grids);
-    grids.erase(std::ranges::unique(grids).begin(), grids.end());
+    grids.erase(std::unique(grids.begin(), grids.end()), grids.end());
 
     std::vector<Imap> imaps{{0, -1, 1}, {0, 1, -1}, {0, 2, -1}, {-1, 1, -1}};
     if (!rules_.as_coded || !rules_.heads) imaps.insert(imaps.end(), {{-1, -1, -1}, {1, -1, -1}, {0, -1, -1}});

@@ -1,6 +1,8 @@
 // When a search has to stop. Asked every few thousand states, so that asking costs nothing.
 #pragma once
 
+#include <time.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -8,6 +10,13 @@
 namespace tilesmith {
 
 enum class Stop : std::uint8_t { exhausted, seconds, graphs, interrupted, incomplete };
+
+// Of this thread's processor time.
+inline double cpu_seconds() {
+    timespec now{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
 
 class Control {
   public:

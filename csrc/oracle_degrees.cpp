@@ -62,7 +62,7 @@ std::vector<std::int64_t> divisors(std::span<const std::int64_t> numbers) {
                 all.push_back(n / d);
             }
     std::ranges::sort(all);
-    all.erase(std::ranges::unique(all).begin(), all.end());
+    all.erase(std::unique(all.begin(), all.end()), all.end());
     return all;
 }
 

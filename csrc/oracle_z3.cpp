@@ -35,7 +35,7 @@ void describe(Theory &theory, const std::vector<Function> &functions, const std:
         else theory.functions.push_back(names[i]);
     }
     std::ranges::sort(theory.functions);
-    theory.functions.erase(std::ranges::unique(theory.functions).begin(), theory.functions.end());
+    theory.functions.erase(std::unique(theory.functions.begin(), theory.functions.end()), theory.functions.end());
 }
 
 std::string axioms(const Theory &theory) {

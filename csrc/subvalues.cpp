@@ -209,7 +209,7 @@ class Decomposition {
             }
         });
         std::ranges::sort(made);
-        made.erase(std::ranges::unique(made).begin(), made.end());
+        made.erase(std::unique(made.begin(), made.end()), made.end());
         return pieces_.emplace(c, std::move(made)).first->second;
     }
 
@@ -290,7 +290,7 @@ class Decomposition {
                     check();
                 }
             std::ranges::sort(longer);
-            longer.erase(std::ranges::unique(longer).begin(), longer.end());
+            longer.erase(std::unique(longer.begin(), longer.end()), longer.end());
             made = std::move(longer);
         }
         std::erase_if(made, [](const Part &part) { return part.factors.empty(); });

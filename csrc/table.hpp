@@ -59,8 +59,8 @@ struct Table {
         const std::uint64_t key = probe_key(rule, a, b);
         for (std::size_t i = mix(key) & mask_;; i = (i + 1) & mask_) {
             const std::uint64_t slot = slots_[i];
-            if (slot >> 16 == key) return static_cast<Class>(slot);
-            if (slot == kNoSlot) return kNoClass;
+            // An empty slot says kNoClass by itself; whether it is one nobody can foresee, so that is no branch.
+            if ((slot >> 16 == key) | (slot == kNoSlot)) return static_cast<Class>(slot);
         }
     }
 
@@ -68,6 +68,7 @@ struct Table {
 
   private:
     static constexpr std::uint64_t kNoSlot = ~std::uint64_t{0};
+    static_assert(static_cast<Class>(kNoSlot) == kNoClass);
     static constexpr std::uint64_t probe_key(Rule rule, Class a, std::uint16_t b) {
         // Commutative operands are stored with the smaller first.
         const bool swap = (rule == Rule::add || rule == Rule::mul) && a > b;
