@@ -228,7 +228,8 @@ void Worker::breadth_first(std::size_t most_bytes) {
             level->read(i, state_);
             if (!arrive()) continue;
             expand([&] {
-                if (level->bytes() + next->bytes() < most_bytes) next->push(state_);
+                // Memory that grows has twice the room that is needed, at the most.
+                if (2 * (level->bytes() + next->bytes()) < most_bytes) next->push(state_);
                 else depth_first();
             });
         }

@@ -1,6 +1,7 @@
 #include "table.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <iterator>
 #include <set>
@@ -445,9 +446,10 @@ void Table::index() {
     while (slots < rows.size() * 3) slots *= 2;
     slots_.assign(slots, kNoSlot);
     mask_ = slots - 1;
+    shift_ = 64 - std::countr_zero(slots);
     for (const Row &row : rows) {
         const std::uint64_t key = probe_key(row.rule, row.a, row.b);
-        std::size_t i = mix(key) & mask_;
+        std::size_t i = place(key);
         while (slots_[i] != kNoSlot) i = (i + 1) & mask_;
         slots_[i] = key << 16 | row.result;
     }
