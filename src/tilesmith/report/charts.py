@@ -86,7 +86,7 @@ def best_by(gains: Sequence[Gain], of: str, title: str, baseline_us: float | Non
     rows = [{"x": getattr(gain, of), "us": gain.best_us} for gain in gains]
     last = max((row["x"] for row in rows), default=0)
     ticks = alt.Axis(format="d", tickCount=min(max(last, 1), 8)) if of == "round" else alt.Axis(tickCount=6)
-    x = alt.X("x:Q", title=title, axis=ticks)
+    x = alt.X("x:Q", title=title, axis=ticks, scale=alt.Scale(zero=True))
     scale = _times([g.best_us for g in gains], baseline_us)
     y = _micros(scale, f"best, µs ({label})")
     layers = [
@@ -314,7 +314,7 @@ def lanes(rows: Sequence[Lane], words: str) -> Picture:
                 legend=alt.Legend(orient="top") if len(kinds) > 1 else None,
             ),
         )
-        .properties(width=WIDE - 180, height=alt.Step(30))
+        .properties(width=WIDE - 140, height=alt.Step(30))
     )
     return _drawn(drawn, {"rows": values}, words)
 

@@ -58,7 +58,7 @@ def timeline(chronicle: Chronicle) -> Timeline:
     for trial in (*chronicle.trials, *chronicle.confirmations):
         for lease in trial.leases:
             kind = "timed, alone" if lease.exclusive else "checked, shared"
-            gpus.setdefault(lease.device, []).append(_span(lease.began_s - began, lease.ended_s - began, kind))
+            gpus.setdefault(f"GPU {lease.device}", []).append(_span(lease.began_s - began, lease.ended_s - began, kind))
     models: dict[str, list[Span]] = {}
     for reply, at_s in zip(chronicle.record.replies, chronicle.reply_times_s, strict=False):
         if reply.attempts:

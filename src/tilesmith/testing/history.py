@@ -103,7 +103,7 @@ def history(
     trials = [_judged(start, Correct(_time(draw, 400.0, None, measured), 0.2, 7), 0, 0, began_s, measured, gpus, draw)]
     replies: list[Reply] = []
     endings: list[Ending] = []
-    sources = {trials[0].candidate.id}
+    sources = {start.source}
     for number in range(1, count):
         at = 1 + (number - 1) * 10 // max(1, count - 1)
         good = sorted(time_us, key=lambda known: time_us[known])[: 4 + number // 20]
@@ -114,6 +114,7 @@ def history(
         )
         if source in sources:
             continue
+        sources.add(source)
         candidate = Candidate(source, way.model, trials[parent].candidate.id, way, int(draw.random() < 0.2))
         verdict = _verdict(draw, time_us[parent], trials[parent], measured)
         trials.append(_judged(candidate, verdict, at, number, began_s, measured, gpus, draw))

@@ -298,7 +298,7 @@ def test_busy_time_is_the_union_of_spans(pairs: list[tuple[float, float]]) -> No
 
 def test_lanes_come_from_leases_and_calls(small: Chronicle) -> None:
     found = timeline(small)
-    assert [lane.name for lane in found.gpus] == ["0", "1"]
+    assert [lane.name for lane in found.gpus] == ["GPU 0", "GPU 1"]
     assert {span.kind for lane in found.gpus for span in lane.spans} == {"timed, alone", "checked, shared"}
     assert found.judging is None
     assert len(found.models) == 3
@@ -332,3 +332,14 @@ def test_the_roof_is_what_can_be_sustained(small: Chronicle) -> None:
     assert found.peak_flops_per_s == pytest.approx(750e12)
     assert sum(place.counted for place in found.places) == 1
     assert all(place.flops_per_s > 0 for place in found.places)
+
+
+@given(st.integers(2, 60), st.integers(0, 5))
+@settings(max_examples=15, deadline=None)
+def test_a_made_up_run_is_one_that_could_have_been(count: int, seed: int) -> None:
+    made = history(count, seed=seed)
+    seen: set[str] = set()
+    for each in made.trials:
+        assert each.candidate.id not in seen
+        assert each.candidate.parent is None or each.candidate.parent in seen
+        seen.add(each.candidate.id)
