@@ -119,12 +119,12 @@ def _all(run: Run) -> Read:
 def _latest(run: Run, most: int) -> Read:
     """The latest trials with what was recorded since the first of them, and the start kernel and the best."""
     rows = run.latest_trials(most)
-    since_s = rows[0].at_s
+    since = rows[0].event
     known = {row.number for row in rows}
     rows = tuple(sorted((*(row for row in run.ends() if row.number not in known), *rows), key=lambda row: row.number))
     trials = standing([row.trial for row in rows], run.confirmations())
-    replies = run.facts_since(Reply, since_s)
-    endings = tuple(fact for fact, _ in run.facts_since(Ending, since_s))
+    replies = run.facts_since(Reply, since)
+    endings = tuple(fact for fact, _ in run.facts_since(Ending, since))
     record = RunRecord(run.id, run.problem.name, trials, run.stops, tuple(fact for fact, _ in replies), endings)
     return record, [row.at_s for row in rows], [at_s for _, at_s in replies], [row.number for row in rows]
 

@@ -87,10 +87,14 @@ def open_store(path: Path, *, must_exist: bool = False, patience_s: float = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A trial, its number in its run, from 1, and when it was recorded: seconds since 1970, UTC."""
+    """A trial as it stands in the journal."""
 
     number: int
+    """Of the trial in its run, from 1."""
+    event: int
+    """Of all in the journal."""
     at_s: float
+    """Seconds since 1970, UTC."""
     trial: Trial
 
 
@@ -309,10 +313,10 @@ class Run:
         rows = self._database.read("SELECT at_s FROM events WHERE run = ? AND kind = ? ORDER BY seq", (self.id, name))
         return tuple(float(row[0] or 0.0) for row in rows)
 
-    def facts_since(self, kind: type[F], at_s: float) -> tuple[tuple[F, float], ...]:
-        """The facts of one kind that were recorded at or after this time, and when."""
-        sql = "SELECT body, at_s FROM events WHERE run = ? AND kind = ? AND at_s >= ? ORDER BY seq"
-        rows = self._database.read(sql, (self.id, kind.__name__, at_s))
+    def facts_since(self, kind: type[F], event: int) -> tuple[tuple[F, float], ...]:
+        """The facts of one kind that were recorded after an event of the journal, and when."""
+        sql = "SELECT body, at_s FROM events WHERE run = ? AND kind = ? AND seq > ? ORDER BY seq"
+        rows = self._database.read(sql, (self.id, kind.__name__, event))
         return tuple((_loads(self._database, kind, body), float(at or 0.0)) for body, at in rows)
 
     def count(self, kind: type[Trial] | type[F]) -> int:
@@ -390,7 +394,7 @@ def _trial(database: Database, row: Row) -> Trial:
 
 
 def _recorded(database: Database, row: Row, number: int) -> Recorded:
-    return Recorded(number, float(row[3] or 0.0), _trial(database, row))
+    return Recorded(number, int(row[0] or 0), float(row[3] or 0.0), _trial(database, row))
 
 
 def _new_id() -> str:
