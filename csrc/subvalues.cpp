@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 #include <unordered_set>
 
 namespace tilesmith {
@@ -13,23 +14,18 @@ using Comp = Terms::Comp;
 using Mono = Terms::Mono;
 using Poly = Terms::Poly;
 
-// What is left of a comp when a part of it is taken out: equal contexts are one number. 0: nothing is left.
+// A factor that is left of a comp when a part of it is taken out, or a label that is left open: equal ones are one number.
 using Context = std::uint32_t;
 
 // Bound labels that a part leaves open reach from the part into its context: they are marked there.
 constexpr Label kHole = Label{1} << 24;
 
-struct Piece {
-    std::vector<Comp> factors; // sorted; none where nothing was taken
-    Context context = 0;
-
-    auto operator<=>(const Piece &) const = default;
-};
-
-// A part of a mono, with the contexts that its comps leave.
+// What is taken out of a comp, or of a mono, and what is left.
 struct Part {
-    std::vector<Comp> factors;
-    std::vector<Context> contexts;
+    std::vector<Comp> factors;     // sorted; none where nothing was taken
+    std::vector<Context> contexts; // sorted
+    std::vector<Comp> closed;      // what is left where the part is left out, sorted
+    bool closes = true;            // whether that is a value
 
     auto operator<=>(const Part &) const = default;
 };
@@ -37,10 +33,7 @@ struct Part {
 class Decomposition {
   public:
     Decomposition(Terms &terms, const Exchangeable &exchangeable, std::size_t limit, const std::function<bool()> &stopped)
-        : terms_(terms), exchangeable_(exchangeable), limit_(limit), stopped_(stopped) {
-        contexts_.intern({});
-        closed_.emplace_back();
-    }
+        : terms_(terms), exchangeable_(exchangeable), limit_(limit), stopped_(stopped) {}
 
     std::vector<Poly> run(const std::vector<Poly> &targets) {
         std::vector<Poly> work(targets);
@@ -187,10 +180,10 @@ class Decomposition {
         }
     }
 
-    const std::vector<Piece> &pieces(Comp c) {
+    const std::vector<Part> &pieces(Comp c) {
         const auto known = pieces_.find(c);
         if (known != pieces_.end()) return known->second;
-        std::vector<Piece> made;
+        std::vector<Part> made;
         const std::vector<Atom> atoms(terms_.atoms(c).begin(), terms_.atoms(c).end());
         const Labels bound(terms_.bound(c).begin(), terms_.bound(c).end());
         each_split(atoms, [&](const std::vector<Atom> &some, const std::vector<Atom> &rest) {
@@ -213,9 +206,9 @@ class Decomposition {
         return pieces_.emplace(c, std::move(made)).first->second;
     }
 
-    Piece cut(const Labels &bound, const std::vector<Comp> &factors, const std::vector<Atom> &rest, const Labels &inside,
-              const Labels &summed, const Terms::Renaming &names) {
-        Piece piece;
+    Part cut(const Labels &bound, const std::vector<Comp> &factors, const std::vector<Atom> &rest, const Labels &inside,
+             const Labels &summed, const Terms::Renaming &names) {
+        Part piece;
         for (const Comp factor : factors) piece.factors.push_back(terms_.rename_comp(factor, names));
         std::ranges::sort(piece.factors);
 
@@ -236,37 +229,39 @@ class Decomposition {
             if (taken) left.push_back(l);
             else holes.emplace_back(l, name);
         }
-        if (rest.empty() && open.empty()) return piece;
         std::ranges::sort(holes);
-        std::vector<std::uint32_t> key{0};
-        if (!rest.empty()) {
-            std::vector<Atom> marked;
-            for (const Atom a : rest) marked.push_back(terms_.rename_atom(a, holes));
-            key[0] = terms_.comp(left, std::move(marked)) + 1;
-        }
-        std::ranges::sort(open);
-        key.insert(key.end(), open.begin(), open.end());
-        piece.context = contexts_.intern(key);
-        if (piece.context == closed_.size()) {
-            Labels around;
-            for (const Label l : bound)
-                if (contains(outside, l)) around.push_back(l);
-            closed_.push_back(open.empty() ? components(around, rest) : std::nullopt);
-        }
+        const auto leave = [&](std::uint32_t comp, Label label) {
+            const std::uint32_t key[] = {comp, label};
+            piece.contexts.push_back(contexts_.intern(key));
+        };
+        std::vector<Atom> marked;
+        for (const Atom a : rest) marked.push_back(terms_.rename_atom(a, holes));
+        // Factors that no label binds together are left one by one: another term may have them in other sums.
+        if (left.empty())
+            for (const Atom a : marked) leave(terms_.comp({}, {a}) + 1, 0);
+        else
+            leave(terms_.comp(left, marked) + 1, 0);
+        for (const Label l : open) leave(0, l);
+        std::ranges::sort(piece.contexts);
+
+        Labels around;
+        for (const Label l : bound)
+            if (contains(outside, l)) around.push_back(l);
+        const auto closed = open.empty() ? components(around, rest) : std::nullopt;
+        piece.closes = closed.has_value();
+        if (closed) piece.closed = *closed;
+        std::ranges::sort(piece.closed);
         return piece;
     }
 
     // A term that is free of what a sum binds stands before the sum: c·Σ w is Σ c·w. Where another term leaves the
     // context Σ ·w, this one does too, with the part c.
-    std::optional<Mono> part_before(Mono m, const std::vector<Context> &contexts) {
+    std::optional<Mono> part_before(Mono m, const std::vector<Comp> &closed) {
         std::vector<Comp> left(terms_.comps(m).begin(), terms_.comps(m).end());
-        for (const Context context : contexts) {
-            if (!closed_[context]) return std::nullopt;
-            for (const Comp c : *closed_[context]) {
-                const auto found = std::ranges::find(left, c);
-                if (found == left.end()) return std::nullopt;
-                left.erase(found);
-            }
+        for (const Comp c : closed) {
+            const auto found = std::ranges::find(left, c);
+            if (found == left.end()) return std::nullopt;
+            left.erase(found);
         }
         if (left.empty()) return std::nullopt;
         return terms_.mono(std::move(left));
@@ -280,13 +275,8 @@ class Decomposition {
         for (const Comp c : comps) {
             std::vector<Part> longer;
             for (const Part &part : made)
-                for (const Piece &piece : pieces(c)) {
-                    Part next = part;
-                    next.factors.insert(next.factors.end(), piece.factors.begin(), piece.factors.end());
-                    std::ranges::sort(next.factors);
-                    if (piece.context) next.contexts.push_back(piece.context);
-                    std::ranges::sort(next.contexts);
-                    longer.push_back(std::move(next));
+                for (const Part &piece : pieces(c)) {
+                    longer.push_back(joined(part, piece));
                     check();
                 }
             std::ranges::sort(longer);
@@ -299,34 +289,58 @@ class Decomposition {
 
     bool is_negative(Mono m) const { return !terms_.comps(m).empty() && terms_.comps(m)[0] == Terms::kMinusOneComp; }
 
-    Part negated(Part part) {
-        part.factors.insert(part.factors.begin(), Terms::kMinusOneComp);
-        for (const Piece &piece : pieces(Terms::kMinusOneComp))
-            if (piece.context) part.contexts.push_back(piece.context);
-        std::ranges::sort(part.contexts);
+    Part negated(const Part &part) {
+        for (const Part &piece : pieces(Terms::kMinusOneComp))
+            if (piece.factors.empty()) {
+                Part made = joined(part, piece);
+                made.factors.insert(made.factors.begin(), Terms::kMinusOneComp);
+                return made;
+            }
         return part;
+    }
+
+    static Part joined(const Part &part, const Part &piece) {
+        Part both = part;
+        const auto append = [](auto &to, const auto &from) {
+            to.insert(to.end(), from.begin(), from.end());
+            std::ranges::sort(to);
+        };
+        append(both.factors, piece.factors);
+        append(both.contexts, piece.contexts);
+        append(both.closed, piece.closed);
+        both.closes &= piece.closes;
+        return both;
     }
 
     // Parts of several monos that leave the same context are a sum that the context is applied to.
     void collect(Poly p) {
         const std::vector<Mono> monos(terms_.monos(p).begin(), terms_.monos(p).end());
-        std::map<std::vector<Context>, std::vector<std::vector<Mono>>> by_context;
+        struct Found {
+            std::vector<std::vector<Mono>> choices; // of each mono
+            std::set<std::vector<Comp>> closed;
+        };
+        std::map<std::vector<Context>, Found> by_context;
         const bool negative = std::ranges::any_of(monos, [&](Mono m) { return is_negative(m); });
         for (std::size_t i = 0; i < monos.size(); ++i)
             for (const Part &part : parts(monos[i])) {
                 const auto offer = [&](const Part &some) {
-                    auto &choices = by_context[some.contexts];
-                    choices.resize(monos.size());
-                    choices[i].push_back(terms_.mono(some.factors));
+                    Found &found = by_context[some.contexts];
+                    found.choices.resize(monos.size());
+                    const Mono made = terms_.mono(some.factors);
+                    auto &choice = found.choices[i];
+                    if (std::ranges::find(choice, made) == choice.end()) choice.push_back(made);
+                    if (some.closes) found.closed.insert(some.closed);
                 };
                 offer(part);
                 // a - b is -(b - a): beside a negative term every other one is minus its negative.
                 if (negative && !is_negative(monos[i])) offer(negated(part));
             }
-        for (auto &[context, choices] : by_context) {
+        for (auto &[context, found] : by_context) {
+            auto &choices = found.choices;
             for (std::size_t i = 0; i < monos.size() && monos.size() > 1; ++i)
-                if (const auto part = part_before(monos[i], context); part && std::ranges::find(choices[i], *part) == choices[i].end())
-                    choices[i].push_back(*part);
+                for (const std::vector<Comp> &closed : found.closed)
+                    if (const auto part = part_before(monos[i], closed); part && std::ranges::find(choices[i], *part) == choices[i].end())
+                        choices[i].push_back(*part);
             std::erase_if(choices, [](const auto &choice) { return choice.empty(); });
             std::vector<std::size_t> picked(choices.size(), 0);
             for (bool more = true; more;) {
@@ -375,8 +389,7 @@ class Decomposition {
     std::size_t limit_, steps_ = 0;
     const std::function<bool()> &stopped_;
     Rows contexts_;
-    std::vector<std::optional<std::vector<Comp>>> closed_; // of each context: what it is of nothing; none if no value
-    std::map<Comp, std::vector<Piece>> pieces_;
+    std::map<Comp, std::vector<Part>> pieces_;
     std::map<Mono, std::vector<Part>> parts_;
     std::unordered_set<Poly> found_;
 };

@@ -9,6 +9,7 @@ import pytest
 from tilesmith.core.graph import Graph, Kernel
 from tilesmith.superopt import structures
 from tilesmith.superopt.build import Program
+from tilesmith.superopt.online import shifted
 from tilesmith.superopt.programs import gqa
 from tilesmith.superopt.structures import PUBLISHED, Structure, examples, form_id
 from tilesmith.superopt.verify import Verified, verify
@@ -47,6 +48,26 @@ def test_online_softmax_is_attention_and_only_with_both_sums_rescaled() -> None:
     assert isinstance(verify(flash(sound=True), gqa(), seed=1), Verified)
     assert not structures.rescales(flash(sound=False))
     assert not isinstance(verify(flash(sound=False), gqa(), seed=1), Verified)
+
+
+@pytest.mark.parametrize("name", ["gqa", "qknorm_gqa"])
+def test_online_softmax_is_made_of_what_is_found(name: str) -> None:
+    structure = next(s for s in PUBLISHED if s.program == name)
+    program, found = examples(structure)
+    online = [made for graph in found if (made := shifted(graph, seed=1)) is not None]
+    assert online
+    assert all(structures.rescales(graph) for graph in online)
+    assert isinstance(verify(online[0], program, seed=2), Verified)
+
+
+def test_nothing_is_shifted_that_would_change() -> None:
+    """A sum of exponentials that is no quotient's: its own maximum would be divided out."""
+    b = Program()
+    x = b.input("X", (32, 4096))
+    k = b.kernel((4,), 64)
+    b.output(*k.store((k.accumulate(k.exp(k.load(x, (0,), 1)), 1), (0,))))
+    assert shifted(b.graph(), seed=1) is None
+    assert shifted(examples(PUBLISHED[0])[1][0], seed=1) is None
 
 
 def test_no_program_has_the_structure_of_another() -> None:
