@@ -31,8 +31,11 @@ constexpr std::array<std::string_view, 9> kSteps{"add",   "sub", "mul",        "
 constexpr std::array<std::string_view, 5> kStops{"exhausted", "seconds", "graphs", "interrupted", "incomplete"};
 
 constexpr std::array<std::string_view, kActivities> kActivitiesNamed{"busy", "waiting", "stealing", "oracle"};
-constexpr std::array<std::string_view, 2> kSharings{"static", "openmp"};
+constexpr std::array<std::string_view, 2> kSharings{"static", "openmp"}; // between ranks as between threads
 constexpr std::array<std::string_view, 2> kOrders{"dfs", "bfs"};
+
+nb::bytes bytes(const std::string &made) { return nb::bytes(made.data(), made.size()); }
+std::string_view view(const nb::bytes &given) { return {given.c_str(), given.size()}; }
 
 template <typename Enum, std::size_t n> Enum named(const std::array<std::string_view, n> &names, std::string_view name) {
     const auto found = std::ranges::find(names, name);
@@ -243,7 +246,7 @@ NB_MODULE(_core, module) {
                 const std::vector<NodeTuple> &nodes, const std::vector<int> &outputs,
                 const std::vector<std::pair<int, int>> &aliases, const Device &device, double element_bytes,
                 bool closure, std::string_view schedule, std::string_view order, int threads, std::size_t frontier_bytes,
-                bool timeline, int block_ops, int kernel_inputs, int kernel_outputs, int kernels, double seconds,
+                bool timeline, int ranks, int rank, int block_ops, int kernel_inputs, int kernel_outputs, int kernels, double seconds,
                 std::uint64_t max_graphs, std::size_t keep, std::size_t max_classes) {
                  Request request;
                  fill(request, parts, extents, inputs, functions, nodes, outputs, aliases);
@@ -254,7 +257,7 @@ NB_MODULE(_core, module) {
                  request.space.fused_accumulators = true;
                  request.closure = closure;
                  request.team = {named<Sharing>(kSharings, schedule), named<Order>(kOrders, order), threads, frontier_bytes,
-                                 max_graphs, timeline};
+                                 max_graphs, timeline, ranks, rank};
                  request.seconds = seconds;
                  request.keep = keep;
                  request.table.classes = max_classes;
@@ -262,9 +265,25 @@ NB_MODULE(_core, module) {
              },
              "parts"_a, "extents"_a, "inputs"_a, "functions"_a, "nodes"_a, "outputs"_a, "aliases"_a, nb::kw_only(),
              "device"_a, "element_bytes"_a, "closure"_a, "schedule"_a, "order"_a, "threads"_a,
-             "frontier_bytes"_a, "timeline"_a, "block_ops"_a, "kernel_inputs"_a, "kernel_outputs"_a, "kernels"_a, "seconds"_a,
+             "frontier_bytes"_a, "timeline"_a, "ranks"_a, "rank"_a, "block_ops"_a, "kernel_inputs"_a, "kernel_outputs"_a, "kernels"_a, "seconds"_a,
              "max_graphs"_a, "keep"_a, "max_classes"_a)
         .def("run", &Engine::run, nb::call_guard<nb::gil_scoped_release>(), nb::rv_policy::reference_internal)
+        .def_prop_ro("ready", [](Engine &engine) { return engine.listing() != nullptr; })
+        .def("begin", [](Engine &engine) { return bytes(engine.listing()->begin()); })
+        .def("join", [](Engine &engine, nb::bytes split) { engine.listing()->begin(view(split)); }, "split"_a)
+        .def_prop_ro("items", [](Engine &engine) { return engine.listing()->items(); })
+        .def_prop_ro("waiting", [](Engine &engine) { return engine.listing()->waiting(); })
+        .def_prop_ro("idle", [](Engine &engine) { return engine.listing()->idle(); })
+        .def("offer", [](Engine &engine, std::size_t item) { engine.listing()->offer(item); }, "item"_a)
+        .def("give", [](Engine &engine) { return bytes(engine.listing()->give()); })
+        .def("receive", [](Engine &engine, nb::bytes given) { engine.listing()->receive(view(given)); }, "given"_a)
+        .def("end", [](Engine &engine) { engine.listing()->end(); })
+        .def("fresh", [](Engine &engine) { return bytes(engine.listing()->fresh()); })
+        .def("learn", [](Engine &engine, nb::bytes made) { engine.learn(view(made)); }, "made"_a)
+        .def("found", [](Engine &engine, bool all) { return bytes(engine.listing()->found(all)); }, "everything"_a)
+        .def("tell", [](Engine &engine, nb::bytes found) { engine.tell(view(found)); }, "found"_a)
+        .def("told_enough", &Engine::told_enough)
+        .def("conclude", &Engine::conclude, nb::rv_policy::reference_internal)
         .def("interrupt", [](Engine &engine) { engine.control().interrupt(); })
         .def_prop_ro("classes", [](const Engine &engine) { return engine.table().classes(); })
         .def_prop_ro("rows", [](const Engine &engine) { return engine.table().rows.size(); })

@@ -1,5 +1,7 @@
 #include "book.hpp"
 
+#include "ledger.hpp"
+
 namespace tilesmith {
 
 void Plans::add(Plan plan) {
@@ -31,6 +33,52 @@ Segment &Book::after(Segment &segment, int level) {
     segment.next_.store(&made);
     ++open_[static_cast<std::size_t>(level)];
     return made;
+}
+
+Segment &Book::apart(int level) {
+    const std::lock_guard lock(mutex_);
+    Segment &made = segments_.emplace_back(level);
+    made.head_ = true;
+    ++open_[static_cast<std::size_t>(level)];
+    return made;
+}
+
+std::vector<Segment *> Book::cut() {
+    const std::lock_guard lock(mutex_);
+    std::vector<Segment *> all;
+    for (Segment *segment = &first(); segment; segment = segment->next_) {
+        segment->head_ = true;
+        all.push_back(segment);
+    }
+    return all;
+}
+
+void Book::send(Segment &segment, std::uint64_t id) {
+    segment.elsewhere_ = id;
+    close(segment);
+}
+
+bool Book::done(const Segment &first) {
+    for (const Segment *segment = &first; segment; segment = segment->next_) {
+        if (segment->head_ && segment != &first) break;
+        if (!segment->closed_) return false;
+    }
+    return true;
+}
+
+Chain Book::chain(const Segment &first, std::uint64_t id) {
+    Chain chain;
+    chain.id = id;
+    for (const Segment *segment = &first; segment; segment = segment->next_) {
+        if (segment->head_ && segment != &first) break;
+        if (segment->elsewhere_) {
+            chain.lengths.push_back(0);
+            chain.places.push_back(segment->elsewhere_);
+        }
+        chain.lengths.insert(chain.lengths.end(), segment->lengths_.begin(), segment->lengths_.end());
+        chain.choices.insert(chain.choices.end(), segment->choices_.begin(), segment->choices_.end());
+    }
+    return chain;
 }
 
 void Book::add(Segment &segment, Plan plan) {

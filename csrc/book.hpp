@@ -52,11 +52,15 @@ class Segment {
     friend class Book;
     std::vector<Choice> choices_;
     std::vector<std::uint8_t> lengths_; // of programs, one after another
+    bool head_ = false;                 // of a row
+    std::uint64_t elsewhere_ = 0;       // the chain that another process makes of it, or 0
     int level_;                         // how many kernels the work began with
     std::atomic<bool> closed_{false};
     std::atomic<std::uint64_t> graphs_{0};
     std::atomic<Segment *> next_{nullptr};
 };
+
+struct Chain;
 
 // Segments in a row. Work that is given away gets one right after the giver's: what the giver still has to do comes
 // before it, as it gives the last that it has, and so no worker waits for another's place.
@@ -68,6 +72,8 @@ class Book {
 
     Segment &first() { return segments_.front(); }
     Segment &after(Segment &segment, int level);
+    // The first of a row of its own.
+    Segment &apart(int level);
     void add(Segment &segment, Plan plan);
     void close(Segment &segment);
 
@@ -79,6 +85,16 @@ class Book {
     bool full() const { return most_ && graphs_ >= most_; }
 
     static std::uint64_t ways(Plan plan);
+
+    // For rows that other processes have parts of.
+    // Ends a row before each segment that there is: each is a row of its own from now on.
+    std::vector<Segment *> cut();
+    // A segment's work is done in another process, as the chain of that id.
+    void send(Segment &segment, std::uint64_t id);
+    // Whether a row's segments are all closed.
+    static bool done(const Segment &first);
+    // A row as a chain. Only of closed segments, or after the search.
+    static Chain chain(const Segment &first, std::uint64_t id);
 
   private:
     void settle();

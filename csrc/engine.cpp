@@ -21,7 +21,8 @@ Engine::Engine(Request request) : request_(std::move(request)), control_(request
     request_.table.stopped = [this] { return control_.poll(); };
 }
 
-const Result &Engine::run() {
+// False where the table is incomplete.
+bool Engine::open() {
     if (ran_) throw std::logic_error("an engine runs once");
     ran_ = true;
     table_ = build_table(request_.program, request_.table);
@@ -29,10 +30,15 @@ const Result &Engine::run() {
     result_.incomplete = table_.incomplete;
     if (!table_.incomplete.empty()) {
         result_.stop = control_.stopped() ? control_.reason() : Stop::incomplete;
-        return result_;
+        return false;
     }
-    const auto start = Control::Clock::now();
     space_ = std::make_unique<Space>(request_.program, table_, request_.space);
+    return true;
+}
+
+const Result &Engine::run() {
+    if (!open()) return result_;
+    const auto start = Control::Clock::now();
     try {
         if (request_.closure) close();
         else list();
@@ -42,15 +48,17 @@ const Result &Engine::run() {
     }
     result_.search_s = seconds_since(start);
     result_.stop = control_.reason();
+    if (request_.team.ranks) return result_;
     const auto ranking = Control::Clock::now();
     if (request_.closure) derive();
-    else rank();
+    else if (listing_) rank(listing_->plans());
     result_.rank_s = seconds_since(ranking);
     return result_;
 }
 
 void Engine::list() {
     listing_ = std::make_unique<Listing>(*space_, request_.kernels, control_, request_.team);
+    shown_.store(listing_.get(), std::memory_order_release);
     const auto settle = [&] {
         result_.graphs = listing_->graphs();
         result_.plans = listing_->plans().size();
@@ -65,6 +73,34 @@ void Engine::list() {
     }
     settle();
     if (listing_->full()) control_.ask(Stop::graphs);
+}
+
+void Engine::tell(std::string_view found) {
+    Reader reader(found);
+    while (reader.more()) ledger_.add(read_chain(reader, listing_->memo()));
+}
+
+void Engine::learn(std::string_view made) {
+    if (!listing_ && open()) listing_ = std::make_unique<Listing>(*space_, request_.kernels, control_, request_.team);
+    if (listing_) listing_->learn(made);
+}
+
+bool Engine::told_enough() {
+    return request_.team.graphs && request_.team.order == Order::dfs && ledger_.has(request_.team.graphs);
+}
+
+const Result &Engine::conclude() {
+    const auto ranking = Control::Clock::now();
+    result_.graphs = 0;
+    told_ = ledger_.plans(request_.team.graphs, request_.team.order, result_.graphs);
+    result_.plans = told_.size();
+    if (request_.team.graphs && result_.graphs >= request_.team.graphs) result_.stop = Stop::graphs;
+    if (listing_) {
+        result_.tensors = listing_->memo().tensors();
+        rank(told_);
+    }
+    result_.rank_s = seconds_since(ranking);
+    return result_;
 }
 
 void Engine::close() {
@@ -96,9 +132,9 @@ void Engine::derive() {
     result_.schedules = deriver.counted().schedules;
 }
 
-void Engine::rank() {
+void Engine::rank(const Plans &plans) {
     Ranking ranking =
-        tilesmith::rank(*space_, request_.sizes, request_.device, listing_->plans(), request_.splits, request_.keep);
+        tilesmith::rank(*space_, request_.sizes, request_.device, plans, request_.splits, request_.keep);
     result_.ranked = std::move(ranking.graphs);
     result_.implementations = ranking.implementations;
     result_.unfit = ranking.unfit;

@@ -1,11 +1,13 @@
 // One search from a program to ranked, scheduled µGraphs.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
 #include "derive.hpp"
 #include "kernels.hpp"
+#include "ledger.hpp"
 
 namespace tilesmith {
 
@@ -47,6 +49,16 @@ class Engine {
     // Once. Other threads may call `control().interrupt()` meanwhile.
     const Result &run();
 
+    // One of several processes: `listing` is there once it can take part. What all of them found is told to the first,
+    // which then concludes.
+    Listing *listing() { return shown_.load(std::memory_order_acquire); }
+    void learn(std::string_view made);
+    void tell(std::string_view found);
+    // Whether what was told begins with as many graphs as end the search.
+    bool told_enough();
+    // Ranks what was told. Without `run` an engine may learn and be told too: of a search whose process is gone.
+    const Result &conclude();
+
     Control &control() { return control_; }
     const Request &request() const { return request_; }
     const Table &table() const { return table_; }
@@ -54,8 +66,9 @@ class Engine {
     const Result &result() const { return result_; }
 
   private:
+    bool open();
     void list();
-    void rank();
+    void rank(const Plans &plans);
     void close();
     void derive();
 
@@ -65,6 +78,9 @@ class Engine {
     Table table_;
     std::unique_ptr<Space> space_;
     std::unique_ptr<Listing> listing_;
+    std::atomic<Listing *> shown_{nullptr};
+    Ledger ledger_;
+    Plans told_;
     std::unique_ptr<Closure> closure_;
     Result result_;
 };

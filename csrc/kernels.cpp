@@ -1,8 +1,11 @@
 #include "kernels.hpp"
 
+#include "ledger.hpp"
+
 #include <algorithm>
 #include <exception>
 #include <stdexcept>
+#include <unordered_map>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -343,13 +346,17 @@ void Explorer::flush() {
 // The listing ------------------------------------------------------------------------------------------------------
 
 Listing::Listing(const Space &space, const KernelLimits &limits, Control &control, const Team &team)
-    : space_(space), limits_(limits), control_(control), team_(team), book_(control, team.graphs, team.order) {
+    : space_(space), limits_(limits), control_(control), team_(team), book_(control, team.ranks ? 0 : team.graphs, team.order),
+      pool_(control, team.threads, team.ranks > 0) {
     if (limits.kernels > kMostKernels) throw std::invalid_argument("a program has at most 8 kernels of its own");
 #ifndef _OPENMP
     team_.threads = 1;
 #endif
     workers_.resize(static_cast<std::size_t>(team_.threads));
     for (std::size_t c = 0; c < space.classes(); ++c) names_.push_back(space.names_of(static_cast<Class>(c)));
+    Track track(control_, false);
+    inputs_ = static_cast<int>(Explorer(*this, track).tensors());
+    list_subsets();
 }
 
 void Listing::list_subsets() {
@@ -412,12 +419,7 @@ void Listing::work(Explorer &explorer, Track &track, Pool &pool, Worker &worker)
 }
 
 void Listing::run() {
-    {
-        Track track(control_, false);
-        inputs_ = static_cast<int>(Explorer(*this, track).tensors());
-    }
-    list_subsets();
-    std::vector<std::unique_ptr<Pool>> pools;
+    std::vector<std::unique_ptr<Pool>> pools; // where work is dealt out
     std::exception_ptr fault;
     std::mutex mutex;
     const auto guarded = [&](const auto &act) {
@@ -438,20 +440,22 @@ void Listing::run() {
         guarded([&] {
             explorer.emplace(*this, track);
             if (seat.worker) return;
-            if (team_.sharing == Sharing::shared) {
-                pools.push_back(std::make_unique<Pool>(control_, seat.workers));
-                pools[0]->put(whole());
-                return;
-            }
-            for (int i = 0; i < seat.workers; ++i) pools.push_back(std::make_unique<Pool>(control_, 1));
+            pool_.seat(seat.workers);
             track.to(Activity::busy);
-            std::size_t next = 0;
-            for (Item &item : split(*explorer, kItemsPerWorker * pools.size())) pools[next++ % pools.size()]->put(std::move(item));
+            if (team_.ranks) {
+                if (team_.rank == 0) prepare(split(*explorer, kItemsPerWorker * static_cast<std::size_t>(team_.ranks * seat.workers)));
+            } else if (team_.sharing == Sharing::shared) {
+                pool_.put(whole());
+            } else {
+                for (int i = 0; i < seat.workers; ++i) pools.push_back(std::make_unique<Pool>(control_, 1));
+                std::size_t next = 0;
+                for (Item &item : split(*explorer, kItemsPerWorker * pools.size())) pools[next++ % pools.size()]->put(std::move(item));
+            }
         });
         track.to(Activity::waiting);
 #pragma omp barrier
         guarded([&] {
-            if (!control_.stopped()) work(*explorer, track, *pools[seat.worker % pools.size()], worker);
+            if (!control_.stopped()) work(*explorer, track, pools.empty() ? pool_ : *pools[seat.worker], worker);
         });
         track.to(Activity::waiting);
 #pragma omp barrier
@@ -462,8 +466,117 @@ void Listing::run() {
         }
         worker.clock(track);
     }
-    plans_ = book_.take();
+    if (!team_.ranks) plans_ = book_.take();
     if (fault) std::rethrow_exception(fault);
+}
+
+// Several processes ------------------------------------------------------------------------------------------------
+
+// Every piece of what the search is split into is a chain of its own; some of them are what was found while splitting.
+void Listing::prepare(std::vector<Item> items) {
+    const std::lock_guard lock(mutex_);
+    items_ = std::move(items);
+    const std::vector<Segment *> segments = book_.cut();
+    std::unordered_map<const Segment *, std::uint64_t> numbers;
+    for (std::size_t id = 0; id < segments.size(); ++id) numbers[segments[id]] = id;
+    for (const Item &item : items_) {
+        ids_.push_back(numbers.at(item.segment));
+        numbers.erase(item.segment);
+    }
+    for (Segment *segment : segments)
+        if (const auto found = numbers.find(segment); found != numbers.end()) chains_.emplace_back(found->second, segment);
+    split_ = true;
+}
+
+std::string Listing::begin() {
+    const std::lock_guard lock(mutex_);
+    if (!split_) return {};
+    Writer writer;
+    const auto entries = memo_.filled(0);
+    told_ = entries.size();
+    write(writer, entries);
+    writer.put<std::uint64_t>(items_.size());
+    for (std::size_t i = 0; i < items_.size(); ++i) {
+        writer.put(ids_[i]);
+        write(writer, items_[i], memo_);
+    }
+    return writer.take();
+}
+
+void Listing::begin(std::string_view split) {
+    const std::lock_guard lock(mutex_);
+    if (split_) return;
+    Reader reader(split);
+    read_entries(reader, memo_);
+    for (auto left = reader.get<std::uint64_t>(); left > 0; --left) {
+        ids_.push_back(reader.get<std::uint64_t>());
+        items_.push_back(read_item(reader, memo_));
+    }
+    split_ = true;
+}
+
+std::size_t Listing::items() {
+    const std::lock_guard lock(mutex_);
+    return items_.size();
+}
+
+void Listing::offer(std::size_t place) {
+    const std::lock_guard lock(mutex_);
+    Item item = std::move(items_.at(place));
+    if (!item.segment) item.segment = &book_.apart(item.level());
+    chains_.emplace_back(ids_[place], item.segment);
+    pool_.put(std::move(item));
+}
+
+std::string Listing::give() {
+    const std::lock_guard lock(mutex_);
+    const auto item = pool_.lend();
+    if (!item) return {};
+    const std::uint64_t id = kFirstGiven * static_cast<std::uint64_t>(team_.rank + 1) + given_++;
+    Writer writer;
+    writer.put(id);
+    write(writer, *item, memo_);
+    book_.send(*item->segment, id);
+    return writer.take();
+}
+
+void Listing::receive(std::string_view given) {
+    const std::lock_guard lock(mutex_);
+    Reader reader(given);
+    const auto id = reader.get<std::uint64_t>();
+    Item item = read_item(reader, memo_);
+    item.segment = &book_.apart(item.level());
+    chains_.emplace_back(id, item.segment);
+    pool_.put(std::move(item));
+}
+
+std::string Listing::fresh() {
+    const std::lock_guard lock(mutex_);
+    std::vector<const Memo::Entry *> entries = memo_.filled(told_);
+    told_ += entries.size();
+    std::erase_if(entries, [](const Memo::Entry *entry) { return entry->learned(); });
+    if (entries.empty()) return {};
+    Writer writer;
+    write(writer, entries);
+    return writer.take();
+}
+
+void Listing::learn(std::string_view made) {
+    Reader reader(made);
+    read_entries(reader, memo_);
+}
+
+std::string Listing::found(bool all) {
+    const std::lock_guard lock(mutex_);
+    Writer writer;
+    bool any = false;
+    std::erase_if(chains_, [&](const auto &chain) {
+        if (!all && !Book::done(*chain.second)) return false;
+        any = true;
+        write(writer, Book::chain(*chain.second, chain.first));
+        return true;
+    });
+    return any ? writer.take() : std::string{};
 }
 
 } // namespace tilesmith

@@ -2,7 +2,11 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <span>
+#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "memo.hpp"
@@ -39,6 +43,26 @@ class Listing {
     const std::vector<Worker> &workers() const { return workers_; }
     Memo &memo() { return memo_; }
 
+    // One of several processes. The first splits the work, all get what it was split into, and each is offered some of it
+    // or gives some away, until it is ended. May be called while another thread runs it.
+    //
+    // What the first process split, for all; empty as long as it has not.
+    std::string begin();
+    void begin(std::string_view split);
+    std::size_t items();
+    void offer(std::size_t item);
+    // Some of the work here, for another process; empty where there is none just now.
+    std::string give();
+    void receive(std::string_view given);
+    std::size_t waiting() { return pool_.size(); }
+    bool idle() { return pool_.idle(); }
+    void end() { pool_.close(); }
+    // Block searches made here since the last call.
+    std::string fresh();
+    void learn(std::string_view made);
+    // What was found here and not told before, work by work: what is finished, or after the search all.
+    std::string found(bool all);
+
   private:
     friend class Explorer;
     static constexpr int kMostTensors = 64;
@@ -46,6 +70,7 @@ class Listing {
     using Set = State::Set;
 
     void list_subsets();
+    void prepare(std::vector<Item> items);
     Item whole();
     std::vector<Item> split(class Explorer &explorer, std::size_t enough);
     void work(class Explorer &explorer, Track &track, Pool &pool, Worker &worker) const;
@@ -56,12 +81,21 @@ class Listing {
     Team team_;
     Memo memo_;
     Book book_;
+    Pool pool_;
     Plans plans_;
     std::vector<Worker> workers_;
     int inputs_ = 0;                        // tensors that programs start from, under all names
     std::vector<std::vector<Class>> names_; // of the tensor that has a class, that class first
     std::vector<Set> subsets_;              // sorted
     std::vector<std::size_t> ends_;         // of the subsets of so many tensors
+
+    std::mutex mutex_; // of all below
+    std::vector<Item> items_;
+    std::vector<std::uint64_t> ids_;                         // of their chains
+    std::vector<std::pair<std::uint64_t, Segment *>> chains_; // here and not told
+    bool split_ = false;
+    std::size_t told_ = 0;    // of what the memo holds
+    std::uint64_t given_ = 0; // items
 };
 
 } // namespace tilesmith

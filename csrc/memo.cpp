@@ -14,8 +14,9 @@ Memo::Entry &Memo::at(std::uint64_t key, bool &fresh) {
     return *place;
 }
 
-void Memo::fill(Entry &entry, Kernels kernels) {
+void Memo::fill(Entry &entry, Kernels kernels, bool learned) {
     entry.kernels_ = std::move(kernels);
+    entry.learned_ = learned;
     {
         const std::lock_guard lock(mutex_);
         filled_.push_back(&entry);
@@ -24,11 +25,16 @@ void Memo::fill(Entry &entry, Kernels kernels) {
     entry.ready_.notify_all();
 }
 
-const Kernels *Memo::find(std::uint64_t key) {
+const Memo::Entry &Memo::entry(std::uint64_t key) {
     Shard &shard = this->shard(key);
-    const std::lock_guard lock(shard.mutex);
-    Entry *const *place = shard.places.find(key);
-    return place && (*place)->ready() ? &(*place)->kernels_ : nullptr;
+    const Entry *entry = nullptr;
+    {
+        const std::lock_guard lock(shard.mutex);
+        if (Entry *const *place = shard.places.find(key)) entry = *place;
+    }
+    if (!entry) throw std::invalid_argument("a message names a block search that is not known");
+    entry->wait();
+    return *entry;
 }
 
 std::vector<const Memo::Entry *> Memo::filled(std::size_t from) {

@@ -22,6 +22,7 @@ class Memo {
 
         std::uint64_t key() const { return key_; }
         bool ready() const { return ready_.load(std::memory_order_acquire); }
+        bool learned() const { return learned_; }
         void wait() const { ready_.wait(false, std::memory_order_acquire); }
         // Only once it is ready.
         const Kernels &kernels() const { return kernels_; }
@@ -30,6 +31,7 @@ class Memo {
         friend class Memo;
         std::uint64_t key_;
         Kernels kernels_;
+        bool learned_ = false;
         std::atomic<bool> ready_{false};
     };
 
@@ -41,9 +43,10 @@ class Memo {
 
     // Where `fresh`, the caller has to fill it, whatever happens: others wait for it.
     Entry &at(std::uint64_t key, bool &fresh);
-    void fill(Entry &entry, Kernels kernels);
-    // None where it is not ready.
-    const Kernels *find(std::uint64_t key);
+    // `learned` from another process.
+    void fill(Entry &entry, Kernels kernels, bool learned = false);
+    // Of a key that somebody asked for; waits until it is ready. Raises invalid_argument where nobody did.
+    const Entry &entry(std::uint64_t key);
 
     // What was filled, in that order, from the given one on.
     std::vector<const Entry *> filled(std::size_t from);

@@ -52,16 +52,23 @@ std::optional<Item> Pool::take() {
 
 std::optional<Item> Pool::spare() {
     const std::lock_guard lock(mutex_);
-    if (abroad_) --abroad_;
     std::optional<Item> item = pop();
     count();
     return item;
 }
 
-void Pool::want(int more) {
+std::optional<Item> Pool::lend() {
     const std::lock_guard lock(mutex_);
-    abroad_ += more;
+    std::optional<Item> item;
+    if (static_cast<int>(size_) > waiting_) item = pop();
+    abroad_ = item ? 0 : 1;
     count();
+    return item;
+}
+
+void Pool::seat(int workers) {
+    const std::lock_guard lock(mutex_);
+    workers_ = workers;
 }
 
 void Pool::close() {

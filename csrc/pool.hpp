@@ -57,13 +57,15 @@ class Pool {
     std::optional<Item> take();
     // What is there, for another pool; none where nothing is.
     std::optional<Item> spare();
+    // The same for another process: only what no worker waits for. Otherwise the workers are asked for more.
+    std::optional<Item> lend();
+    // So many workers take.
+    void seat(int workers);
     // What is fed comes to an end.
     void close();
 
     // How many more items would find a taker at once.
     int wanting() const { return wanting_.load(std::memory_order_relaxed); }
-    // Another pool is empty too.
-    void want(int more);
     std::size_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
     std::size_t size();
     // Whether all workers wait for an item.

@@ -17,6 +17,8 @@ struct Team {
     std::size_t frontier_bytes = 64 << 20; // that a worker keeps breadth-first; what does not fit is searched depth-first
     std::uint64_t graphs = 0;              // that end the search; 0 is no limit
     bool timeline = false;
+    int ranks = 0; // processes that search together; 0 where there is but this one
+    int rank = 0;
 };
 
 struct Worker {

@@ -109,6 +109,8 @@ class Engine:
         threads: int,
         frontier_bytes: int,
         timeline: bool,
+        ranks: int,
+        rank: int,
         block_ops: int,
         kernel_inputs: int,
         kernel_outputs: int,
@@ -120,6 +122,32 @@ class Engine:
     ) -> None: ...
     def run(self) -> Result: ...
     def interrupt(self) -> None: ...
+    ready: bool
+    """Whether `begin`, `join` and what follows may be called: where there are ranks, while `run` goes on."""
+    items: int
+    """What the search is split into."""
+    waiting: int
+    """Pieces of work that no worker has taken."""
+    idle: bool
+    """Whether all workers wait for work, and there is none."""
+    def begin(self) -> bytes:
+        """The first rank's split, for the others; empty as long as there is none."""
+    def join(self, split: bytes) -> None: ...
+    def offer(self, item: int) -> None: ...
+    def give(self) -> bytes:
+        """Some of the work here, for another rank; empty where there is none just now."""
+    def receive(self, given: bytes) -> None: ...
+    def end(self) -> None: ...
+    def fresh(self) -> bytes:
+        """Block searches made here since the last call."""
+    def learn(self, made: bytes) -> None: ...
+    def found(self, everything: bool) -> bytes:
+        """What was found and not told: in work that is done, or after the search in all."""
+    def tell(self, found: bytes) -> None:
+        """Raises ValueError where it names a block search that was not learned."""
+    def told_enough(self) -> bool: ...
+    def conclude(self) -> Result:
+        """Ranks what was told."""
     def graphs(self) -> list[list[Kernel]]: ...
 
 # The concrete space and its oracles.

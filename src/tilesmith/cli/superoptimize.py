@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tilesmith import config
 from tilesmith.cli.screen import answer, say
-from tilesmith.core.errors import MachineError, OptionError
+from tilesmith.core.errors import MachineError, OptionError, TilesmithError
 from tilesmith.core.graph import Graph, Limits
 from tilesmith.core.graph_check import kernel_ops
 from tilesmith.superopt import concrete
@@ -70,13 +73,18 @@ def superoptimize(
     if draw is not None:
         _folder(draw)
     program = read(path)
+
+    def tell(searched: Program, results: list[Results]) -> int:
+        return _answer(searched, results, draw, as_json, timeline)
+
+    if plan.schedule == "mpi":
+        return _on_ranks(program, given, plan, lambda results: tell(program, results))
     for line in program.rest:
         say(f"stays PyTorch's: {line}")
     searched: list[tuple[Graph, int]] = []
     results: list[Results] = []
     for number, (graph, count) in enumerate(program.parts, start=1):
-        if len(program.parts) > 1:
-            say(f"part {number} of {len(program.parts)}{f', {count} times in the program' if count > 1 else ''}")
+        _count(program, number)
         for piece, result in _searched(graph, given, plan):
             searched.append((piece, count))
             results.append(result)
@@ -84,6 +92,68 @@ def superoptimize(
             break
     else:
         program = replace(program, parts=tuple(searched))
+    return tell(program, results)
+
+
+def _count(program: Program, number: int) -> None:
+    if len(program.parts) > 1:
+        count = program.parts[number - 1][1]
+        say(f"part {number} of {len(program.parts)}{f', {count} times in the program' if count > 1 else ''}")
+
+
+def _on_ranks(
+    program: Program, given: Mapping[str, int | None], plan: Plan, tell: Callable[[list[Results]], int]
+) -> int:
+    """Only the first rank says anything."""
+    from tilesmith.superopt import ranks
+
+    def rescue(blobs: ranks.Blobs) -> None:
+        say(f"{ranks.DIED[0].upper()}{ranks.DIED[1:]}.")
+        parts = [
+            ranks.rescued(graph, limits_of(graph, plan, given), plan, heard)
+            for (graph, _), heard in zip(program.parts, blobs, strict=False)
+        ]
+        tell([part for part in parts if part is not None])
+
+    if plan.space != "symbolic":
+        raise OptionError(f"--schedule mpi is not in the {plan.space} space; use openmp.")
+    job = ranks.join(rescue)
+    errors = os.dup(2)
+    if job.rank:
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+    for line in program.rest:
+        say(f"stays PyTorch's: {line}")
+    try:
+        results: list[Results] = []
+        for number, (graph, _) in enumerate(program.parts, start=1):
+            _count(program, number)
+            result = ranks.search(job, graph, limits_of(graph, plan, given), plan)
+            if result is not None:
+                results.append(result)
+        status = 0 if job.rank else tell(results)
+    except TooLarge as large:
+        job.end()
+        raise OptionError(f"{str(large).removesuffix('.')}; only a search of one process cuts it.") from None
+    except TilesmithError:
+        job.end()
+        raise
+    except BaseException:  # a rank that is gone would be waited for
+        os.dup2(errors, 2)
+        traceback.print_exc()
+        sys.stderr.flush()
+        job.comm.Abort(2)
+        raise
+    job.end()
+    if job.lost:
+        # The library would wait for them at its end.
+        sys.stdout.flush()
+        os._exit(1)
+    return status
+
+
+def _answer(program: Program, results: list[Results], draw: Path | None, as_json: bool, timeline: Path | None) -> int:
     drawn = _drawn(program, results, draw)
     if timeline is not None:
         _write(timeline, trace_json([result.workers for result in results]))

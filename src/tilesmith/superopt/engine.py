@@ -35,8 +35,8 @@ def device(gpu: Gpu, limits: Limits) -> _core.Device:
     return made
 
 
-def engine(program: Named, limits: Limits, plan: Plan, gpu: Gpu) -> _core.Engine:
-    """An engine for one search."""
+def engine(program: Named, limits: Limits, plan: Plan, gpu: Gpu, ranks: int = 0, rank: int = 0) -> _core.Engine:
+    """An engine for one search, or for one rank's share of it."""
     return _core.Engine(
         program.parts,
         program.extents,
@@ -48,11 +48,13 @@ def engine(program: Named, limits: Limits, plan: Plan, gpu: Gpu) -> _core.Engine
         device=device(gpu, limits),
         element_bytes=program.element_bytes,
         closure=plan.kernels == "closure",
-        schedule=plan.schedule,
+        schedule="openmp" if ranks else plan.schedule,
         order=plan.order,
         threads=plan.threads,
         frontier_bytes=plan.frontier_bytes,
         timeline=plan.timeline,
+        ranks=ranks,
+        rank=rank,
         block_ops=limits.block_ops,
         kernel_inputs=limits.inputs,
         kernel_outputs=limits.outputs,

@@ -29,6 +29,8 @@ class Plan:
     order: Literal["dfs", "bfs"] = "dfs"
     frontier_bytes: int = 64 << 20
     """What breadth-first search keeps at most, of each worker; what does not fit is searched depth-first."""
+    pull: Literal["tickets", "requests"] = "tickets"
+    """How ranks get work: by a counter that they share, or by asking the first rank."""
     timeline: bool = False
     """Whether what each worker did when is recorded."""
     threads: int = 1
@@ -82,8 +84,6 @@ def _lacking(plan: Plan) -> str:
         if (chosen := getattr(plan, flag)) != default:
             name = flag.replace("_", "-")
             return f"--{name} {chosen} is of the concrete space; add --space concrete, or leave it out."
-    if plan.schedule == "mpi":
-        return "--schedule mpi is not in the symbolic space; use openmp."
     if plan.order != "dfs" and plan.kernels == "closure":
         return "--order is of the listing: the closure goes by rounds; leave it out."
     return ""

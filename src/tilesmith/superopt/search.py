@@ -151,12 +151,51 @@ def search(graph: Graph, limits: Limits, plan: Plan) -> Results:
     program = named(graph, limits)
     made = engines.engine(program, limits, plan, gpu)
     result = engines.run(made)
+    return results_of(program, made, result, workers_of(result), counted(result), limits, plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a worker counted, apart from the engine."""
+
+    states: int
+    candidates: int
+    shape: int
+    phase: int
+    table: int
+    duplicate: int
+    bound: int
+    short_by: int
+
+
+def counted(result: _core.Result) -> tuple[Counted, ...]:
+    return tuple(
+        Counted(c.states, c.candidates, c.shape, c.phase, c.table, c.duplicate, c.bound, c.short_by)
+        for c in (worker.counters for worker in result.workers)
+    )
+
+
+def workers_of(result: _core.Result) -> tuple[Worker, ...]:
+    return tuple(_worker(worker) for worker in result.workers)
+
+
+def results_of(
+    program: Named,
+    made: _core.Engine,
+    result: _core.Result,
+    workers: Sequence[Worker],
+    counters: Sequence[Counted],
+    limits: Limits,
+    plan: Plan,
+    ended: tuple[str, str] | None = None,
+) -> Results:
+    """What an engine ranked, lowered and verified. `ended`: why, and the reason, where the engine does not know."""
+    stop, reason = ended or (result.stop, result.incomplete)
     ranked = [lower(program, made, kernels) for kernels in made.graphs()]
     found, bounds = _verified(program, ranked, made, plan)
-    counters = [worker.counters for worker in result.workers]
     return Results(
-        stop=result.stop,
-        reason=result.incomplete,
+        stop=stop,
+        reason=reason,
         seconds=result.table_s + result.search_s,
         table_seconds=result.table_s,
         rank_seconds=result.rank_s,
@@ -176,13 +215,13 @@ def search(graph: Graph, limits: Limits, plan: Plan) -> Results:
         verified=len(found),
         error_bound=max(bounds, default=1.0),
         graphs=tuple(found),
-        workers=tuple(_worker(worker) for worker in result.workers),
-        closest="" if ranked else _closest(program, result, limits, plan),
+        workers=tuple(workers),
+        closest="" if ranked else _closest(program, result, stop, counters, limits, plan),
         refused=len(ranked) - len(found),
     )
 
 
-def _worker(worker: _core.Worker, rank: int = 0) -> Worker:
+def _worker(worker: _core.Worker) -> Worker:
     return Worker(
         worker.counters.states,
         worker.busy_s,
@@ -191,12 +230,13 @@ def _worker(worker: _core.Worker, rank: int = 0) -> Worker:
         steal_seconds=worker.steal_s,
         items=worker.items,
         nodes=worker.nodes,
-        rank=rank,
         spans=tuple(worker.spans),
     )
 
 
-def _closest(program: Named, result: _core.Result, limits: Limits, plan: Plan) -> str:
+def _closest(
+    program: Named, result: _core.Result, stop: str, counters: Sequence[Counted], limits: Limits, plan: Plan
+) -> str:
     """Why nothing was found, in one sentence."""
     if result.incomplete:
         return f"The table of sub-values is incomplete: {result.incomplete}."
@@ -206,7 +246,7 @@ def _closest(program: Named, result: _core.Result, limits: Limits, plan: Plan) -
             f"All of the {result.graphs} µGraphs that were found have a kernel whose smallest tiles need more than "
             f"{shared} bytes of shared memory, more registers than there are, or more than {limits.blocks} blocks."
         )
-    if result.stop != "exhausted":
+    if stop != "exhausted":
         return "The search ended before it found any."
     kernels = min(limits.kernel_ops, limits.graph_defined_kernels)
     reads = len(program.inputs)
@@ -215,7 +255,7 @@ def _closest(program: Named, result: _core.Result, limits: Limits, plan: Plan) -
             f"The program reads {reads} tensors, and one kernel may read {limits.inputs}: raise --inputs, or let "
             "several kernels share them with --graph-defined-kernels or --kernels closure."
         )
-    lacked = min((w.counters.short_by for w in result.workers if w.counters.short_by), default=0)
+    lacked = min((c.short_by for c in counters if c.short_by), default=0)
     if lacked:
         more = f"{lacked} more operator{'s' * (lacked > 1)}"
         return f"The nearest needs at least {more} in a block than the {limits.block_ops} of --block-ops."
