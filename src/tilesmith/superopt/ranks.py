@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 PAUSE_S = 0.001
 """Between two looks at messages, tickets and what the threads need."""
+SOON_S = 0.0001
+"""The same while there is something to tell: what is told late is searched twice."""
 ASK_S = 0.02
 """After so long without work to give a rank says so."""
 LOOK_S = 0.25
@@ -70,15 +72,9 @@ class Job:
     """The pipe to the process that outlives the job; only the first rank has one."""
 
     def keep(self, kind: bytes, body: bytes = b"") -> None:
-        """Where the keeper is gone, there is none to answer, and the search goes on."""
-        if self.keeper is None:
-            return
-        view = memoryview(struct.pack("<cQ", kind, len(body)) + body)
-        try:
-            while view:
-                view = view[os.write(self.keeper, view) :]
-        except BrokenPipeError:
-            pass
+        """For the keeper."""
+        if self.keeper is not None:
+            _pass(self.keeper, kind, body)
 
     def end(self) -> None:
         self.keep(b"D")
@@ -97,7 +93,7 @@ def join(rescue: Callable[[Blobs], None]) -> Job:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as fault:
-        os.close(pipe)
+        _pass(pipe, b"D")
         raise MachineError(
             f"--schedule mpi needs mpi4py and an MPI library ({fault}); install them with: pip install 'tilesmith[mpi]'"
         ) from None
@@ -151,6 +147,16 @@ def _keeper(rescue: Callable[[Blobs], None]) -> int:
         status = 0
     finally:
         os._exit(status)
+
+
+def _pass(pipe: int, kind: bytes, body: bytes = b"") -> None:
+    """Where the keeper is gone, there is none to answer, and the search goes on."""
+    view = memoryview(struct.pack("<cQ", kind, len(body)) + body)
+    try:
+        while view:
+            view = view[os.write(pipe, view) :]
+    except BrokenPipeError:
+        pass
 
 
 def _heard(pipe: int) -> Blobs | None:
@@ -272,6 +278,7 @@ class _Part:
         self.heard_s = dict.fromkeys(range(job.size), time.monotonic())
         self.beat_s = self.look_s = 0.0
         self.next_ticket = 0
+        self.told = False
 
     def _work(self) -> None:
         try:
@@ -316,7 +323,7 @@ class _Part:
                 self._step()
             except KeyboardInterrupt:
                 self._stop_all()
-            time.sleep(PAUSE_S)
+            time.sleep(SOON_S if self.told else PAUSE_S)
         self.thread.join()
         if not self.started and self.job.rank == 0:
             self._start(b"")
@@ -344,7 +351,9 @@ class _Part:
     def _share(self) -> None:
         # What was found names what was made before.
         chains = self.made.found(not self.thread.is_alive())
-        if made := self.made.fresh():
+        made = self.made.fresh()
+        self.told = bool(made or chains)
+        if made:
             for rank in range(self.job.size):
                 if rank != self.job.rank and (self.thread.is_alive() or rank == 0):
                     self._send(rank, b"F", made)

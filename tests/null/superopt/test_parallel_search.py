@@ -1,0 +1,252 @@
+"""Threads, orders and ranks find what one thread finds, in its order; what dies leaves what it found."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tilesmith.core.errors import OptionError
+from tilesmith.core.gpu import target
+from tilesmith.core.graph import Graph, Limits
+from tilesmith.superopt import engine as engines
+from tilesmith.superopt.build import Program
+from tilesmith.superopt.limits import Plan
+from tilesmith.superopt.programs import PROGRAMS
+from tilesmith.superopt.ranks import launcher
+from tilesmith.superopt.schema import to_json
+from tilesmith.superopt.search import Results, search
+from tilesmith.superopt.table import named
+from tilesmith.superopt.timeline import trace_json
+
+THREE = Limits(graph_defined_kernels=3, block_ops=9)
+
+
+def norm_lora() -> Graph:
+    b = Program()
+    x, w = b.input("x", (256, 512)), b.input("w", (512, 1024))
+    p, q = b.input("p", (512, 16)), b.input("q", (16, 1024))
+    n = b.rms_norm(x)
+    b.output(n @ w + (n @ p) @ q)
+    return b.graph()
+
+
+def answer(results: Results) -> tuple[object, ...]:
+    """What must not depend on who searched."""
+    return results.stop, results.candidates, [(f.hash, f.graph, f.estimate_us) for f in results.graphs]
+
+
+@pytest.fixture(scope="module")
+def alone() -> Results:
+    return search(norm_lora(), THREE, Plan(keep=6))
+
+
+@pytest.mark.parametrize("schedule", ["static", "openmp"])
+@pytest.mark.parametrize("order", ["dfs", "bfs"])
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_threads_find_what_one_finds(alone: Results, schedule: Any, order: Any, threads: int) -> None:
+    frontier_bytes = 30_000 if threads == 3 else 64 << 20
+    plan = Plan(keep=6, schedule=schedule, order=order, threads=threads, frontier_bytes=frontier_bytes)
+    results = search(norm_lora(), THREE, plan)
+    assert answer(results) == answer(alone)
+    assert results.states == alone.states, "no block search is made twice"
+    assert len(results.workers) == threads
+    assert sum(worker.states for worker in results.workers) == alone.states
+
+
+@pytest.mark.parametrize("order", ["dfs", "bfs"])
+def test_the_first_graphs_are_the_same_ones(order: Any) -> None:
+    plan = Plan(keep=6, order=order, max_graphs=40)
+    first = search(norm_lora(), THREE, plan)
+    assert first.stop == "graphs"
+    assert first.candidates >= 40
+    for threads in (2, 5):
+        assert answer(search(norm_lora(), THREE, replace(plan, threads=threads))) == answer(first)
+
+
+def test_interrupted_threads_keep_what_they_have() -> None:
+    limits = Limits(graph_defined_kernels=5)
+    made = engines.engine(named(norm_lora(), limits), limits, Plan(keep=2, threads=3), target())
+    timer = threading.Timer(1.0, made.interrupt)
+    timer.start()
+    result = engines.run(made)
+    timer.join()
+    assert result.stop == "interrupted"
+    assert sum(worker.counters.states for worker in result.workers) > 0
+    assert len(made.graphs()) <= 2
+
+
+def test_a_budget_of_seconds_ends_all_threads() -> None:
+    results = search(norm_lora(), Limits(graph_defined_kernels=5), Plan(keep=1, threads=3, order="bfs", seconds=0.5))
+    assert results.stop == "seconds"
+
+
+def test_a_timeline_accounts_for_all_of_the_time(alone: Results) -> None:
+    results = search(norm_lora(), THREE, Plan(keep=1, threads=2, timeline=True))
+    assert results.candidates == alone.candidates
+    for worker in results.workers:
+        sums = dict.fromkeys(("busy", "waiting", "stealing", "oracle"), 0.0)
+        ends = [span[2] for span in worker.spans]
+        for name, start_s, end_s in worker.spans:
+            assert start_s <= end_s
+            sums[name] += end_s - start_s
+        assert ends == sorted(ends)
+        assert sums["busy"] == pytest.approx(worker.busy_seconds, abs=1e-6)
+        assert sums["waiting"] == pytest.approx(worker.wait_seconds, abs=1e-6)
+        assert sums["stealing"] == pytest.approx(worker.steal_seconds, abs=1e-6)
+    events = json.loads(trace_json([results.workers]))["traceEvents"]
+    assert {event["ph"] for event in events} == {"M", "X"}
+    assert {event["tid"] for event in events} == {0, 1}
+
+
+def test_closures_have_no_order_and_no_ranks() -> None:
+    with pytest.raises(OptionError, match="--order is of the listing"):
+        search(PROGRAMS["lora"](), Limits(), Plan(kernels="closure", order="bfs"))
+
+
+def test_a_closure_dealt_out_is_the_same() -> None:
+    plan = Plan(keep=3, kernels="closure")
+    first = search(PROGRAMS["lora"](), Limits(), plan)
+    for schedule in ("static", "openmp"):
+        assert answer(search(PROGRAMS["lora"](), Limits(), replace(plan, schedule=schedule, threads=3))) == answer(
+            first
+        )
+
+
+# Ranks
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("programs") / "norm_lora.json"
+    path.write_text(to_json(norm_lora()), "utf-8")
+    return path
+
+
+def command(ranks: int, program: Path, kernels: int, *flags: str) -> list[str]:
+    tool = Path(sys.executable).parent / "tilesmith"
+    tilesmith = [str(tool), "superoptimize", str(program), "--json", "--schedule", "mpi"]
+    limits = ["--graph-defined-kernels", str(kernels), "--block-ops", "9", "--keep", "6"]
+    return [launcher(), "-n", str(ranks), *tilesmith, *limits, *flags]
+
+
+def document(out: str) -> Any:
+    """The one JSON document of all that ranks and launcher wrote."""
+    found, _ = json.JSONDecoder().raw_decode(out[out.index("{") :])
+    return found
+
+
+def launched(ranks: int, program: Path, kernels: int, flags: Sequence[str] = ()) -> tuple[int, Any, str]:
+    done = subprocess.run(
+        command(ranks, program, kernels, *flags), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.count('"program"') == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.returncode, document(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ranks", "flags"),
+    [
+        (1, []),
+        (2, []),
+        (2, ["--order", "bfs", "--threads", "2"]),
+        (3, ["--pull", "requests"]),
+    ],
+)
+def test_ranks_find_what_one_thread_finds(alone: Results, program: Path, ranks: int, flags: list[str]) -> None:
+    status, found, _ = launched(ranks, program, 3, flags)
+    assert status == 0
+    assert (found["stop"], found["candidates"]) == (alone.stop, alone.candidates)
+    assert [graph["hash"] for graph in found["graphs"]] == [graph.hash for graph in alone.graphs]
+    assert [graph["estimate_us"] for graph in found["graphs"]] == [graph.estimate_us for graph in alone.graphs]
+    assert {worker["rank"] for worker in found["workers"]} == set(range(ranks))
+
+
+def test_the_first_graphs_of_ranks(program: Path) -> None:
+    first = search(norm_lora(), THREE, Plan(keep=6, max_graphs=40))
+    status, found, _ = launched(2, program, 3, ["--max-graphs", "40"])
+    assert (status, found["stop"], found["candidates"]) == (0, "graphs", first.candidates)
+    assert [graph["hash"] for graph in found["graphs"]] == [graph.hash for graph in first.graphs]
+
+
+def test_a_budget_ends_all_ranks(program: Path) -> None:
+    _, found, _ = launched(2, program, 5, ["--budget-seconds", "1.5"])
+    assert found["stop"] == "seconds"
+
+
+def _rank_of(pid: int) -> str:
+    try:
+        pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return next((pair.partition(b"=")[2].decode() for pair in pairs if pair.startswith(b"PMI_RANK=")), "")
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+    except OSError:
+        return 0
+
+
+def _searching(program: Path, rank: str) -> list[int]:
+    """Processes of a rank that search this program."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        pid = int(entry.name)
+        if str(program).encode() in words and _rank_of(pid) == rank and _threads(pid) > 1:
+            found.append(pid)
+    return found
+
+
+@pytest.mark.parametrize("victim", ["0", "1"])
+def test_a_rank_that_dies_leaves_what_was_found(program: Path, victim: str) -> None:
+    job = subprocess.Popen(
+        command(2, program, 5, "--block-ops", "8"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        until = time.monotonic() + 60
+        while not (found := _searching(program, victim)) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(3)
+        os.kill(found[0], signal.SIGKILL)
+        out, errors = job.communicate(timeout=100)
+    finally:
+        job.kill()
+    assert job.returncode != 0
+    assert "A rank of the job ended before the search did" in errors
+    kept = document(out)
+    assert kept["stop"] == "interrupted"
+    assert "a rank of the job ended" in kept["reason"]
+
+
+def test_another_mpi_s_launcher_is_told(program: Path) -> None:
+    """Every process would believe that it is alone."""
+    env = {**os.environ, "OMPI_COMM_WORLD_SIZE": "2"}
+    done = subprocess.run(command(1, program, 3)[3:], capture_output=True, text=True, timeout=60, check=False, env=env)
+    assert done.returncode == 2
+    assert "mpi4py's MPI sees one of them" in document(done.stdout)["message"]
+
+
+def test_without_mpi4py_the_extra_is_named(program: Path, tmp_path: Path) -> None:
+    (tmp_path / "mpi4py.py").write_text("raise ImportError('no module')", "utf-8")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command(1, program, 3)[3:], capture_output=True, text=True, timeout=60, check=False, env=env)
+    assert done.returncode == 2
+    assert "pip install 'tilesmith[mpi]'" in document(done.stdout)["message"]
