@@ -85,8 +85,8 @@ def ours(sources: list[str], repeated: list[str], jobs: int) -> dict[str, object
         list(bench.judge(asked, [Candidate(asked.start or "")], ()))
         opened = time.perf_counter()
         clock.wrap("capture", Admission, "admit")
-        clock.wrap("check", OfflineBench, "_check")
-        clock.wrap("dedup", pipeline, "_duplicate")
+        clock.wrap("check", OfflineBench, "check")
+        clock.wrap("dedup", pipeline, "stands")
         trials = list(bench.judge(asked, [Candidate(source) for source in sources + repeated], ()))
         spent = time.perf_counter() - opened
     right = [trial for trial in trials if isinstance(trial.verdict, Correct)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -20,6 +21,7 @@ from tilesmith.core.facts import Ending
 from tilesmith.core.problem import Problem, Settings
 from tilesmith.core.trial import Candidate, Correct, Estimate, Failed, Timing, Trial
 from tilesmith.journal import Run, RunOptions, Store, open_store
+from tilesmith.journal.database import SYNC_S
 
 PROBLEM = Problem("net", "class Model: ...", Settings("fp16", small={"M": (1, 2)}), start="def kernel_function(): ...")
 OPTIONS = RunOptions('{"seed": 3}')
@@ -509,6 +511,51 @@ def test_a_copied_journal_is_whole(path: Path, tmp_path: Path) -> None:
     shutil.copy(path, copy)
     with open_store(copy) as store:
         assert store.run(run.id).trials() == (trial(0),)
+
+
+def test_what_comes_in_haste_is_on_the_disk_soon_and_what_comes_alone_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[float] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(time.monotonic())
+
+    monkeypatch.setattr("tilesmith.journal.database.os.fsync", watched)
+    with open_store(path) as store:
+        run = store.create(PROBLEM, OPTIONS)
+        levels = set()
+        for number in range(50):
+            run.record(trial(number))
+            levels.add(store._database.read("PRAGMA synchronous")[0][0])
+        last = time.monotonic()
+        assert 1 in levels, "some trials shared a confirmation"
+        while not synced or synced[-1] < last:
+            assert time.monotonic() < last + 20, "what was recorded last was never confirmed"
+            time.sleep(0.01)
+        time.sleep(2 * SYNC_S)
+        run.record(trial(50))
+        assert store._database.read("PRAGMA synchronous") == [(2,)], "full"
+        run.record(trial(51))
+        run.stop(Stop.ROUNDS)
+        assert store._database.read("PRAGMA synchronous") == [(2,)]
+    with open_store(path) as store:
+        assert [one.round for one in store.run("").trials()] == list(range(52))
+
+
+def test_a_disk_that_fails_after_all_is_told_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with open_store(path) as store:
+        run = store.create(PROBLEM, OPTIONS)
+        monkeypatch.setattr("tilesmith.journal.database.os.fsync", failing)
+        with pytest.raises(MachineError) as caught:
+            record_many(run)
+        assert "The disk under the journal" in said(caught)
+        assert "Input/output error" in said(caught)
 
 
 def test_recording_is_quick_and_reading_again_is_cheap(path: Path) -> None:
