@@ -133,6 +133,7 @@ def main() -> int:
         large = read(path, runs[-1])
         with open_store(path) as store:
             _, list_s = timed(store.runs)
+            _, again_s = timed(store.runs)
             cpu = time.process_time()
             for _ in range(5):
                 store.run(runs[-1]).trials()
@@ -151,6 +152,7 @@ def main() -> int:
             **{f"alone_{name}": value for name, value in small.items()},
             "latest_run_trials_cpu_s": reading_cpu_s,
             "list_runs_s": list_s,
+            "list_runs_again_s": again_s,
             "garbage_look_s": look_s,
             "garbage": len(found.sources),
             **side,

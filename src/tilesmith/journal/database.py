@@ -170,11 +170,15 @@ class Database:
                 closed = self._closed
             try:
                 # SQLite locks the file and its index, never this one: to close it here frees nobody's lock.
+                began_s = time.monotonic()
                 descriptor = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
                 try:
                     os.fsync(descriptor)
                 finally:
                     os.close(descriptor)
+                # While it is done here nobody who writes has to wait for it.
+                with self._turn:
+                    self._synced_s = max(self._synced_s, began_s)
             except OSError as error:
                 self._fault = error
             if closed:
