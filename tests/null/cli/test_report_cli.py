@@ -128,7 +128,7 @@ def test_of_very_many_trials_the_latest_are_told(place: Path) -> None:
 
 
 def test_compare_puts_intervals_side_by_side(place: Path, tilesmith: Command) -> None:
-    one, two = (recorded(history(20, seed=seed), place / "tilesmith.db") for seed in (1, 2))
+    one, two = (recorded(history(60, seed=seed), place / "tilesmith.db") for seed in (1, 2))
     three = recorded(history(20, measured=False), place / "tilesmith.db")
     answer = tilesmith("compare", one, two, three, "--out", "sides.html", "--json")
     assert answer.status == 0
