@@ -115,9 +115,11 @@ class Backend:
 
     def _where(self, example: Sequence[Any]) -> Where | str:
         """Where parts are judged; or why nothing can be judged here."""
+        if not example:
+            return "it has no inputs"
         kinds = {str(each.device) for each in example}
         if len(kinds) != 1:
-            return f"its tensors are on several devices ({', '.join(sorted(kinds)) or 'none'})"
+            return f"its tensors are on several devices ({', '.join(sorted(kinds))})"
         device = example[0].device
         if device.type == "cuda":
             uuid = str(torch.cuda.get_device_properties(device).uuid)

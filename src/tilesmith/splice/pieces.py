@@ -162,6 +162,8 @@ def _piece(captured: Captured, part: Part) -> Piece | None:
     needed = _between(made, nodes)
     forms = tuple(map(_form, nodes))
     fault = "an input has gaps or overlaps in memory" if any(_overlaps(form) for form in forms) else ""
+    if len({node.meta["val"].device for node in nodes}) > 1:
+        fault = "its inputs are on several devices"
     places = tuple(map(canonical(graph).order.index, range(len(sources))))
     calls = tuple(str(node.target) for node in needed if node.target is not getitem)
     return Piece(nodes, made, calls, _code(nodes, made, needed), forms, graph, places, fault)

@@ -16,8 +16,12 @@ from torch import Tensor, nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 import tilesmith
+from tilesmith.bench.gpus import Device
 from tilesmith.core.errors import MachineError, OptionError
+from tilesmith.core.gpu import target
+from tilesmith.core.trial import Timing
 from tilesmith.splice import backend as backends
+from tilesmith.splice.contest import contest, faster, slower_words
 
 
 @pytest.fixture(autouse=True)
@@ -200,3 +204,47 @@ def test_a_compiled_module_is_a_module_like_the_original() -> None:
     assert compiled.original is module
     assert {id(each) for each in compiled.parameters()} == {id(each) for each in module.parameters()}
     assert not compiled.eval().training
+
+
+def test_what_has_no_inputs_stays_as_it_is() -> None:
+    compiled = tilesmith.compile(lambda: torch.ones(3) * 2)
+    with torch.no_grad():
+        assert torch.equal(compiled(), torch.full((3,), 2.0))
+    assert [graph.reason for graph in compiled.explain().graphs] == ["it has no inputs"]
+
+
+PART = """
+import torch
+from torch import nn
+
+
+class Model(nn.Module):
+    def forward(self, x0):
+        return x0 * 2
+
+
+def get_inputs():
+    return [torch.randn(4)]
+"""
+
+
+def test_a_contest_that_cannot_be_held_is_told() -> None:
+    absent = Device(0, "GPU-of-no-machine", "none", 1 << 30, "0", 90, target("h200"))
+    kernel = "def kernel_function(x0):\n    return x0 * 2\n"
+    answer = contest(PART, kernel, absent, tf32=False)
+    assert isinstance(answer, str)
+    assert answer.startswith("it could not be timed against torch.compile: ")
+
+
+@pytest.mark.parametrize(
+    ("low_us", "high_us", "rival_low_us", "rival_high_us", "is_faster"),
+    [(9.9, 10.1, 10.2, 10.4, True), (9.9, 10.1, 10.0, 10.4, False), (9.9, 10.1, 9.0, 9.2, False)],
+)
+def test_faster_is_faster_wherever_both_times_lie(
+    low_us: float, high_us: float, rival_low_us: float, rival_high_us: float, is_faster: bool
+) -> None:
+    middle = (rival_low_us + rival_high_us) / 2
+    timing = Timing(10.0, low_us, high_us, 300, "torch.compile", middle, rival_low_us, rival_high_us)
+    assert faster(timing) == is_faster
+    assert f"{middle / 10:.2f} times as fast as torch.compile of the same part" in slower_words("torch.compile", timing)
+    assert not faster(Timing(10.0, 9.9, 10.1, 300))

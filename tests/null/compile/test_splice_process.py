@@ -10,6 +10,10 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.triton
+
 COMMON = """
     import json, logging, sys
     from dataclasses import asdict
