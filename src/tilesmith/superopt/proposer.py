@@ -99,7 +99,7 @@ def _different(lists: Sequence[Sequence[_Proposal]]) -> list[list[_Proposal]]:
     kept: dict[object, list[_Proposal]] = {}
     for made in lists:
         tiles = tuple(re.sub(r"\w+: ", "", each.derivation.note) for each in made)
-        costs = tuple(round(each.derivation.estimate_us, 3) for each in made)
+        costs = tuple(round(each.derivation.estimate_us, 1) for each in made)
         kept.setdefault((tiles, costs), list(made))
     return list(kept.values())
 
