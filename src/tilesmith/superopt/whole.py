@@ -30,7 +30,7 @@ class Space:
 
 
 ALIKE = 2
-SPACES = (Space(1, 14, 12), Space(2, 11, 6))
+SPACES = (Space(1, 14, 12), Space(2, 11, 8))
 """Attention that normalises its operands takes 13 operators in one kernel; two kernels split a sum over the blocks."""
 
 
@@ -80,7 +80,9 @@ class Best:
             except OptionError as error:
                 # An operator that the search does not know: its parts may do without.
                 return (), str(error)
-            lists.append([found.graph for found in _unlike(results.graphs)])
+            # Two kernels at most may be one, which the first space has already.
+            fresh = [found for found in results.graphs if len(found.kernels) == space.kernels or not any(lists)]
+            lists.append([found.graph for found in _unlike(fresh)])
             why = results.closest
         longest = max(map(len, lists))
         return tuple(made[place] for place in range(longest) for made in lists if place < len(made)), why
