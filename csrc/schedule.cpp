@@ -54,6 +54,7 @@ struct Problem {
     std::vector<std::vector<Elements>> alive; // values that are in shared memory at once
     std::vector<Product> accumulators;
     double unique_bytes = 0;
+    double least_matrix = 0; // operations of matrix products, each element once
 };
 
 // Tiles of a dimension: powers of two that divide it, and the whole where it is short.
@@ -213,6 +214,8 @@ class Scheduler::Setup {
                 if (parts_of(y, base)) right |= bit(base);
             });
             const Bases over = space_.sets()[step(v).arg];
+            const Free operands = space_.free(values_.classes[step(v).a]) | space_.free(values_.classes[step(v).b]);
+            problem_.least_matrix += 2 * scheduler_.elements(operands, split_);
             problem_.products.push_back({product(x, left & ~right), product(y, right & ~left), product(x, over),
                                          product(x, left & right & ~over), repeats});
         }
@@ -387,7 +390,7 @@ Cost Scheduler::best(const Kernels &kernels, const Implementation &made, const S
     if (!problem) return best;
     // No tiling is faster than this, and the first that is as fast is taken.
     const double moving = problem->unique_bytes / device_.dram_bytes_per_s;
-    const double least = std::max(moving, products(kernels, made, split) / device_.matrix_flops * kRounded) + device_.launch_s;
+    const double least = std::max(moving, problem->least_matrix / device_.matrix_flops * kRounded) + device_.launch_s;
     Tiles tiles{};
     std::vector<std::size_t> pick(problem->open.size(), 0);
     const std::size_t loops = std::max<std::size_t>(1, problem->loop_tiles.size());
