@@ -32,7 +32,7 @@ Deriver::Deriver(const Space &space, const Closure &closure, const Sizes &sizes,
             for (const Tensor output : signature.outputs)
                 if (output != kNoTensor) edge.outputs.push_back(number(output));
             std::ranges::sort(edge.inputs);
-            edge.inputs.erase(std::ranges::unique(edge.inputs).begin(), edge.inputs.end());
+            edge.inputs.erase(std::unique(edge.inputs.begin(), edge.inputs.end()), edge.inputs.end());
         }
     given_.resize(count_, false);
     uses_.resize(count_);
@@ -283,7 +283,7 @@ double Deriver::known_solution() {
             if (e >= 0 && !edge(e).exact) open.push_back(e);
         if (open.empty()) break;
         std::ranges::sort(open);
-        open.erase(std::ranges::unique(open).begin(), open.end());
+        open.erase(std::unique(open.begin(), open.end()), open.end());
         schedule(open);
     }
     State state{given_, {}, 0};

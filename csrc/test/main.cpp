@@ -61,7 +61,7 @@ void limits_of_tables() {
 
 void audits() {
     for (const char *name : {"rms", "rms2", "mlp", "lora", "ntrans", "qkn", "mlpres", "blkres", "qkvlora", "sq2", "nsattn", "omlpres"})
-        for (const unsigned parts : {kInBlock | kInLoop, kInBlock | kInLoop | kInGrid}) {
+        for (const unsigned parts : {unsigned{kInBlock | kInLoop}, unsigned{kInBlock | kInLoop | kInGrid}}) {
             const Program program = test::program(name, parts);
             const Table table = build_table(program, {});
             const test::Audit audit = test::audit(program, table, 7);
