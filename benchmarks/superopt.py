@@ -2,10 +2,10 @@
 
 Expected: at most 1 ms for the search of each of the six programs at one kernel of 11 block operators, and 5 ms for its
 table; 10 ms at two kernels; 10 ms for norm_transformer written in primitives, in one kernel of 14. qknorm_gqa scales
-its scores, which makes 12 operators of the kernel that loops over the keys: it stands here with 12 too. Mirage, measured on
-the same kind of machine at 9 operators and without verification, takes 12.2 s for RMSNorm+linear and 46.5 s for the
-gated MLP. The time is the engine's own, table and search, of the fastest of several runs, for machines that others use
-too; process start, verification and ranking are not in it. `shown` is what fits, was verified, and is among the 32 best.
+its scores, which makes 12 operators of the kernel that loops over the keys: it stands here with 12 too. Mirage, on the
+same kind of machine at 9 operators and without verification, takes 12.2 s for RMSNorm+linear and 46.5 s for the gated
+MLP. The time is the engine's own, table and search, of the fastest of several runs, for machines that others use too;
+process start, verification and ranking are not in it. `shown` is what fits, was verified, and is among the 32 best.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Case:
 
 
 def listed(kernels: int) -> tuple[Limits, Plan]:
-    return Limits(graph_defined_kernels=kernels), Plan(keep=1)
+    return Limits(graph_defined_kernels=kernels), Plan(keep=1, threads=1 if kernels < 4 else 2)
 
 
 def closed(inputs: int) -> tuple[Limits, Plan]:
