@@ -96,6 +96,28 @@ def test_what_division_adds_needs_a_cancellation() -> None:
     assert all(free.numbers.same(free.of(term), wanted) for loop, term in found if not loop)
 
 
+def test_what_division_adds_to_small_programs_never_holds_by_the_axioms() -> None:
+    extras = 0
+    for number in range(40):
+        program = small_program(number)
+        most = natural(program) + (program.operators() < 3)
+        try:
+            found = engine(program, most)
+        except OptionError:
+            continue
+        more = brute(program, most, FIELD, states=1500)
+        if found is None or more is None:
+            continue
+        assert found <= more
+        free = Values(program, FREE)
+        wanted = free.of(program.body)
+        for loop, term in more - found:
+            if not loop:
+                extras += 1
+                assert not free.numbers.same(free.of(term), wanted), (program, term)
+    assert extras > 0
+
+
 @pytest.mark.parametrize("number", range(0, 60, 7))
 def test_letters_and_graphs_say_the_same(number: int) -> None:
     """The program that brute force evaluates is the one that the engine is given."""
