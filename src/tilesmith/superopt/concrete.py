@@ -8,7 +8,6 @@ depends on program, limits and choices only, not on the number of threads.
 from __future__ import annotations
 
 import importlib.util
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tilesmith.core.graph_hash import graph_hash
 from tilesmith.superopt.concrete_lower import FoundGraph, FoundNode, lower
 from tilesmith.superopt.concrete_program import Described, described
 from tilesmith.superopt.engine import L2_BYTES_PER_CLOCK, LAUNCH_S, PASS_S
+from tilesmith.superopt.heard import heard
 from tilesmith.superopt.limits import Plan, checked
 from tilesmith.superopt.search import Found, KernelSummary, Oracle, Pruned, Results, Worker
 from tilesmith.superopt.verify import Verified, verify
@@ -172,7 +172,7 @@ def space(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = No
         made.ask_z3(_core.Z3(str(libz3())), plan.oracle_cache, plan.oracle_effort)
     if plan.order == "bfs":
         made.breadth_first(plan.frontier_bytes)
-    return Space(program, made, made.roots())
+    return Space(program, made, heard(made.roots, made.interrupt))
 
 
 def libz3() -> Path:
@@ -197,7 +197,8 @@ def explore(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = 
     found: list[FoundGraph] = list(native.predefined)
     counts: list[_core.ConcreteCounts] = []
     if not plan.max_graphs or len(found) < plan.max_graphs:
-        rooted, counts = _run(native, plan)
+        taken, most = plan.schedule != "static", plan.max_graphs or 0
+        rooted, counts = heard(lambda: native.run(plan.threads, taken, most), native.interrupt)
         found += [graph for _, graph in rooted]
     incomplete = native.incomplete
     return Explored(
@@ -214,29 +215,6 @@ def explore(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = 
         _counted(native.root_counts),
         tuple(_counted(count) for count in counts),
     )
-
-
-def _run(native: _core.ConcreteSearch, plan: Plan) -> tuple[list[tuple[int, FoundGraph]], list[_core.ConcreteCounts]]:
-    """On a thread of its own, so that Ctrl-C is heard while it runs."""
-    results: list[tuple[list[tuple[int, FoundGraph]], list[_core.ConcreteCounts]]] = []
-    faults: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(native.run(plan.threads, plan.schedule != "static", plan.max_graphs or 0))
-        except BaseException as fault:  # carried over to the thread that waits
-            faults.append(fault)
-
-    worker = threading.Thread(target=work, name="search", daemon=True)
-    worker.start()
-    while worker.is_alive():
-        try:
-            worker.join()
-        except KeyboardInterrupt:
-            native.interrupt()
-    if faults:
-        raise faults[0]
-    return results[0]
 
 
 def _counted(counts: _core.ConcreteCounts) -> Counted:

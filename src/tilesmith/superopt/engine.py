@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 from tilesmith import _core
 from tilesmith.core.errors import OptionError
 from tilesmith.core.gpu import Gpu
 from tilesmith.core.graph import Limits
+from tilesmith.superopt.heard import heard
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.table import Named
 
@@ -71,24 +70,7 @@ def run(made: _core.Engine) -> _core.Result:
 
     Raises `OptionError` for a program that has no place in the space.
     """
-    results: list[_core.Result] = []
-    faults: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(made.run())
-        except BaseException as fault:  # carried over to the thread that waits
-            faults.append(fault)
-
-    worker = threading.Thread(target=work, name="search", daemon=True)
-    worker.start()
-    while worker.is_alive():
-        try:
-            worker.join()
-        except KeyboardInterrupt:
-            made.interrupt()
-    if faults:
-        if isinstance(faults[0], ValueError):
-            raise OptionError(f"The program cannot be searched in the symbolic space: {faults[0]}.") from None
-        raise faults[0]
-    return results[0]
+    try:
+        return heard(made.run, made.interrupt)
+    except ValueError as fault:
+        raise OptionError(f"The program cannot be searched in the symbolic space: {fault}.") from None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -280,6 +283,21 @@ def test_time_ends_a_search() -> None:
     explored = explore(gqa(), Limits(kernel_ops=2, graph_defined_kernels=2, inputs=3), replace(CODED, seconds=0.2))
     assert explored.stop == "seconds"
     assert explored.seconds < 5
+
+
+@pytest.mark.parametrize("after_s", [0.3, 1.5])
+def test_ctrl_c_ends_a_search_and_keeps_what_it_has(after_s: float) -> None:
+    """While roots are listed, or while they are searched: both would take hours."""
+    limits = Limits(kernel_ops=2, graph_defined_kernels=2, inputs=3, block_ops=11)
+    timer = threading.Timer(after_s, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        explored = explore(gqa(), limits, replace(PAPER, threads=2, seconds=60))
+    finally:
+        timer.join()
+    assert explored.stop == "interrupted"
+    assert explored.seconds < 30
+    assert states(explored) > 0
 
 
 def test_a_budget_of_graphs_ends_a_search() -> None:
