@@ -216,7 +216,7 @@ void kernel_level() {
 void forward_closures() {
     for (const char *name : {"rms", "rms2", "mlp", "lora", "ntrans", "attn", "qkn", "mlpd", "blk", "qkvlora", "mlpres", "blkres",
                              "sq2", "nsattn", "omlpres", "layer", "full"})
-        for (const unsigned parts : {kInBlock | kInLoop, kInBlock | kInLoop | kInGrid}) {
+        for (const unsigned parts : {unsigned{kInBlock | kInLoop}, unsigned{kInBlock | kInLoop | kInGrid}}) {
             const Program program = test::program(name, parts);
             const Table table = build_table(program, {});
             std::vector<bool> reached(table.classes());
