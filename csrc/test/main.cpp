@@ -5,10 +5,12 @@
 #include <map>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "../closure.hpp"
 #include "../engine.hpp"
+#include "../ledger.hpp"
 #include "audit.hpp"
 #include "programs.hpp"
 #include "unordered.hpp"
@@ -234,6 +236,47 @@ void forward_closures() {
         }
 }
 
+// A rank that is offered its work piece by piece, gives some away and gets it back, finds what one thread finds.
+void served() {
+    const Program program = test::program("blk");
+    const Table table = build_table(program, {});
+    const Space space(program, table, {});
+    const KernelLimits limits{.block = {.operators = 9, .stores = 2}, .inputs = 4, .kernels = 3};
+    const Listed alone = listed(space, limits, {});
+    for (const Order order : {Order::dfs, Order::bfs}) {
+        Control control;
+        Listing listing(space, limits, control, {.order = order, .threads = 3, .ranks = 1});
+        Ledger ledger;
+        std::thread search([&] { listing.run(); });
+        while (listing.begin().empty()) std::this_thread::yield();
+        const auto hear = [&](bool all) {
+            const std::string found = listing.found(all);
+            Reader reader(found);
+            while (reader.more()) ledger.add(read_chain(reader, listing.memo()));
+        };
+        std::size_t next = 0;
+        while (next < listing.items() || !listing.idle()) {
+            if (next < listing.items() && listing.waiting() < 3) listing.offer(next++);
+            if (const std::string given = listing.give(); !given.empty()) listing.receive(given);
+            hear(false);
+        }
+        listing.end();
+        search.join();
+        hear(true);
+        std::uint64_t graphs = 0;
+        std::vector<std::uint64_t> plans;
+        ledger.plans(0, order, graphs).each([&](Plan plan) {
+            plans.push_back(plan.size());
+            for (const Choice &choice : plan) {
+                plans.push_back(choice.signature);
+                for (const Tensor input : choice.kernels->inputs) plans.push_back(input);
+            }
+        });
+        check_count(graphs, alone.graphs, "graphs of a rank");
+        check(plans == alone.plans, "programs of a rank");
+    }
+}
+
 // Closures of the prototype: tensors, sets of them, and what kernels lead from sets to.
 void closures() {
     struct Expected {
@@ -388,6 +431,7 @@ int main(int argc, char **) {
     audits();
     listings();
     teams();
+    served();
     kernel_level();
     forward_closures();
     closures();
