@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,8 @@ from tilesmith.core.errors import MachineError, OptionError
 
 GREETING_S = 3.0
 TRIAL_S = 30.0
+TRIES = 3
+"""A head that is busy, or has just begun, may turn away who comes: Ray waits for it a second and no longer."""
 HERE = "local"
 """Instead of an address: a cluster of this machine alone, for as long as the bench is open."""
 
@@ -79,7 +82,14 @@ def connected(address: str) -> Iterator[ModuleType]:
             greet(address)
             _try(address)
             with _told(address):
-                ray.init(address=address, **_QUIET)
+                for left in reversed(range(TRIES)):
+                    try:
+                        ray.init(address=address, **_QUIET)
+                        break
+                    except ConnectionError:
+                        if not left:
+                            raise
+                        time.sleep(1.0)
     try:
         with _silenced():
             yield ray
@@ -129,23 +139,28 @@ def greet(address: str) -> None:
 
 def _try(address: str) -> None:
     """Raises `MachineError`, with Ray's own reason, where Ray cannot connect."""
-    try:
-        tried = subprocess.run(
-            [sys.executable, "-c", _TRIAL, address],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TRIAL_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise MachineError(
-            f"the Ray cluster at {address} did not let this process in within {TRIAL_S:.0f} s; see `ray status` there, "
-            "and that the port is that of its head"
-        ) from None
-    if tried.returncode:
-        raise MachineError(f"the Ray cluster at {address} cannot be joined: {_reason(tried.stderr)}")
+    deadline = time.monotonic() + TRIAL_S
+    for left in reversed(range(TRIES)):
+        try:
+            tried = subprocess.run(
+                [sys.executable, "-c", _TRIAL, address],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=max(1.0, deadline - time.monotonic()),
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise MachineError(
+                f"the Ray cluster at {address} did not let this process in within {TRIAL_S:.0f} s; see `ray status` "
+                "there, and that the port is that of its head"
+            ) from None
+        if not tried.returncode:
+            return
+        if not left or "ConnectionError" not in tried.stderr:
+            raise MachineError(f"the Ray cluster at {address} cannot be joined: {_reason(tried.stderr)}")
+        time.sleep(1.0)
 
 
 def _reason(words: str) -> str:
@@ -156,6 +171,10 @@ def _reason(words: str) -> str:
         return (
             f"it has Ray {theirs} and Python {their_python}, and here are Ray {ours} and Python {our_python}; "
             "install the same on both"
+        )
+    if "InvalidAuthToken" in words:
+        return (
+            "it turns this process away as unknown; see that its tokens, where it has any, are here too, and try again"
         )
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "Ray gives no reason"
