@@ -301,7 +301,8 @@ def _tell(graph: Graph, result: Results) -> None:
         kernels = "; ".join(
             f"grid {'x'.join(map(str, kernel.grid)) or '1'}, loop {kernel.loop}" for kernel in found.kernels
         )
-        answer(f"  {found.hash}  {found.estimate_us:9.2f} us estimated  {len(found.kernels)} kernels: {kernels}")
+        count = f"{len(found.kernels)} kernel{'s' * (len(found.kernels) > 1)}"
+        answer(f"  {found.hash}  {found.estimate_us:9.2f} us estimated  {count}: {kernels}")
     if len(result.graphs) > SHOWN:
         answer(f"  and {len(result.graphs) - SHOWN} more")
 

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -66,6 +67,8 @@ def connected(address: str) -> Iterator[ModuleType]:
     """
     # Before Ray is imported, which reads it: nothing here reports to anyone.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address != HERE and _token_is_here():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():
@@ -96,6 +99,14 @@ def connected(address: str) -> Iterator[ModuleType]:
     finally:
         with _signals():
             ray.shutdown()
+
+
+def _token_is_here() -> bool:
+    """Whether Ray would find a token. Who shows one is let in by every cluster, with tokens or without; left to itself
+    Ray shows none to a cluster that asks for one, although it makes one, and clusters that ask, whenever it begins.
+    """
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 @contextlib.contextmanager
