@@ -2,6 +2,9 @@
 
 What no search improves stays what it is, operators between kernels, which the lowering writes as kernels of their own.
 So every program of operators has a µGraph.
+
+A softmax stands any scores, sums of exponentials do not. Of what computes a program's softmax only what stands them too
+is of use; where a program takes its exponentials itself, both are.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from tilesmith.core.gpu import Gpu
 from tilesmith.core.graph import Graph, Limits, Node, Op
 from tilesmith.core.graph_check import kernel_ops, tensors
 from tilesmith.superopt.limits import Plan
+from tilesmith.superopt.online import overflows, shifted
 from tilesmith.superopt.partition import Part, partition
 from tilesmith.superopt.search import Found, search
 from tilesmith.superopt.traced import Traced, Value
@@ -82,18 +86,30 @@ class Best:
                 return (), str(error)
             # Two kernels at most may be one, which the first space has already.
             fresh = [found for found in results.graphs if len(found.kernels) == space.kernels or not any(lists)]
-            lists.append([found.graph for found in _unlike(fresh)])
-            why = results.closest
+            stand = [made for found in fresh for made in self._standing(found, graph)]
+            lists.append([found.graph for found in _unlike(stand)])
+            why = "what was found overflows where scores are large" if fresh and not stand else results.closest
         longest = max(map(len, lists))
         return tuple(made[place] for place in range(longest) for made in lists if place < len(made)), why
+
+    def _standing(self, found: Found, program: Graph) -> tuple[Found, ...]:
+        """What was found, and the same with its exponentials shifted: what overflows only where the program does."""
+        made = shifted(found.graph, self.seed)
+        online = () if made is None else (replace(found, graph=made),)
+        if not any(isinstance(node, Op) and node.operator == "softmax" for node in program.nodes):
+            return (found, *online)
+        if overflows(program):
+            return (*online, found)
+        return tuple(one for one in online or (found,) if not overflows(one.graph))
 
 
 def _unlike(found: Sequence[Found]) -> list[Found]:
     """At most two of those that are scheduled alike and cost the same: they differ in the order of arithmetic."""
     counts: Counter[object] = Counter()
     kept = []
-    for each in found:
-        key = (round(each.estimate_us, 3), tuple((kernel.grid, kernel.loop) for kernel in each.kernels))
+    for each in {each.graph: each for each in found}.values():
+        schedule = tuple((kernel.grid, kernel.loop) for kernel in each.kernels)
+        key = (round(each.estimate_us, 3), schedule, overflows(each.graph))
         counts[key] += 1
         if counts[key] <= ALIKE:
             kept.append(each)

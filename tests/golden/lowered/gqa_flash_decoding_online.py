@@ -86,8 +86,9 @@ def matmul_div_softmax_kernel_0(
         ratio = product / 16.0
         scores = tl.where(inner_inside[None, :], ratio, float("-inf"))
         new_peaks = tl.maximum(peaks, tl.max(scores, axis=1))
-        shrink = tl.exp(peaks - new_peaks)
-        e = tl.exp(scores - new_peaks[:, None])
+        finite_peaks = tl.where(new_peaks == float("-inf"), 0.0, new_peaks)
+        shrink = tl.exp(peaks - finite_peaks)
+        e = tl.exp(scores - finite_peaks[:, None])
         peaks = new_peaks
         mixed = tl.dot(e.to(tl.float16), v, mixed * shrink[:, None])
         weights = weights * shrink + tl.sum(e, axis=1)

@@ -684,8 +684,10 @@ class _Emitter:
             kept = self._say("scores", kept)
         whole = replace(scores, text=kept, raw="", pads=tuple(p for p in scores.pads if p[0] not in loose))
         new = self._say(f"new_{peaks}", f"tl.maximum({peaks}, {self._folded(whole, (last,), 'max')})")
-        shrink = self._say("shrink", f"tl.exp({peaks} - {new})")
-        top = self._spread(_Value((*scores.rows[:-1], ()), new), scores.rows)
+        # Of a row that had nothing but -inf so far every weight is 0, not exp(-inf + inf).
+        finite = self._say(f"finite_{peaks}", f"tl.where({new} == {LOW}, 0.0, {new})")
+        shrink = self._say("shrink", f"tl.exp({peaks} - {finite})")
+        top = self._spread(_Value((*scores.rows[:-1], ()), finite), scores.rows)
         e = self._say("e", f"tl.exp({kept} - {top})")
         self.out(f"{peaks} = {new}")
         pads = tuple((axis, Pad.ZERO if axis in loose else Pad.ANY) for axis, _ in scores.pads)

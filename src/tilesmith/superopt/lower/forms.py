@@ -141,7 +141,7 @@ def walked(kernel: Kernel, sources: Sequence[Tensor]) -> Kernel:
         held = HELD if axes.axes[axis].dot else HELD_ROW
         # Parts that the grid makes are tiles of any size once they are walked along.
         if (axes.axes[axis].tile > held or axes.axes[axis].kind == "part") and (
-            made := _along(kernel, axes, axis, sources)
+            made := along(kernel, axes, axis, sources)
         ) is not None:
             return made
     return kernel
@@ -160,7 +160,7 @@ def _sums_over(step: Step, axes: Axes, axis: int) -> bool:
     return step.operator == "matmul" and axis in rows[-1]
 
 
-def _along(kernel: Kernel, axes: Axes, axis: int, sources: Sequence[Tensor]) -> Kernel | None:
+def along(kernel: Kernel, axes: Axes, axis: int, sources: Sequence[Tensor]) -> Kernel | None:
     """The kernel with a loop along an axis; None where there is no such."""
     first = len(kernel.loads)
     loads = []
@@ -184,6 +184,22 @@ def _along(kernel: Kernel, axes: Axes, axis: int, sources: Sequence[Tensor]) -> 
     except (Misfit, OptionError):
         return None
     return made if again.step is not None else None
+
+
+def summed_at_once(kernel: Kernel) -> Kernel:
+    """Sums over what was gathered become part of the gathering, where nothing else reads that: no tile is kept."""
+    first = len(kernel.loads)
+    stored = {store.source for store in kernel.stores}
+    body = list(kernel.body)
+    for value, step in enumerate(kernel.body, first):
+        readers = [place for place, other in enumerate(kernel.body) if value in other.operands]
+        if not isinstance(step, Accumulate) or step.how not in ("sum", "max") or len(readers) != 1 or value in stored:
+            continue
+        reader = kernel.body[readers[0]]
+        if isinstance(reader, Op) and reader.operator == {"sum": "sum", "max": "amax"}[step.how]:
+            body[value - first] = replace(step, axes=tuple(sorted({*step.axes, *reader.axes})))
+    # What is summed already has extent 1 there: to sum it again changes nothing.
+    return replace(kernel, body=tuple(body))
 
 
 # Lanes ---------------------------------------------------------------------------------------------------------------

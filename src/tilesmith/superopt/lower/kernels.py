@@ -17,7 +17,7 @@ from fractions import Fraction
 from tilesmith.core.graph import Accumulate, Dims, Graph, Kernel, Load, Node, Op, Step, Store, Tensor, Thread
 from tilesmith.core.graph_check import apply, block, tensors
 from tilesmith.core.operators import OPERATORS, broadcast
-from tilesmith.superopt.lower.forms import factored, joins, laned, pruned, spread, walked
+from tilesmith.superopt.lower.forms import factored, joins, laned, pruned, spread, summed_at_once, walked
 from tilesmith.superopt.macros import spell
 
 WHOLE_ROW = 1 << 15
@@ -188,23 +188,7 @@ def spelled(kernel: Kernel, sources: Sequence[Tensor]) -> Kernel:
         number[value] = inner[-1]
     stores = tuple(replace(store, source=number[store.source]) for store in kernel.stores)
     made = pruned(replace(kernel, body=tuple(body), stores=stores))
-    return _summed_at_once(spread(walked(factored(made, sources), sources), sources))
-
-
-def _summed_at_once(kernel: Kernel) -> Kernel:
-    """Sums over what was gathered become part of the gathering, where nothing else reads that: no tile is kept."""
-    first = len(kernel.loads)
-    stored = {store.source for store in kernel.stores}
-    body = list(kernel.body)
-    for value, step in enumerate(kernel.body, first):
-        readers = [place for place, other in enumerate(kernel.body) if value in other.operands]
-        if not isinstance(step, Accumulate) or step.how not in ("sum", "max") or len(readers) != 1 or value in stored:
-            continue
-        reader = kernel.body[readers[0]]
-        if isinstance(reader, Op) and reader.operator == {"sum": "sum", "max": "amax"}[step.how]:
-            body[value - first] = replace(step, axes=tuple(sorted({*step.axes, *reader.axes})))
-    # What is summed already has extent 1 there: to sum it again changes nothing.
-    return replace(kernel, body=tuple(body))
+    return summed_at_once(spread(walked(factored(made, sources), sources), sources))
 
 
 def _same_cuts(left: Op, right: Op, known: Sequence[Tensor]) -> bool:
