@@ -47,7 +47,7 @@ from tilesmith.bench.processes import Child, Process, Zygote
 from tilesmith.bench.sanitizer import sanitize
 from tilesmith.bench.timing import BLOCKS, alternate
 from tilesmith.bench.wire import Garbled, Gone, Late, Message
-from tilesmith.bench.workplace import workplace
+from tilesmith.bench.workshop import workshop
 from tilesmith.core.activity import Notice, Step, unnoticed
 from tilesmith.core.errors import MachineError
 from tilesmith.core.problem import Problem
@@ -506,7 +506,7 @@ class LocalBench:
     def __enter__(self) -> Self:
         environment = {"TRITON_DISABLE_LINE_INFO": "1", "OMP_NUM_THREADS": "1"}
         self._place = ExitStack()
-        self._folder = self._place.enter_context(workplace())
+        self._folder = self._place.enter_context(workshop())
         folder, walled = self._folder, self._walled
         self._capture = Zygote("capture", {**environment, "CUDA_VISIBLE_DEVICES": ""}, (folder,), walled=walled)
         self._stations = [

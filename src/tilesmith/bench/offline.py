@@ -17,7 +17,7 @@ from tilesmith.bench.effort import Effort
 from tilesmith.bench.exam import Examiner
 from tilesmith.bench.pipeline import judge
 from tilesmith.bench.processes import Zygote
-from tilesmith.bench.workplace import workplace
+from tilesmith.bench.workshop import workshop
 from tilesmith.core.activity import Notice, unnoticed
 from tilesmith.core.errors import MachineError
 from tilesmith.core.gpu import Gpu
@@ -40,7 +40,7 @@ class OfflineBench:
     def __enter__(self) -> Self:
         environment = {"TRITON_DISABLE_LINE_INFO": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self._life = ExitStack()
-        folder = self._life.enter_context(workplace())
+        folder = self._life.enter_context(workshop())
         capture = self._life.enter_context(Zygote("capture", environment, (folder,)))
         self.admission = Admission(self.gpu, capture, self.effort, Path(folder))
         self._examiner = self._life.enter_context(Examiner(folder, self.admission.target, self.effort))

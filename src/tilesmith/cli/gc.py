@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tilesmith.bench import workplace
+from tilesmith.bench import workshop
 from tilesmith.cli.screen import answer
 from tilesmith.journal import Garbage, open_store
 from tilesmith.report import document
@@ -12,14 +12,14 @@ from tilesmith.report import document
 
 def gc(journal: Path, delete: bool, as_json: bool) -> int:
     """Say what could go, or with `delete` have it gone. Other runs may go on meanwhile, and lose nothing."""
-    found, folders = Garbage((), 0, ()), workplace.abandoned()
+    found, folders = Garbage((), 0, ()), workshop.abandoned()
     if journal.exists():
         with open_store(journal, must_exist=True) as store:
             found = store.garbage()
             if delete:
                 found = store.collect(found)
     if delete:
-        folders = tuple(folder for folder in folders if workplace.remove(folder))
+        folders = tuple(folder for folder in folders if workshop.remove(folder))
     folder_bytes = sum(folder.size_bytes for folder in folders)
     parts = (
         f"{len(found.sources)} sources ({_size(found.source_bytes)})",

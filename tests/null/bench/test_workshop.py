@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tilesmith.bench.workplace import abandoned, remove, workplace
+from tilesmith.bench.workshop import abandoned, remove, workshop
 
 HOLDER = """
 import sys
 from pathlib import Path
-from tilesmith.bench.workplace import workplace
-with workplace() as folder:
+from tilesmith.bench.workshop import workshop
+with workshop() as folder:
     Path(folder, "big").write_bytes(b"x" * 10_000)
     print(folder, flush=True)
     sys.stdin.read()
@@ -31,7 +31,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_the_living_use_is_not_abandoned(place: Path) -> None:
-    with workplace() as folder:
+    with workshop() as folder:
         assert Path(folder).parent == place
         assert abandoned() == ()
     assert not Path(folder).exists()

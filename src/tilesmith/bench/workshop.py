@@ -28,7 +28,7 @@ class Abandoned:
 
 
 @contextmanager
-def workplace() -> Iterator[str]:
+def workshop() -> Iterator[str]:
     """A folder of one's own, until the block ends."""
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as folder:
         # Locked before it has the name by which it is found.
