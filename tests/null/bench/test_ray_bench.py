@@ -105,7 +105,8 @@ def test_a_node_is_killed_in_the_middle(cluster: LocalCluster, bench: RayBench, 
     assert verdicts[SAMPLES.renamed] == verdicts[SAMPLES.commented] == Duplicate(same)
     assert any("was lost, what it had begun is judged again" in line for line in said)
     assert doomed not in bench._crew._hands
-    assert bench._crew.places("check") == 2
+    # Until Ray knows that the node is gone, a worker in place of the lost one is asked for there.
+    within(60, lambda: bench._crew.places("check") == 2)
 
 
 def test_all_nodes_are_lost_and_one_comes_back(cluster: LocalCluster, bench: RayBench) -> None:
