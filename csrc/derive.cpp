@@ -36,9 +36,12 @@ Deriver::Deriver(const Space &space, const Closure &closure, const Sizes &sizes,
         }
     given_.resize(count_, false);
     uses_.resize(count_);
-    for (const Class target : space.table().outputs)
+    for (const Class target : space.table().outputs) {
+        const std::size_t before = goals_.size();
         for (const auto &[tensor, id] : numbers_)
             if (class_of(tensor) == target) goals_.push_back(id);
+        reached_ &= goals_.size() > before;
+    }
     counted_.edges = edges_.size();
 }
 
@@ -333,6 +336,8 @@ Derivation Deriver::derivation(const State &state) const {
 }
 
 std::vector<Derivation> Deriver::cheapest(std::int64_t split, std::size_t keep) {
+    // A closure that was stopped early may have no kernel that makes an output.
+    if (!reached_) return {};
     const bool first = !std::exchange(begun_, true);
     split_ = split;
     std::vector<std::size_t> all(edges_.size());

@@ -101,6 +101,7 @@ class Deriver {
     std::vector<int> pool_;                        // the edges that are derived with
     std::vector<std::vector<std::uint32_t>> uses_; // of each tensor: those that read it, by their places in the pool
     bool begun_ = false;
+    bool reached_ = true; // every output has a kernel that makes it
     DeriveCounters counted_;
 };
 

@@ -240,13 +240,15 @@ def _closest(
     """Why nothing was found, in one sentence."""
     if result.incomplete:
         return f"The table of sub-values is incomplete: {result.incomplete}."
-    if result.graphs:
+    ended = stop != "exhausted"
+    # What a closure counts are kernels, which need not have led to the output yet.
+    if result.graphs and not (ended and plan.kernels == "closure"):
         shared = min(limits.shared_bytes, target(plan.target).block_shared_bytes)
         return (
             f"All of the {result.graphs} µGraphs that were found have a kernel whose smallest tiles need more than "
             f"{shared} bytes of shared memory, more registers than there are, or more than {limits.blocks} blocks."
         )
-    if stop != "exhausted":
+    if ended:
         return "The search ended before it found any."
     kernels = min(limits.kernel_ops, limits.graph_defined_kernels)
     reads = len(program.inputs)

@@ -8,7 +8,7 @@ from tilesmith.core.graph import Graph, Limits
 from tilesmith.superopt.build import Program
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.partition import partition
-from tilesmith.superopt.programs import PROGRAMS
+from tilesmith.superopt.programs import PROGRAMS, transformer_layer
 from tilesmith.superopt.search import search
 from tilesmith.superopt.traced import Traced
 
@@ -72,3 +72,10 @@ def test_the_closure_is_as_good_as_the_listing(name: str) -> None:
     listed = [best_us(PROGRAMS[name](), kernels) for kernels in (1, 2, 3)]
     assert listed == sorted(listed, reverse=True)
     assert closed == pytest.approx(listed[-1], rel=1e-9)
+
+
+def test_a_closure_that_ends_before_any_kernel_makes_the_output_has_no_graph() -> None:
+    results = search(transformer_layer(), Limits(), Plan(keep=1, kernels="closure", seconds=0.5))
+    assert results.stop == "seconds"
+    assert not results.graphs
+    assert "ended before" in results.closest or "ran out" in results.closest
