@@ -6,6 +6,7 @@ docs/ugraphs.md derives the bound.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def verify(candidate: Graph, reference: Graph, seed: int, rounds: int = ROUNDS) 
         order.append(match)
     numbers, relations = number_radicands(fields)
     missed = chance(small, wanted, order, (numbers[taken:], numbers[:taken]), fields.q)
-    bound = max(LEAST, (1 - (1 - missed.probability) / 2**relations) ** rounds)
+    bound = max(LEAST, (1 - math.ldexp(1 - missed.probability, -relations)) ** rounds)
     dims = tuple(tensor.dims for tensor in wanted.inputs)
     return Verified(bound, tuple(order), seed, rounds, (fields.p, fields.q), dims, missed.assumes)
 
