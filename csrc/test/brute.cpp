@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <chrono>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <utility>
@@ -39,7 +40,6 @@ constexpr std::array<bool, kPlanes> kNegates{true, false, true};
 
 // Outside exponentials a residue is one of the first prime, inside of the second.
 enum Side { kOutside, kInside };
-constexpr int plane_of(int layer) { return layer / kRounds; }
 
 template <Side side> constexpr std::uint64_t reduced(std::uint64_t x) { return side == kOutside ? x % kP : x % kQ; }
 
@@ -56,22 +56,29 @@ template <Side side> std::uint64_t power(std::uint64_t x, std::uint64_t exponent
 using Labels = std::uint32_t;
 constexpr int kMaxLabels = 8;
 
-// Residues over every label that a value depends on, the lowest label fastest, layer after layer; first outside, then
-// inside where something may look there.
-struct Array {
-    Labels labels = 0;
-    bool inside = false;
-    std::vector<std::uint32_t> data;
+using Id = std::uint32_t;
+// The value of a step that is tried, but not kept.
+constexpr Id kPending = ~Id{0};
+
+enum class Kind : std::uint8_t { apply, sum, gather, join };
+
+struct Step {
+    Kind kind{};
+    Term term{}; // of a join
+    std::uint8_t function = 0;
+    Bases over = 0;
+    Labels summed = 0;
+    Id a = 0, b = 0, made = 0;
 };
 
-using Id = std::uint32_t;
-
-// All values that were come across, each once.
+// All values that were come across, each once. A value's residues lie over every label that it depends on, the lowest label
+// fastest, layer after layer; those outside, then those inside where something may look there.
 class Values {
   public:
     Values(const Program &program) : program_(program), known_(1 << 16) {
         if (!program.named || program.outputs.size() != 1) throw std::invalid_argument("a program of another kind");
-        for (const Function &function : program.functions) looks_inside_ |= function.fn == Fn::exp;
+        bool looks_inside = false;
+        for (const Function &function : program.functions) looks_inside |= function.fn == Fn::exp;
         for (Base b = 1; b <= program.bases(); ++b)
             for (const bool loop : {false, true}) {
                 if (loop && !(program.parts[b] & kInLoop)) continue;
@@ -85,161 +92,99 @@ class Values {
             Labels labels = 0;
             for (int i = 0; i < kRank; ++i)
                 if (const Base b = dim(input.dims, i)) labels |= whole(bit(b));
-            inputs.push_back(number(drawn(labels, 1000 + inputs.size())));
+            inputs.push_back(drawn(labels, looks_inside, 1000 + inputs.size()));
         }
+        for (const Function &function : program.functions)
+            for (const int id : {int{function.id}, int{function.eps}})
+                if (id >= 0 && function.fn != Fn::opaque) constants_.emplace(id, drawn(0, looks_inside, static_cast<std::uint64_t>(id)));
     }
 
     Labels tile(Bases bases) const { return labels_of(in_tile_, bases); }
     Labels whole(Bases bases) const { return tile(bases) | labels_of(looped_, bases); }
     Labels looped(Base base) const { return looped_[base]; }
+    Labels in_tiles() const { return tile(~Bases{1}); }
     Bases bases(Labels labels) const {
         Bases made = 0;
         for (std::size_t i = 0; i < labels_.size(); ++i)
             if (labels >> i & 1) made |= bit(labels_[i]);
         return made;
     }
-    Labels in_tiles() const { return tile(~Bases{1}); }
 
-    Labels labels(Id x) const { return values_[x].labels; }
+    Labels labels(Id x) const { return x == kPending ? pending_labels_ : values_[x].labels; }
     std::size_t size() const { return values_.size(); }
     std::size_t bytes() const { return bytes_ + known_.bytes() + values_.capacity() * sizeof(Value); }
 
-    // What the program computes.
-    Id target() {
-        std::vector<Array> made;
+    // What each node of the program computes.
+    std::vector<Id> nodes() {
+        std::vector<Id> made;
         for (const Node &node : program_.nodes) {
-            const auto at = [&](int place) -> const Array & { return made[static_cast<std::size_t>(place)]; };
-            switch (node.term) {
-            case Term::input: made.push_back(array(inputs[static_cast<std::size_t>(node.a)])); break;
-            case Term::apply: {
-                Array x;
-                if (!apply(node.b, at(node.a), x)) throw std::invalid_argument("an exponential of another");
-                made.push_back(std::move(x));
-                break;
+            const auto at = [&](int place) { return made[static_cast<std::size_t>(place)]; };
+            if (node.term == Term::permute || node.term == Term::rename) throw std::invalid_argument("a program of another kind");
+            if (node.term == Term::input) {
+                made.push_back(inputs[static_cast<std::size_t>(node.a)]);
+                continue;
             }
-            case Term::add:
-            case Term::sub:
-            case Term::mul:
-            case Term::div: made.push_back(join(node.term, at(node.a), at(node.b))); break;
-            case Term::matmul: made.push_back(sum(join(Term::mul, at(node.a), at(node.b)), whole(node.over))); break;
-            case Term::sum: made.push_back(sum(at(node.a), whole(node.over))); break;
-            case Term::permute:
-            case Term::rename: throw std::invalid_argument("a program of another kind");
-            }
+            Step step{.kind = Kind::join, .term = node.term, .summed = whole(node.over), .a = at(node.a)};
+            if (node.term == Term::apply) step.kind = Kind::apply, step.function = static_cast<std::uint8_t>(node.b);
+            else if (node.term == Term::sum) step.kind = Kind::sum;
+            else step.b = at(node.b);
+            if (!possible(step)) throw std::invalid_argument("an exponential of another");
+            made.push_back(number(step));
         }
-        return number(made[static_cast<std::size_t>(program_.outputs[0])]);
-    }
-
-    Array array(Id x) const {
-        const Value &value = values_[x];
-        const std::size_t size = extent(value.labels) * kLayers * (value.inside ? 2 : 1);
-        return {value.labels, value.inside, std::vector<std::uint32_t>(value.data, value.data + size)};
-    }
-
-    // The place of a value among those that are known; the same for the same numbers.
-    Id number(const Array &x) {
-        std::uint64_t key = mix(x.labels);
-        for (std::size_t i = 0; i < extent(x.labels) * kLayers; ++i) key = (std::rotl(key, 23) ^ x.data[i]) * 0x9e3779b97f4a7c15u;
-        key = mix(key) >> 1;
-        bool fresh = false;
-        Id &place = known_.at(key, fresh);
-        if (fresh) {
-            place = static_cast<Id>(values_.size());
-            values_.push_back({x.labels, x.inside, store(x.data)});
-        }
-        return place;
-    }
-
-    bool apply(int function, const Array &x, Array &made) const {
-        const Function &f = program_.functions[static_cast<std::size_t>(function)];
-        switch (f.fn) {
-        case Fn::exp: return exponential(x, made);
-        case Fn::square: made = join(Term::mul, x, x); break;
-        case Fn::sqrt: made = powers(x, kRoot); break;
-        case Fn::rsqrt: made = inverse(powers(x, kRoot)); break;
-        case Fn::reciprocal: made = inverse(x); break;
-        case Fn::scale: made = join(Term::mul, x, constant(f.id)); break;
-        case Fn::shift: made = join(Term::add, x, constant(f.id)); break;
-        case Fn::rms_norm: {
-            Array mean = sum(join(Term::mul, x, x), whole(bit(f.base)));
-            if (f.id >= 0) mean = join(Term::mul, mean, constant(f.id));
-            if (f.eps >= 0) mean = join(Term::add, mean, constant(f.eps));
-            made = join(Term::div, x, powers(mean, kRoot));
-            break;
-        }
-        case Fn::opaque: made = scattered(x, static_cast<std::uint64_t>(f.id)); break;
-        }
-        return true;
-    }
-
-    Array join(Term term, const Array &x, const Array &y) const {
-        if (term == Term::div) return join(Term::mul, x, inverse(y));
-        Array made = shaped(x.labels | y.labels, x.inside && y.inside);
-        const std::size_t n = extent(made.labels), nx = extent(x.labels), ny = extent(y.labels);
-        const std::vector<std::uint16_t> &in_x = places(made.labels, x.labels), &in_y = places(made.labels, y.labels);
-        for (int half = 0; half < (made.inside ? 2 : 1); ++half)
-            for (int layer = 0; layer < kLayers; ++layer) {
-                const auto block = static_cast<std::size_t>(half * kLayers + layer);
-                const std::uint64_t modulus = half == kOutside ? kP : kQ;
-                const bool negates = term == Term::sub && kNegates[static_cast<std::size_t>(plane_of(layer))];
-                for (std::size_t i = 0; i < n; ++i) {
-                    const std::uint64_t a = x.data[block * nx + in_x[i]], b = y.data[block * ny + in_y[i]];
-                    std::uint64_t c;
-                    if (term == Term::mul) {
-                        c = half == kOutside ? a * b % kP : a * b % kQ;
-                    } else {
-                        c = a + (negates ? modulus - b : b);
-                        if (c >= modulus) c -= modulus;
-                    }
-                    made.data[block * n + i] = static_cast<std::uint32_t>(c);
-                }
-            }
         return made;
     }
 
-    Array sum(const Array &x, Labels over) const {
-        Array made = shaped(x.labels & ~over, x.inside);
-        const std::size_t n = extent(x.labels), left = extent(made.labels);
-        const std::vector<std::uint16_t> &place = places(x.labels, made.labels);
-        for (std::size_t block = 0; block < x.data.size() / n; ++block)
-            for (std::size_t i = 0; i < n; ++i) {
-                const std::uint64_t modulus = block < kLayers ? kP : kQ;
-                std::uint32_t &at = made.data[block * left + place[i]];
-                const std::uint64_t c = std::uint64_t{at} + x.data[block * n + i];
-                at = static_cast<std::uint32_t>(c >= modulus ? c - modulus : c);
-            }
-        return made;
+    Labels labels(const Step &step) const {
+        const Labels all = step.kind == Kind::join ? labels(step.a) | labels(step.b) : labels(step.a);
+        return all & ~step.summed;
     }
 
-    // Whether the first residue of a join, then summed over some labels, is that of another value.
-    bool starts_alike(Term term, Id a, Id b, Labels over, Id wanted) const {
-        const Value &x = values_[a], &y = values_[b];
-        const Labels all = x.labels | y.labels;
-        const std::vector<std::uint16_t> &in_x = places(all, x.labels), &in_y = places(all, y.labels);
-        // The inverse's first plane is made of the last.
-        const std::size_t last = extent(y.labels) * (kLayers - kRounds);
-        std::uint64_t total = 0;
-        for (const std::uint16_t i : firsts(all, over)) {
-            const std::uint64_t u = x.data[in_x[i]], v = y.data[in_y[i]];
-            switch (term) {
-            case Term::add: total += u + v; break;
-            case Term::sub: total += u + kP - v; break;
-            case Term::div: total += u * power<kOutside>(y.data[last + in_y[i]], kInverse[kPlanes - 1][kOutside]) % kP; break;
-            default: total += u * v % kP; break;
-            }
+    // There may be one exponential at most on any way.
+    bool possible(const Step &step) const { return inside(step.a) || !exponential(step); }
+
+    // The place of what a step makes among the values that are known; the same for the same numbers.
+    Id number(const Step &step) {
+        const bool looks = inside(step);
+        whole_.clear();
+        for (int l = 0; l < (looks ? 2 : 1) * kLayers; ++l) {
+            evaluate(step, l, layer_);
+            whole_.insert(whole_.end(), layer_.begin(), layer_.end());
         }
-        return total % kP == values_[wanted].data[0];
+        return number(labels(step), looks, whole_);
     }
 
-    bool starts_alike(Id a, Labels over, Id wanted) const {
+    // Makes it known as `kPending`; its layers are computed when they are asked for.
+    void pend(const Step &step) {
+        pending_ = step;
+        pending_labels_ = labels(step);
+        pending_inside_ = inside(step);
+        pending_known_ = 0;
+    }
+
+    // Whether the first residue of what a step makes is that of another value.
+    bool starts_alike(const Step &step, Id other) {
         std::uint64_t total = 0;
-        for (const std::uint16_t i : firsts(values_[a].labels, over)) total += values_[a].data[i];
-        return total % kP == values_[wanted].data[0];
+        if (step.kind == Kind::apply) {
+            evaluate(step, 0, layer_);
+            total = layer_[0];
+        } else if (step.kind == Kind::join) {
+            const Labels all = labels(step.a) | labels(step.b);
+            const Places &in_x = places(all, labels(step.a)), &in_y = places(all, labels(step.b));
+            const std::uint32_t *x = layer(step.a, 0), *y = layer(step.b, step.term == Term::div ? before(0) : 0);
+            for (const std::uint16_t i : firsts(all, step.summed)) total += joined<kOutside>(step.term, x[in_x[i]], y[in_y[i]], 0);
+        } else {
+            const std::uint32_t *x = layer(step.a, 0);
+            for (const std::uint16_t i : firsts(labels(step.a), step.summed)) total += x[i];
+        }
+        return total % kP == layer(other, 0)[0];
     }
 
     std::vector<Id> inputs;
 
   private:
+    using Places = std::vector<std::uint16_t>;
+    using Layer = std::vector<std::uint32_t>;
+
     struct Value {
         Labels labels = 0;
         bool inside = false;
@@ -263,8 +208,8 @@ class Values {
     std::size_t pair(Labels a, Labels b) const { return std::size_t{a} << labels_.size() | b; }
 
     // Of each element over all labels: where an array over some of them has it.
-    const std::vector<std::uint16_t> &places(Labels all, Labels some) const {
-        std::vector<std::uint16_t> &made = places_[pair(all, some)];
+    const Places &places(Labels all, Labels some) {
+        Places &made = places_[pair(all, some)];
         if (!made.empty()) return made;
         made.resize(extent(all));
         for (std::size_t i = 0; i < made.size(); ++i) {
@@ -284,79 +229,137 @@ class Values {
     }
 
     // The elements that a sum over some labels puts first.
-    const std::vector<std::uint16_t> &firsts(Labels all, Labels over) const {
-        std::vector<std::uint16_t> &made = firsts_[pair(all, over)];
+    const Places &firsts(Labels all, Labels over) {
+        Places &made = firsts_[pair(all, over)];
         if (!made.empty()) return made;
-        const std::vector<std::uint16_t> &place = places(all, all & ~over);
+        const Places &place = places(all, all & ~over);
         for (std::size_t i = 0; i < place.size(); ++i)
             if (place[i] == 0) made.push_back(static_cast<std::uint16_t>(i));
         return made;
     }
 
-    static Array shaped(Labels labels, bool inside) {
-        return {labels, inside, std::vector<std::uint32_t>(extent(labels) * kLayers * (inside ? 2 : 1))};
+    bool exponential(const Step &step) const { return step.kind == Kind::apply && program_.functions[step.function].fn == Fn::exp; }
+    bool inside(Id x) const { return x == kPending ? pending_inside_ : values_[x].inside; }
+    bool inside(const Step &step) const {
+        return inside(step.a) && !exponential(step) && (step.kind != Kind::join || inside(step.b));
     }
 
-    Array drawn(Labels labels, std::uint64_t name) const {
-        Array made = shaped(labels, looks_inside_);
+    const std::uint32_t *layer(Id x, int l) {
+        const auto place = static_cast<std::size_t>(l);
+        if (x != kPending) return values_[x].data + extent(values_[x].labels) * place;
+        if (!(pending_known_ >> l & 1)) evaluate(pending_, l, pending_layers_[place]);
+        pending_known_ |= 1u << l;
+        return pending_layers_[place].data();
+    }
+
+    void evaluate(const Step &step, int l, Layer &made) {
+        if (l < kLayers) evaluate<kOutside>(step, l, made);
+        else evaluate<kInside>(step, l, made);
+    }
+
+    template <Side side> void evaluate(const Step &step, int l, Layer &made) {
+        if (step.kind == Kind::apply) return apply<side>(step, l, made);
+        made.assign(extent(labels(step)), 0);
+        const Labels all = step.kind == Kind::join ? labels(step.a) | labels(step.b) : labels(step.a);
+        const Places &place = places(all, all & ~step.summed);
+        const std::uint32_t *x = layer(step.a, l);
+        const auto add = [&](std::size_t i, std::uint64_t c) {
+            made[place[i]] = static_cast<std::uint32_t>(reduced<side>(made[place[i]] + c));
+        };
+        if (step.kind != Kind::join) {
+            for (std::size_t i = 0; i < place.size(); ++i) add(i, x[i]);
+            return;
+        }
+        const std::uint32_t *y = layer(step.b, step.term == Term::div ? before(l) : l);
+        const Places &in_x = places(all, labels(step.a)), &in_y = places(all, labels(step.b));
+        for (std::size_t i = 0; i < place.size(); ++i) add(i, joined<side>(step.term, x[in_x[i]], y[in_y[i]], l));
+    }
+
+    // Of a quotient the second operand is one of the layer before.
+    template <Side side> static std::uint64_t joined(Term term, std::uint64_t x, std::uint64_t y, int l) {
+        switch (term) {
+        case Term::add: return x + y;
+        case Term::sub: return x + (kNegates[plane_of(l)] ? (side == kOutside ? kP : kQ) - y : y);
+        case Term::div: return reduced<side>(x * inverse<side>(y, l));
+        default: return reduced<side>(x * y);
+        }
+    }
+
+    // The inverse moves every plane to the next.
+    static constexpr int before(int l) { return l / kLayers * kLayers + (l + kLayers - kRounds) % kLayers; }
+    static constexpr std::size_t plane_of(int l) { return static_cast<std::size_t>(l % kLayers / kRounds); }
+    template <Side side> static std::uint64_t inverse(std::uint64_t x_before, int l) {
+        return power<side>(x_before, kInverse[plane_of(before(l))][side]);
+    }
+    template <Side side> static std::uint64_t root(std::uint64_t x, int l) { return power<side>(x, kRoot[plane_of(l)][side]); }
+
+    template <Side side> void apply(const Step &step, int l, Layer &made) {
+        const Function &f = program_.functions[step.function];
+        const std::size_t n = extent(labels(step.a));
+        made.resize(n);
+        const bool earlier = f.fn == Fn::rsqrt || f.fn == Fn::reciprocal;
+        const int from = f.fn == Fn::exp ? l + kLayers : earlier ? before(l) : f.fn == Fn::opaque ? l % kLayers : l;
+        const std::uint32_t *x = layer(step.a, from);
+        const auto each = [&](auto of) {
+            for (std::size_t i = 0; i < n; ++i) made[i] = static_cast<std::uint32_t>(of(std::uint64_t{x[i]}));
+        };
+        switch (f.fn) {
+        case Fn::exp: return each([](std::uint64_t u) { return power<kOutside>(9, u); }); // 9 is a square, and so of order Q
+        case Fn::square: return each([](std::uint64_t u) { return reduced<side>(u * u); });
+        case Fn::sqrt: return each([l](std::uint64_t u) { return root<side>(u, l); });
+        case Fn::rsqrt: return each([l](std::uint64_t u) { return inverse<side>(root<side>(u, before(l)), l); });
+        case Fn::reciprocal: return each([l](std::uint64_t u) { return inverse<side>(u, l); });
+        case Fn::scale: return each([c = constant(f.id, l)](std::uint64_t u) { return reduced<side>(u * c); });
+        case Fn::shift: return each([c = constant(f.id, l)](std::uint64_t u) { return reduced<side>(u + c); });
+        case Fn::opaque:
+            return each([salt = static_cast<std::uint64_t>(f.id)](std::uint64_t u) {
+                const std::uint64_t hash = mix(u ^ mix(salt) << 31);
+                return side == kOutside ? hash % kP : mix(hash) % kQ;
+            });
+        case Fn::rms_norm: break;
+        }
+        const std::uint32_t *w = layer(step.a, before(l));
+        const Labels all = labels(step.a), over = whole(bit(f.base));
+        const Places &place = places(all, all & ~over);
+        row_.assign(extent(all & ~over), 0);
+        for (std::size_t i = 0; i < n; ++i) row_[place[i]] = reduced<side>(row_[place[i]] + std::uint64_t{w[i]} * w[i]);
+        for (std::uint64_t &u : row_) {
+            if (f.id >= 0) u = reduced<side>(u * constant(f.id, before(l)));
+            if (f.eps >= 0) u = reduced<side>(u + constant(f.eps, before(l)));
+            u = inverse<side>(root<side>(u, before(l)), l);
+        }
+        for (std::size_t i = 0; i < n; ++i) made[i] = static_cast<std::uint32_t>(reduced<side>(x[i] * row_[place[i]]));
+    }
+
+    std::uint64_t constant(int id, int l) { return layer(constants_.at(id), l)[0]; }
+
+    Id drawn(Labels labels, bool looks_inside, std::uint64_t name) {
         const std::size_t half = extent(labels) * kLayers;
-        for (std::size_t i = 0; i < made.data.size(); ++i)
-            made.data[i] = static_cast<std::uint32_t>(1 + mix(name << 32 | i) % ((i < half ? kP : kQ) - 1));
-        return made;
+        Layer data(looks_inside ? 2 * half : half);
+        for (std::size_t i = 0; i < data.size(); ++i)
+            data[i] = static_cast<std::uint32_t>(1 + mix(name << 32 | i) % ((i < half ? kP : kQ) - 1));
+        return number(labels, looks_inside, data);
     }
 
-    Array constant(int id) const { return drawn(0, static_cast<std::uint64_t>(id)); }
-
-    Array inverse(const Array &x) const {
-        const Array made = powers(x, kInverse);
-        Array turned = made;
-        const std::size_t plane = extent(x.labels) * kRounds, half = plane * kPlanes;
-        for (std::size_t i = 0; i < made.data.size(); ++i) {
-            const std::size_t start = i / half * half;
-            turned.data[start + (i - start + plane) % half] = made.data[i];
+    Id number(Labels labels, bool inside, const Layer &data) {
+        std::uint64_t key = mix(labels);
+        for (std::size_t i = 0; i < extent(labels) * kLayers; ++i) key = (std::rotl(key, 23) ^ data[i]) * 0x9e3779b97f4a7c15u;
+        bool fresh = false;
+        Id &place = known_.at(mix(key) >> 1, fresh);
+        if (fresh) {
+            place = static_cast<Id>(values_.size());
+            values_.push_back({labels, inside, store(data)});
         }
-        return turned;
+        return place;
     }
 
-    static Array powers(const Array &x, const std::array<std::array<std::uint64_t, 2>, kPlanes> &exponents) {
-        Array made = x;
-        const std::size_t n = extent(x.labels), half = n * kLayers;
-        for (std::size_t i = 0; i < x.data.size(); ++i) {
-            const bool inside = i >= half;
-            const std::uint64_t exponent = exponents[i % half / (n * kRounds)][inside];
-            made.data[i] = static_cast<std::uint32_t>(inside ? power<kInside>(x.data[i], exponent) : power<kOutside>(x.data[i], exponent));
-        }
-        return made;
-    }
-
-    // There may be one at most on any way.
-    static bool exponential(const Array &x, Array &made) {
-        if (!x.inside) return false;
-        made = shaped(x.labels, false);
-        // 9 is a square, and so of order Q.
-        for (std::size_t i = 0; i < made.data.size(); ++i)
-            made.data[i] = static_cast<std::uint32_t>(power<kOutside>(9, x.data[made.data.size() + i]));
-        return true;
-    }
-
-    static Array scattered(const Array &x, std::uint64_t salt) {
-        Array made = x;
-        const std::size_t half = extent(x.labels) * kLayers;
-        for (std::size_t i = 0; i < half; ++i) {
-            const std::uint64_t hash = mix(x.data[i] ^ mix(salt + 77) << 31);
-            made.data[i] = static_cast<std::uint32_t>(hash % kP);
-            if (x.inside) made.data[half + i] = static_cast<std::uint32_t>(mix(hash) % kQ);
-        }
-        return made;
-    }
-
-    const std::uint32_t *store(const std::vector<std::uint32_t> &data) {
+    const std::uint32_t *store(const Layer &data) {
         constexpr std::size_t kChunk = 1 << 20;
+        if (data.size() > kChunk) throw std::invalid_argument("a program of too many dimensions");
         if (chunks_.empty() || chunk_used_ + data.size() > kChunk) {
             chunks_.push_back(std::make_unique<std::uint32_t[]>(kChunk));
             chunk_used_ = 0;
             bytes_ += kChunk * sizeof(std::uint32_t);
-            if (data.size() > kChunk) throw std::invalid_argument("a program of too many dimensions");
         }
         std::uint32_t *to = chunks_.back().get() + chunk_used_;
         std::ranges::copy(data, to);
@@ -365,14 +368,22 @@ class Values {
     }
 
     const Program &program_;
-    bool looks_inside_ = false;
     std::vector<Base> labels_;
     std::array<Labels, kMaxBases + 1> in_tile_{}, looped_{};
+    std::map<int, Id> constants_;
     FlatMap<Id> known_;
     std::vector<Value> values_;
     std::vector<std::unique_ptr<std::uint32_t[]>> chunks_;
     std::size_t chunk_used_ = 0, bytes_ = 0;
-    mutable std::vector<std::vector<std::uint16_t>> places_, firsts_; // by two sets of labels
+    std::vector<Places> places_, firsts_; // by two sets of labels
+    Layer layer_, whole_;
+    std::vector<std::uint64_t> row_;
+
+    Step pending_;
+    Labels pending_labels_ = 0;
+    bool pending_inside_ = false;
+    std::uint32_t pending_known_ = 0; // a bit for each layer
+    std::array<Layer, 2 * kLayers> pending_layers_;
 };
 
 // Fingerprints that were seen.
@@ -403,33 +414,20 @@ class Seen {
     std::size_t size_ = 0;
 };
 
-enum class Kind : std::uint8_t { apply, sum, gather, join };
-
-struct Step {
-    Kind kind{};
-    Term term{}; // of a join
-    std::uint8_t function = 0;
-    Bases over = 0;
-    Id a = 0, b = 0, made = 0;
-};
-
 // All block graphs in one loop.
 class Blocks {
   public:
     Blocks(const Program &program, Values &values, Base loop, const BruteLimits &limits, Brute &found)
-        : program_(program), values_(values), loop_(loop), looped_(loop ? values.looped(loop) : 0), limits_(limits),
-          found_(found), target_(values.target()), wanted_(values.labels(target_)), tile_(values.in_tiles()) {
-        std::vector<Labels> made;
+        : program_(program), values_(values), loop_(loop), looped_(loop ? values.looped(loop) : 0), limits_(limits), found_(found),
+          tile_(values.in_tiles()) {
+        const std::vector<Id> nodes = values.nodes();
+        for (const Id node : nodes) rank_ = std::max(rank_, std::popcount(values.labels(node) & tile_));
+        target_ = nodes[static_cast<std::size_t>(program.outputs[0])];
         std::set<Bases> sets;
         for (Base b = 1; b <= program.bases(); ++b) sets.insert(bit(b));
         for (const Node &node : program.nodes) {
-            const auto at = [&](int place) { return made[static_cast<std::size_t>(place)]; };
             if (node.term == Term::matmul || node.term == Term::sum) sets.insert(node.over);
             subtracts_ |= node.term == Term::sub;
-            const bool two = node.term >= Term::add && node.term <= Term::matmul;
-            if (node.term == Term::input) made.push_back(values.labels(values.inputs[static_cast<std::size_t>(node.a)]));
-            else made.push_back((two ? at(node.a) | at(node.b) : at(node.a)) & ~values.whole(node.over));
-            rank_ = std::max(rank_, std::popcount(made.back() & tile_));
         }
         sets_.assign(sets.begin(), sets.end());
         for (const Function &function : program.functions) squares_ |= function.fn == Fn::square;
@@ -437,17 +435,14 @@ class Blocks {
 
     void run(std::chrono::steady_clock::time_point began) {
         began_ = began;
-        for (const Id input : values_.inputs) push(input, values_.labels(input) & looped_ ? kVarying : kInvariant, 0);
+        for (const Id input : values_.inputs) push(input, values_.labels(input) & looped_ ? kVarying : kInvariant, {});
         const int left = limits_.operators - count_;
         if (left > 0) grow(0, (1u << count_) - 1, left);
-    }
-
-    std::size_t bytes() const {
-        return seen_.bytes() + alone_.bytes() + together_.bytes() + steps_.capacity() * sizeof(Step);
+        found_.bytes = std::max(found_.bytes, bytes());
     }
 
   private:
-    // Two add up to `kAfter` only where one is of an iteration and the other after the loop, or both are one of these.
+    // Two add up to 1 only where one is of an iteration and the other after the loop.
     enum : std::uint8_t { kVarying = 0, kAfter = 1, kInvariant = 4 };
     static constexpr int kMost = 24;
 
@@ -455,92 +450,78 @@ class Blocks {
         std::uint32_t first = 0, count = 0;
     };
 
-    void push(Id number, std::uint8_t phase, std::uint32_t step) {
+    void push(Id number, std::uint8_t phase, const Step &step) {
         numbers_[count_] = number;
         phases_[count_] = phase;
         makers_[count_++] = step;
     }
 
-    // Offers a step: one whose shape a tensor can have or, where none may follow, one that makes the target.
-    template <typename Compute> void offer(Labels labels, const Step &step, Compute compute) {
-        if (std::popcount(labels & tile_) > rank_) return;
-        Array made;
-        if (!compute(made)) return;
-        steps_.push_back(step);
-        steps_.back().made = values_.number(made);
-    }
-
     template <typename Take> void each_alone(Id a, Take take) {
-        const Labels x = values_.labels(a);
+        const Labels x = values_.labels(a), varies = x & looped_;
         for (std::size_t f = 0; f < program_.functions.size(); ++f) {
             const Function &function = program_.functions[f];
-            const Labels needed = function.fn == Fn::rms_norm ? values_.whole(bit(function.base)) : 0;
-            if (needed & ~(x & ~looped_)) continue;
-            take(x, Labels{0}, Step{Kind::apply, {}, static_cast<std::uint8_t>(f), 0, a, 0, 0});
+            // A macro that sums needs the whole dimension in its tile.
+            if (function.fn == Fn::rms_norm && values_.whole(bit(function.base)) & ~(x & ~looped_)) continue;
+            const Step step{.kind = Kind::apply, .function = static_cast<std::uint8_t>(f), .a = a};
+            if (values_.possible(step)) take(step);
         }
-        const Labels varies = x & looped_;
         for (std::size_t i = 0; i <= sets_.size(); ++i) {
             const Bases over = i ? sets_[i - 1] : 0;
             if (over & ~values_.bases(x & ~looped_)) continue;
             const Labels inner = x & ~looped_ & values_.whole(over);
-            if (inner) take(x & ~inner, inner, Step{Kind::sum, {}, 0, over, a, 0, 0});
-            if (varies) take(x & ~(inner | varies), inner | varies, Step{Kind::gather, {}, 0, over, a, 0, 0});
+            if (inner) take(Step{.kind = Kind::sum, .over = over, .summed = inner, .a = a});
+            if (varies) take(Step{.kind = Kind::gather, .over = over, .summed = inner | varies, .a = a});
         }
     }
 
+    // In both orders where the order counts.
     template <typename Take> void each_together(Id a, Id b, Take take) {
-        const Labels x = values_.labels(a), y = values_.labels(b), all = x | y;
-        const Bases in_x = values_.bases(x & ~looped_), in_y = values_.bases(y & ~looped_), shared = in_x & in_y;
-        if ((x & ~looped_ & values_.whole(shared)) != (y & ~looped_ & values_.whole(shared))) return;
-        const auto joined = [&](Term term, Id first, Id second) {
-            take(all, Labels{0}, Step{Kind::join, term, 0, 0, first, second, 0});
+        const Labels x = values_.labels(a) & ~looped_, y = values_.labels(b) & ~looped_;
+        const Bases in_x = values_.bases(x), in_y = values_.bases(y), shared = in_x & in_y;
+        if ((x & values_.whole(shared)) != (y & values_.whole(shared))) return;
+        const auto join = [&](Term term, Id first, Id second) {
+            take(Step{.kind = Kind::join, .term = term, .a = first, .b = second});
         };
-        joined(Term::add, a, b);
-        if (a != b || !squares_) joined(Term::mul, a, b);
+        join(Term::add, a, b);
+        if (a != b || !squares_) join(Term::mul, a, b);
         for (const bool turned : {false, true}) {
             if (turned && a == b) continue;
-            joined(Term::div, turned ? b : a, turned ? a : b);
-            if (subtracts_) joined(Term::sub, turned ? b : a, turned ? a : b);
+            join(Term::div, turned ? b : a, turned ? a : b);
+            if (subtracts_) join(Term::sub, turned ? b : a, turned ? a : b);
         }
         for (const Bases over : sets_) {
             // A matrix product has a batch only beside rows or columns.
             if (over & ~shared || (shared != over && in_x == in_y)) continue;
-            const Labels inner = all & ~looped_ & values_.whole(over);
-            take(all & ~inner, inner, Step{Kind::join, Term::matmul, 0, over, a, b, 0});
+            const Labels inner = (x | y) & values_.whole(over);
+            take(Step{.kind = Kind::join, .term = Term::matmul, .over = over, .summed = inner, .a = a, .b = b});
         }
     }
 
-    bool compute(const Step &step, Labels over, Array &made) {
-        const Array x = values_.array(step.a);
-        if (step.kind == Kind::apply) return values_.apply(step.function, x, made);
-        if (step.kind != Kind::join) {
-            made = values_.sum(x, over);
-            return true;
-        }
-        const bool product = step.term == Term::matmul;
-        made = values_.join(product ? Term::mul : step.term, x, values_.array(step.b));
-        if (product) made = values_.sum(made, over);
-        return true;
-    }
+    bool fits(const Step &step) const { return std::popcount(values_.labels(step) & tile_) <= rank_; }
 
     // Steps of a value, or of two, each computed once.
     template <typename Each> Run known(FlatMap<Run> &memo, std::uint64_t key, Each each) {
         bool fresh = false;
         Run &run = memo.at(key, fresh);
-        if (fresh) {
-            run.first = static_cast<std::uint32_t>(steps_.size());
-            each([&](Labels labels, Labels over, const Step &step) {
-                offer(labels, step, [&](Array &made) { return compute(step, over, made); });
-            });
-            run.count = static_cast<std::uint32_t>(steps_.size()) - run.first;
-        }
+        if (!fresh) return run;
+        run.first = static_cast<std::uint32_t>(steps_.size());
+        each([&](const Step &step) {
+            if (!fits(step)) return;
+            steps_.push_back(step);
+            steps_.back().made = values_.number(step);
+        });
+        run.count = static_cast<std::uint32_t>(steps_.size()) - run.first;
         return run;
     }
 
+    std::size_t bytes() const {
+        return values_.bytes() + seen_.bytes() + alone_.bytes() + together_.bytes() + steps_.capacity() * sizeof(Step);
+    }
+
     bool out_of_limits() {
-        if (found_.states % 1024) return !found_.complete;
+        if (found_.states % 256) return !found_.complete;
         const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began_;
-        found_.bytes = std::max(found_.bytes, bytes() + values_.bytes());
+        found_.bytes = std::max(found_.bytes, bytes());
         if (took.count() > limits_.seconds || found_.bytes > limits_.bytes) found_.complete = false;
         return !found_.complete;
     }
@@ -553,75 +534,92 @@ class Blocks {
         // So many of what is unused this step must use, if those that follow are to use the rest.
         const int due = std::popcount(unused) - left;
         if (due > 2 || out_of_limits()) return;
-        const bool last = left == 0;
         const int count = count_;
         const auto idle = [&](int place) { return (unused >> place & 1) != 0; };
+        // Nothing is to be known of what the last two steps make but whether they make the target.
+        const auto offer = [&](FlatMap<Run> &memo, std::uint64_t key, std::uint8_t phase, std::uint32_t still, auto each) {
+            const auto after = [&](const Step &step) { return step.kind == Kind::gather ? std::uint8_t{kAfter} : phase; };
+            const auto gathers = [&](const Step &step) { return step.kind != Kind::gather || phase == kVarying; };
+            if (left <= 1) {
+                each([&](const Step &step) {
+                    if (gathers(step)) end(step, after(step), still, left);
+                });
+                return;
+            }
+            const Run run = known(memo, key, each);
+            for (std::uint32_t s = run.first; s < run.first + run.count; ++s)
+                if (gathers(steps_[s])) take(state, s, after(steps_[s]), still, left);
+        };
         for (int i = 0; i < count && due < 2; ++i) {
             if (due == 1 && !idle(i)) continue;
             const Id x = numbers_[i];
-            const std::uint8_t phase = phases_[i];
-            const std::uint32_t still = unused & ~(1u << i);
-            const auto after = [&](Kind kind) { return kind == Kind::gather ? std::uint8_t{kAfter} : phase; };
-            if (last) {
-                each_alone(x, [&](Labels labels, Labels over, const Step &step) {
-                    if (labels != wanted_ || (step.kind == Kind::gather && phase != kVarying)) return;
-                    if (step.kind != Kind::apply && !values_.starts_alike(x, over, target_)) return;
-                    conclude(step, over, after(step.kind), still);
-                });
-                continue;
-            }
-            const Run run = known(alone_, x, [&](auto take) { each_alone(x, take); });
-            for (std::uint32_t s = run.first; s < run.first + run.count; ++s)
-                if (steps_[s].kind != Kind::gather || phase == kVarying) take(state, s, after(steps_[s].kind), still, left);
+            offer(alone_, x, phases_[i], unused & ~(1u << i), [&](auto to) { each_alone(x, to); });
         }
-        for (int i = 0; i < count; ++i) {
-            if (due == 2 && !idle(i)) continue;
+        for (int i = 0; i < count; ++i)
             for (int j = i; j < count; ++j) {
-                if ((due == 2 && (i == j || !idle(j))) || (due == 1 && !idle(i) && !idle(j))) continue;
-                const std::uint8_t early = phases_[i], late = phases_[j];
-                if (early + late == kVarying + kAfter && early != late) continue;
-                const std::uint8_t phase = early == kInvariant ? late : early;
+                const int used = idle(i) + (i != j && idle(j));
+                if (used < due || !meet(phases_[i], phases_[j])) continue;
                 const Id x = std::min(numbers_[i], numbers_[j]), y = std::max(numbers_[i], numbers_[j]);
-                const std::uint32_t still = unused & ~(1u << i | 1u << j);
-                if (last) {
-                    each_together(x, y, [&](Labels labels, Labels over, const Step &step) {
-                        if (labels == wanted_ && values_.starts_alike(step.term, step.a, step.b, over, target_))
-                            conclude(step, over, phase, still);
-                    });
-                    continue;
-                }
-                const Run run = known(together_, std::uint64_t{x} << 32 | y, [&](auto take) { each_together(x, y, take); });
-                for (std::uint32_t s = run.first; s < run.first + run.count; ++s) take(state, s, phase, still, left);
+                offer(together_, std::uint64_t{x} << 32 | y, joined(phases_[i], phases_[j]), unused & ~(1u << i | 1u << j),
+                      [&](auto to) { each_together(x, y, to); });
             }
-        }
     }
+
+    static bool meet(std::uint8_t a, std::uint8_t b) { return a + b != kVarying + kAfter; }
+    static std::uint8_t joined(std::uint8_t a, std::uint8_t b) { return a == kInvariant ? b : a; }
 
     void take(std::uint64_t state, std::uint32_t step, std::uint8_t phase, std::uint32_t still, int left) {
         const Id made = steps_[step].made;
         if (made == target_) {
-            keep(steps_[step], phase, still);
+            if (stores(phase, still)) keep(steps_[step]);
             return;
         }
-        for (int i = 0; i < count_; ++i)
-            if (numbers_[i] == made) return;
+        if (there(made)) return;
         const std::uint64_t grown = state + mix(step);
         if (!seen_.insert(grown)) return;
-        const std::uint32_t unused = still | 1u << count_;
-        push(made, phase, step);
-        grow(grown, unused, left);
+        push(made, phase, steps_[step]);
+        grow(grown, still | 1u << (count_ - 1), left);
         --count_;
     }
 
-    // The last step, which makes the target or nothing.
-    void conclude(const Step &step, Labels over, std::uint8_t phase, std::uint32_t still) {
-        Array made;
-        if (compute(step, over, made) && values_.number(made) == target_) keep(step, phase, still);
+    // A step after which at most one follows.
+    void end(const Step &step, std::uint8_t phase, std::uint32_t still, int left) {
+        if (stores(phase, still) && makes_target(step)) return keep(step);
+        if (left == 0 || std::popcount(still) > 1 || !fits(step)) return;
+        ++found_.states;
+        values_.pend(step);
+        const auto last = [&](std::uint8_t of, const Step &final) {
+            if ((final.kind == Kind::gather && of != kVarying) || !stores(final.kind == Kind::gather ? std::uint8_t{kAfter} : of, 0)) return;
+            if (values_.labels(final) != values_.labels(target_) || !values_.starts_alike(final, target_)) return;
+            // Now what it makes has to be known.
+            Step known = final;
+            const Id made = values_.number(step);
+            if (made == target_ || there(made)) return;
+            push(made, phase, step);
+            for (Id *operand : {&known.a, &known.b})
+                if (*operand == kPending) *operand = made;
+            if (values_.number(known) == target_) keep(known);
+            --count_;
+        };
+        if (still == 0) {
+            each_alone(kPending, [&](const Step &final) { last(phase, final); });
+            each_together(kPending, kPending, [&](const Step &final) { last(phase, final); });
+        }
+        for (int i = 0; i < count_; ++i)
+            if ((still == 0 || still >> i & 1) && meet(phase, phases_[i]))
+                each_together(numbers_[i], kPending, [&](const Step &final) { last(joined(phase, phases_[i]), final); });
     }
 
-    // Nothing needs the target but its store, and everything else must have been used for it.
-    void keep(const Step &step, std::uint8_t phase, std::uint32_t still) {
-        if (still == 0 && phase == (loop_ ? kAfter : kInvariant)) found_.graphs.insert(written_graph(loop_, written(step)));
+    bool makes_target(const Step &step) {
+        return values_.labels(step) == values_.labels(target_) && values_.starts_alike(step, target_) && values_.number(step) == target_;
     }
+
+    bool there(Id number) const { return std::find(numbers_.begin(), numbers_.begin() + count_, number) != numbers_.begin() + count_; }
+
+    // Nothing needs the target but its store, and everything else must have been used for it.
+    bool stores(std::uint8_t phase, std::uint32_t still) const { return still == 0 && phase == (loop_ ? kAfter : kInvariant); }
+
+    void keep(const Step &step) { found_.graphs.insert(written_graph(loop_, written(step))); }
 
     std::string written(const Step &step) const {
         switch (step.kind) {
@@ -634,9 +632,9 @@ class Blocks {
     }
 
     std::string written(Id number) const {
-        int place = 0;
+        std::size_t place = 0;
         while (numbers_[place] != number) ++place;
-        return place < static_cast<int>(values_.inputs.size()) ? written_input(place) : written(steps_[makers_[place]]);
+        return place < values_.inputs.size() ? written_input(static_cast<int>(place)) : written(makers_[place]);
     }
 
     const Program &program_;
@@ -645,8 +643,8 @@ class Blocks {
     Labels looped_;
     const BruteLimits &limits_;
     Brute &found_;
-    Id target_;
-    Labels wanted_, tile_;
+    Labels tile_;
+    Id target_ = 0;
     std::vector<Bases> sets_; // that one operator may sum over
     bool subtracts_ = false, squares_ = false;
     int rank_ = 0;
@@ -658,7 +656,7 @@ class Blocks {
     // The graph in the making.
     std::array<Id, kMost> numbers_{};
     std::array<std::uint8_t, kMost> phases_{};
-    std::array<std::uint32_t, kMost> makers_{};
+    std::array<Step, kMost> makers_{};
     int count_ = 0;
 };
 
