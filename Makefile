@@ -60,12 +60,12 @@ check: .venv/.check
 # does not, and races are reported where there are none. Not part of `test`.
 sanitize:
 	cmake -S . -B build/address -DCMAKE_CXX_COMPILER=g++ -DTILESMITH_SANITIZE=address -DTILESMITH_TESTS=ON
-	cmake --build build/address --parallel $(JOBS) --target search_tests concrete_tests
-	build/address/search_tests && build/address/concrete_tests
+	cmake --build build/address --parallel $(JOBS) --target search_tests concrete_tests brute_tests
+	build/address/search_tests && build/address/concrete_tests && build/address/brute_tests
 	cmake -S . -B build/thread -DCMAKE_CXX_COMPILER=$(CLANG) -DTILESMITH_SANITIZE=thread -DTILESMITH_TESTS=ON
-	cmake --build build/thread --parallel $(JOBS) --target search_tests concrete_tests
+	cmake --build build/thread --parallel $(JOBS) --target search_tests concrete_tests brute_tests
 	export OMP_TOOL_LIBRARIES=libarcher.so TSAN_OPTIONS=ignore_noninstrumented_modules=1; \
-		build/thread/search_tests && build/thread/concrete_tests
+		build/thread/search_tests && build/thread/concrete_tests && build/thread/brute_tests
 
 bench: .venv/.run
 	@for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file"; \

@@ -417,6 +417,8 @@ class Seen {
 // All block graphs in one loop.
 class Blocks {
   public:
+    static constexpr int kMost = 24;
+
     Blocks(const Program &program, Values &values, Base loop, const BruteLimits &limits, Brute &found)
         : program_(program), values_(values), loop_(loop), looped_(loop ? values.looped(loop) : 0), limits_(limits), found_(found),
           tile_(values.in_tiles()) {
@@ -444,8 +446,6 @@ class Blocks {
   private:
     // Two add up to 1 only where one is of an iteration and the other after the loop.
     enum : std::uint8_t { kVarying = 0, kAfter = 1, kInvariant = 4 };
-    static constexpr int kMost = 24;
-
     struct Run {
         std::uint32_t first = 0, count = 0;
     };
@@ -666,6 +666,7 @@ Brute brute(const Program &program, const BruteLimits &limits) {
     const auto began = std::chrono::steady_clock::now();
     Brute found;
     Values values(program);
+    if (limits.operators > Blocks::kMost) throw std::invalid_argument("a limit of too many operators");
     Bases loads = 0;
     for (const Id input : values.inputs) loads |= values.bases(values.labels(input));
     for (int loop = 0; loop <= program.bases(); ++loop) {

@@ -14,14 +14,15 @@ namespace tilesmith::test {
 struct BruteLimits {
     int operators = 9; // loads and steps
     std::size_t bytes = std::size_t{2} << 30;
-    double seconds = 60;
+    double seconds = 600;
 };
 
 struct Brute {
     std::set<std::string> graphs; // the loop's base, and what is stored
-    std::uint64_t states = 0, values = 0;
+    std::uint64_t states = 0; // sets of steps that were looked at
+    std::uint64_t values = 0; // that were kept
     std::size_t bytes = 0;
-    bool complete = true;
+    bool complete = true; // no limit but that of operators ended it
 };
 
 // Every block graph of a program with named dimensions and one output that loads every input and stores what the program
