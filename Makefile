@@ -17,7 +17,7 @@ help:
 
 setup: .venv/.run .venv/.test .venv/.check
 
-.venv/.run: scripts/setup requirements/run.txt requirements/torch-cpu.txt requirements/torch-cuda.txt requirements/triton.txt pyproject.toml
+.venv/.run: scripts/setup requirements/run.txt requirements/torch-cpu.txt requirements/torch-cuda.txt requirements/triton.txt pyproject.toml CMakeLists.txt $(wildcard csrc/*)
 	scripts/setup run
 	@touch $@
 
