@@ -6,6 +6,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -438,7 +439,7 @@ class Blocks {
     void run(std::chrono::steady_clock::time_point began) {
         began_ = began;
         for (const Id input : values_.inputs) push(input, values_.labels(input) & looped_ ? kVarying : kInvariant, {});
-        const int left = limits_.operators - count_;
+        const int left = limits_.operators - static_cast<int>(count_);
         if (left > 0) grow(0, (1u << count_) - 1, left);
         found_.bytes = std::max(found_.bytes, bytes());
     }
@@ -534,8 +535,8 @@ class Blocks {
         // So many of what is unused this step must use, if those that follow are to use the rest.
         const int due = std::popcount(unused) - left;
         if (due > 2 || out_of_limits()) return;
-        const int count = count_;
-        const auto idle = [&](int place) { return (unused >> place & 1) != 0; };
+        const std::size_t count = count_;
+        const auto idle = [&](std::size_t place) { return (unused >> place & 1) != 0; };
         // Nothing is to be known of what the last two steps make but whether they make the target.
         const auto offer = [&](FlatMap<Run> &memo, std::uint64_t key, std::uint8_t phase, std::uint32_t still, auto each) {
             const auto after = [&](const Step &step) { return step.kind == Kind::gather ? std::uint8_t{kAfter} : phase; };
@@ -550,13 +551,13 @@ class Blocks {
             for (std::uint32_t s = run.first; s < run.first + run.count; ++s)
                 if (gathers(steps_[s])) take(state, s, after(steps_[s]), still, left);
         };
-        for (int i = 0; i < count && due < 2; ++i) {
+        for (std::size_t i = 0; i < count && due < 2; ++i) {
             if (due == 1 && !idle(i)) continue;
             const Id x = numbers_[i];
             offer(alone_, x, phases_[i], unused & ~(1u << i), [&](auto to) { each_alone(x, to); });
         }
-        for (int i = 0; i < count; ++i)
-            for (int j = i; j < count; ++j) {
+        for (std::size_t i = 0; i < count; ++i)
+            for (std::size_t j = i; j < count; ++j) {
                 const int used = idle(i) + (i != j && idle(j));
                 if (used < due || !meet(phases_[i], phases_[j])) continue;
                 const Id x = std::min(numbers_[i], numbers_[j]), y = std::max(numbers_[i], numbers_[j]);
@@ -605,7 +606,7 @@ class Blocks {
             each_alone(kPending, [&](const Step &final) { last(phase, final); });
             each_together(kPending, kPending, [&](const Step &final) { last(phase, final); });
         }
-        for (int i = 0; i < count_; ++i)
+        for (std::size_t i = 0; i < count_; ++i)
             if ((still == 0 || still >> i & 1) && meet(phase, phases_[i]))
                 each_together(numbers_[i], kPending, [&](const Step &final) { last(joined(phase, phases_[i]), final); });
     }
@@ -614,7 +615,10 @@ class Blocks {
         return values_.labels(step) == values_.labels(target_) && values_.starts_alike(step, target_) && values_.number(step) == target_;
     }
 
-    bool there(Id number) const { return std::find(numbers_.begin(), numbers_.begin() + count_, number) != numbers_.begin() + count_; }
+    bool there(Id number) const {
+        const std::span<const Id> known(numbers_.data(), count_);
+        return std::ranges::find(known, number) != known.end();
+    }
 
     // Nothing needs the target but its store, and everything else must have been used for it.
     bool stores(std::uint8_t phase, std::uint32_t still) const { return still == 0 && phase == (loop_ ? kAfter : kInvariant); }
@@ -657,7 +661,7 @@ class Blocks {
     std::array<Id, kMost> numbers_{};
     std::array<std::uint8_t, kMost> phases_{};
     std::array<Step, kMost> makers_{};
-    int count_ = 0;
+    std::size_t count_ = 0;
 };
 
 } // namespace
