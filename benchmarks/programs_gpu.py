@@ -31,9 +31,9 @@ BASELINES = ("torch eager", "torch.compile", "torch.compile max-autotune")
 
 
 def problem(name: str, batch: int, folder: Path) -> Path:
-    """A copy of an example of this batch, without its start kernel."""
+    """A copy of an example, of this batch."""
     made = folder / name
-    shutil.copytree(ROOT / "examples" / name, made, ignore=shutil.ignore_patterns("kernel.py", "__pycache__"))
+    shutil.copytree(ROOT / "examples" / name, made, ignore=shutil.ignore_patterns("__pycache__"))
     source = (made / "problem.py").read_text()
     if batch != 1:
         assert source.count("\nBATCH = 1\n") == 1, f"{name} has no batch"
@@ -47,16 +47,8 @@ def measured(name: str, batch: int, gpu: int, budget_s: float, kept: Path) -> di
     folder.mkdir(parents=True)
     made = problem(name, batch, folder)
     began = time.perf_counter()
-    command = [
-        sys.executable,
-        "-m",
-        "tilesmith.cli",
-        "optimize",
-        str(made),
-        "--proposers",
-        "superopt,rewrite",
-        "--json",
-    ]
+    command = [sys.executable, "-m", "tilesmith.cli", "optimize", str(made), "--no-start-kernel", "--json"]
+    command += ["--proposers", "superopt,rewrite"]
     command += ["--bench", "local", "--gpus", str(gpu), "--budget-seconds", str(budget_s)]
     command += ["--journal", str(folder / "tilesmith.db"), "--out", str(folder / "winner.py")]
     with (folder / "log").open("w") as log:

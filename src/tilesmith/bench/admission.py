@@ -22,7 +22,7 @@ from tilesmith.core.errors import ProblemError
 from tilesmith.core.gpu import Gpu
 from tilesmith.core.problem import Problem, content_id
 from tilesmith.core.profile import Launch, Profile
-from tilesmith.core.trial import Candidate, Failed, Rejected, Unchecked, Verdict, Wrong
+from tilesmith.core.trial import Candidate, Environment, Failed, Rejected, Trial, Unchecked, Verdict, Wrong
 
 SOURCE_BYTES = 1 << 20
 STAGES = frozenset(("import", "capture", "compile", "launch", "check", "time", "memory"))
@@ -239,6 +239,20 @@ def libraries(admitted: Admitted) -> tuple[str, ...]:
         f"library kernel {kernel.kernel}: {100 * kernel.time_us / total:.0f} % of the estimate"
         for kernel in kernels
         if kernel.kernel in names
+    )
+
+
+def untimed(admitted: Admitted, verdict: Verdict, environment: Environment, evidence: tuple[str, ...] = ()) -> Trial:
+    """The trial of an admitted candidate that was not timed."""
+    return Trial(
+        admitted.candidate,
+        verdict,
+        admitted.fingerprint,
+        admitted.launches,
+        admitted.profile,
+        environment=environment,
+        evidence=evidence,
+        protection=protection(admitted.walls),
     )
 
 

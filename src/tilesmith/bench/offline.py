@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tilesmith.bench.admission import Admission, Admitted, libraries, protection
+from tilesmith.bench.admission import Admission, Admitted, libraries, untimed
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.exam import Examiner
 from tilesmith.bench.pipeline import judge
@@ -76,16 +76,7 @@ class OfflineBench:
     def settle(self, admitted: Admitted, verdict: Verdict) -> Trial:
         """See `tilesmith.bench.pipeline.Steps`."""
         self.admission.discard(admitted)
-        return Trial(
-            admitted.candidate,
-            verdict,
-            admitted.fingerprint,
-            admitted.launches,
-            admitted.profile,
-            environment=self.environment,
-            evidence=libraries(admitted),
-            protection=protection(admitted.walls),
-        )
+        return untimed(admitted, verdict, self.environment, libraries(admitted))
 
     def profile(self, problem: Problem, trial: Trial) -> Profile:
         """See `tilesmith.core.seams.Bench`: an estimate from the compiled code."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tilesmith.bench.admission import Admitted, libraries, protection
+from tilesmith.bench.admission import Admitted, libraries, untimed
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.pipeline import judge
 from tilesmith.bench.ray.crew import ATTEMPTS, Crew, Lost
@@ -110,16 +110,7 @@ class RayBench:
 
     def settle(self, admitted: Admitted, verdict: Verdict) -> Trial:
         """See `tilesmith.bench.pipeline.Steps`."""
-        return Trial(
-            admitted.candidate,
-            verdict,
-            admitted.fingerprint,
-            admitted.launches,
-            admitted.profile,
-            environment=self.environment,
-            evidence=() if self.measured else libraries(admitted),
-            protection=protection(admitted.walls),
-        )
+        return untimed(admitted, verdict, self.environment, () if self.measured else libraries(admitted))
 
     def profile(self, problem: Problem, trial: Trial) -> Profile:
         """See `tilesmith.core.seams.Bench`."""
