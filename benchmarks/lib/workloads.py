@@ -1,9 +1,22 @@
-"""Programs of several kernels that a parallel search is measured with."""
+"""Programs that a parallel search is measured with, each with limits at which it takes long enough."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from tilesmith.core.graph import Graph
 from tilesmith.superopt.build import Program
+from tilesmith.superopt.programs import gated_mlp
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    graph: Callable[[], Graph]
+    options: tuple[str, ...]
+    """Of `tilesmith superoptimize`."""
+    ranks: bool = True
+    """Whether ranks can share it."""
 
 
 def attention_block() -> Graph:
@@ -36,4 +49,24 @@ def norm_lora() -> Graph:
     return b.graph()
 
 
-WORKLOADS = {"attention_block": attention_block, "norm_mlp_down": norm_mlp_down, "norm_lora": norm_lora}
+PROGRAMS = {"attention_block": attention_block, "norm_mlp_down": norm_mlp_down, "norm_lora": norm_lora}
+
+
+def workload(name: str) -> Workload:
+    """`norm_lora/5/8`: a program, its kernels, the operators of each. `concrete/10`: the gated MLP in the concrete
+    space under the rules of the paper, of so many operators. Raises `ValueError` for any other name.
+    """
+    match name.split("/"):
+        case ["concrete", operators] if operators.isdigit():
+            limits = ("--space", "concrete", "--rules", "paper", "--kernel-ops", "1", "--block-ops", operators)
+            return Workload(gated_mlp, limits, ranks=False)
+        case [program, kernels, operators] if program in PROGRAMS and kernels.isdigit() and operators.isdigit():
+            limits = ("--graph-defined-kernels", kernels, "--block-ops", operators)
+            return Workload(PROGRAMS[program], limits)
+    raise ValueError(
+        f"{name} is no workload: PROGRAM/KERNELS/OPERATORS of {', '.join(PROGRAMS)}, or concrete/OPERATORS"
+    )
+
+
+LONG = ("norm_lora/5/8", "attention_block/5/8", "norm_mlp_down/5/9", "concrete/10")
+"""Ten seconds and more on one thread."""
