@@ -59,8 +59,8 @@ class Cell:
 def cells(
     names: list[str], threads: list[int], ranks: list[int], orders: list[str], pulls: list[str]
 ) -> Iterator[Cell]:
-    """The most telling first: at the numbers of workers that goals are about two programs, the curve of one, then more."""
-    counts = sorted({*threads, *ranks}, key=lambda count: (count not in EFFICIENCY, count))
+    """The most telling first: two programs at the numbers of workers of the goals, the curve of one, then the others."""
+    counts = sorted({*threads, *ranks})
     told = [count for count in counts if count in EFFICIENCY]
     rest = [count for count in counts if count not in EFFICIENCY]
 
