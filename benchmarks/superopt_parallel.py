@@ -59,7 +59,7 @@ class Cell:
 def cells(
     names: list[str], threads: list[int], ranks: list[int], orders: list[str], pulls: list[str]
 ) -> Iterator[Cell]:
-    """The most telling first: two programs at the numbers of workers of the goals, the curve of one, then the others."""
+    """The most telling first: two programs at the goals' numbers of workers, the curve of one, then the others."""
     counts = sorted({*threads, *ranks})
     told = [count for count in counts if count in EFFICIENCY]
     rest = [count for count in counts if count not in EFFICIENCY]
