@@ -579,6 +579,7 @@ class LocalBench:
         """See `tilesmith.core.seams.Bench`."""
         self.open(problem)
         began = time.monotonic()
+        self._notice(Step(finalist.candidate.id, "capturing", finalist.candidate.origin))
         admitted = self.admission.admit(problem, finalist.candidate, self._scene)
         judged = Judged(admitted.verdict, walls=admitted.walls) if admitted.verdict else self._race(problem, admitted)
         if isinstance(judged.verdict, Correct | Unchecked):

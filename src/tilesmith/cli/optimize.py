@@ -62,7 +62,6 @@ def resume(prefix: str, given: Given, journal: Path, as_json: bool) -> int:
 def _carry_on(run: Run, options: Options, opened: Models | None, journal: Path, as_json: bool) -> int:
     began = time.monotonic()
     board, clusters = Board(), _Clusters(run, options)
-    devices = rooms.devices(options.bench)
 
     def progress() -> Progress:
         trials = run.trials()
@@ -77,18 +76,20 @@ def _carry_on(run: Run, options: Options, opened: Models | None, journal: Path, 
             run.facts(Ending),
             options.preset.directions if options.preset else 0,
             board.steps,
-            devices,
+            devices(),
             clusters.of(trials),
         )
 
     say(f"run {run.id} in {journal}: `tilesmith resume {run.id}` goes on with it if it is stopped")
     with _interruptible():
         try:
-            with rooms.bench(options.bench, journal, None, board) as bench, watching(progress) as watch:
-                with rooms.proposer(options, opened, bench, run) as proposer:
-                    stop = search(run.problem, proposer, bench, run, options.limits, watch)
-                say("checking the fastest again, many times")
-                confirm(run.problem, bench, run)
+            with rooms.bench(options.bench, journal, None, board) as bench:
+                devices = rooms.devices(options.bench, bench)
+                with watching(progress) as watch:
+                    with rooms.proposer(options, opened, bench, run) as proposer:
+                        stop = search(run.problem, proposer, bench, run, options.limits, watch)
+                    say("checking the fastest again, many times")
+                    confirm(run.problem, bench, run)
         except KeyboardInterrupt:
             stop = Stop.INTERRUPTED
     run.stop(stop)

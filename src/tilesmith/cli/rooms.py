@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -85,11 +85,16 @@ def bench(
     return OfflineBench(target(options.target), len(os.sched_getaffinity(0)), effort, notice)
 
 
-def devices(options: BenchOptions) -> tuple[str, ...]:
-    """The GPUs of the local bench, as leases of them are named."""
-    if options.bench != "local":
-        return ()
-    return tuple(str(each.index) for each in gpus.find() if options.gpus is None or each.index in options.gpus)
+def devices(options: BenchOptions, bench: Bench) -> Callable[[], tuple[str, ...]]:
+    """Asks the bench that these options name for its GPUs, as leases name them; those of a cluster come and go."""
+    if options.bench == "ray":
+        from tilesmith.bench.ray import RayBench
+
+        assert isinstance(bench, RayBench)
+        return lambda: bench.devices
+    mine = [device for device in gpus.find() if options.gpus is None or device.index in options.gpus]
+    found = tuple(str(device.index) for device in mine) if options.bench == "local" else ()
+    return lambda: found
 
 
 def taxonomy(preset: Preset | None) -> Taxonomy:

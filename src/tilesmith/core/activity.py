@@ -36,7 +36,7 @@ def unnoticed(step: Step) -> None:
 
 
 class Board:
-    """A `Notice` that remembers where everyone is."""
+    """A `Notice` that remembers where everyone is. News may come late: who is done is back only when it is captured."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
@@ -44,8 +44,8 @@ class Board:
 
     def __call__(self, step: Step) -> None:
         with self._turn:
-            self._steps.pop(step.candidate, None)
-            if step.state != "done":
+            known = self._steps.pop(step.candidate, None)
+            if step.state == "capturing" or (known and step.state != "done"):
                 self._steps[step.candidate] = step
 
     @property

@@ -40,7 +40,7 @@ from tilesmith.report.words import (
     verdict_name,
 )
 
-MODEL_ROWS, CLUSTER_ROWS = 4, 3
+MODEL_ROWS, CLUSTER_ROWS, GPU_ROWS = 4, 3, 8
 SHARE = 0.003
 """Of the time at most that goes into working out how a run stands."""
 
@@ -245,16 +245,23 @@ def _directions(progress: Progress, spent: Spending) -> str:
 
 
 def _places(progress: Progress) -> list[tuple[str, str]]:
-    """Each GPU with who has a lease of it; for a bench without any, how many are in each state."""
+    """Each GPU with who has a lease of it, those in use first where they are many; without any, how many do what."""
     if not progress.devices:
         states = _states(Counter(step.state for step in progress.steps))
         return [("bench", ", ".join(states))] if states and not progress.directions else []
+    holders = {device: [step for step in progress.steps if step.device == device] for device in progress.devices}
+    shown = list(holders)
+    if len(shown) > GPU_ROWS:
+        shown = sorted(shown, key=lambda device: not holders[device])[:GPU_ROWS]
     lines = []
-    for device in progress.devices:
-        held = [step for step in progress.steps if step.device == device and step.state == "judging"]
-        alone = [step for step in held if step.exclusive]
-        words = [f"timing {step.origin}" for step in alone] or [f"checking {step.origin}" for step in held]
+    for device in shown:
+        held = holders.pop(device)
+        words = [f"timing {step.origin}" for step in held if step.exclusive]
+        words = words or [f"checking {step.origin}" for step in held]
         lines.append((f"GPU {device}", clipped(", ".join(words) or "idle", 100)))
+    if holders:
+        idle = sum(not held for held in holders.values())
+        lines.append(("", f"and {len(holders)} GPUs more, {idle} of them idle"))
     queued = _states(Counter(step.state for step in progress.steps if step.state != "judging"))
     return [*lines, ("queue", ", ".join(queued))] if queued and not progress.directions else lines
 

@@ -296,6 +296,22 @@ def test_a_narrow_terminal_is_calm(width: int) -> None:
         assert sum(line.startswith(f"{name} ") for line in lines) == 1
 
 
+def test_of_many_gpus_those_in_use_come_first() -> None:
+    devices = tuple(f"node-{at}/{n}" for at in range(4) for n in range(8))
+    steps = [Step(f"c{at}", "judging", f"by:{at}", devices[at]) for at in (3, 17, 31)]
+    told = live.rows(replace(busy(), devices=devices, steps=steps))
+    names = [name for name, _ in told]
+    first = names.index("GPU node-0/3")
+    assert [words for _, words in told[first : first + 4]] == [
+        "checking by:3",
+        "checking by:17",
+        "checking by:31",
+        "idle",
+    ]
+    assert sum(name.startswith("GPU ") for name in names) == live.GPU_ROWS
+    assert ("", f"and {32 - live.GPU_ROWS} GPUs more, {32 - live.GPU_ROWS} of them idle") in told
+
+
 def test_a_panel_shows_what_is_new_at_once() -> None:
     panel, now = live.Panel(lambda: 0.0), busy()
     assert drawn(panel(now)) == drawn(live.panel(now))

@@ -56,7 +56,9 @@ class RayBench:
     def __enter__(self) -> Self:
         with ExitStack() as life:
             ray = life.enter_context(connected(self.address))
-            self._crew = Crew(ray, self._say, self._effort, self._workers_per_gpu, self._target, self._otherwise)
+            self._crew = Crew(
+                ray, self._say, self._effort, self._workers_per_gpu, self._target, self._otherwise, self._notice
+            )
             life.callback(self._crew.close)
             self._life = life.pop_all()
         return self
@@ -75,6 +77,11 @@ class RayBench:
     def measured(self) -> bool:
         """Whether the cluster has GPUs, so that times are measured."""
         return self._crew.plan.measured
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The GPUs that it has now, as leases name them: "node/0"."""
+        return self._crew.devices
 
     @property
     def environment(self) -> Environment:

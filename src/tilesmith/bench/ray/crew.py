@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from typing import Any, Literal
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.ray.nodes import Node, Plan, alive, disagreement, plan, survey, surveyed
 from tilesmith.bench.ray.worker import Duty, Worker
+from tilesmith.core.activity import Notice
 from tilesmith.core.errors import MachineError, TilesmithError
 from tilesmith.core.trial import Environment
 
@@ -31,12 +33,14 @@ WAIT_S = 120.0
 """For a new node, when all are lost."""
 TEND_S = 1.0
 """Between two looks for nodes that have come, gone, or have answered."""
+LISTEN_S = 0.25
+"""Between two questions to a worker with a GPU, for who watches: who has a lease of it."""
 ATTEMPTS = 3
 """Workers at most that one call may lose: who takes them all with it is at fault itself."""
 FAILURES = 3
 """Workers of one node that may be lost one after another, with nothing done between, before it is left aside."""
 SPARE_CALLS = 4
-"""Beside those that hold a place: opening, profiles, the end."""
+"""Beside those that hold a place: opening, profiles, news, the end."""
 
 
 class Lost(Exception):
@@ -54,6 +58,8 @@ class Hand:
     """The node's, for people."""
     duty: Duty
     free: dict[Task, int]
+    device: str = ""
+    """Its GPU, as leases name it, once it is there."""
 
     def able(self, task: Task) -> bool:
         """Whether it ever does this."""
@@ -72,7 +78,7 @@ class Hire:
 
 
 class Crew:
-    """All workers. Threads may share it; one of its own looks after it until `close`."""
+    """All workers. Threads may share it; two of its own look after it, and listen to it, until `close`."""
 
     def __init__(
         self,
@@ -82,10 +88,12 @@ class Crew:
         workers_per_gpu: int,
         wanted: str | None,
         otherwise: str | None,
+        notice: Notice,
     ) -> None:
         """Look at the cluster, decide what it is used as, and wait for the first worker. Raises `MachineError`."""
         self._ray = ray
         self._say = say
+        self._notice = notice
         self._effort = effort
         self._workers_per_gpu = workers_per_gpu
         self._turn = threading.Condition()
@@ -103,14 +111,21 @@ class Crew:
         self._own = str(survey()(False)["versions"]["tilesmith"])
         self.environment: Environment
         self.plan: Plan = self._begin(wanted, otherwise)
-        self._keeper = threading.Thread(target=self._tend, name="crew", daemon=True)
-        self._keeper.start()
+        self._keepers = [threading.Thread(target=deed, name="crew", daemon=True) for deed in (self._tend, self._listen)]
+        for keeper in self._keepers:
+            keeper.start()
 
     def places(self, task: Task) -> int:
         """How many calls of this kind there can be at once, with those counted that are on their way."""
         with self._turn:
             duties = [self._duty(self._nodes[hand.node]) for hand in self._members() if hand.node in self._nodes]
         return max(1, sum(duty.jobs if task == "admit" else duty.slots for duty in duties))
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The GPUs that have a worker now, as leases name them."""
+        with self._turn:
+            return tuple(sorted(hand.device for hand in self._hands if hand.device))
 
     def everyone(self, method: str, *values: object) -> list[Any]:
         """Start a call of each worker that is there, and wait for none."""
@@ -146,7 +161,8 @@ class Crew:
     def close(self) -> None:
         """End all workers and what they started."""
         self._closed.set()
-        self._keeper.join()
+        for keeper in self._keepers:
+            keeper.join()
         with self._turn:
             hands = list(self._members())
             ending = [hand.actor.close.remote() for hand in self._hands]
@@ -281,7 +297,7 @@ class Crew:
         ready, _ = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=timeout_s)
         for ref in ready:
             hire = waiting[ref]
-            about, why = self._answer(ref)
+            about, hire.hand.device, why = self._answer(ref)
             with self._turn:
                 self._hired.remove(hire)
                 if about is None:
@@ -300,13 +316,13 @@ class Crew:
                 hire.told = True
                 self._say(f"node {hire.hand.name} has what it lends in use by others; going on without it until then")
 
-    def _answer(self, about: Any) -> tuple[Environment | None, str]:
-        """What a new worker says of itself, or why it says nothing."""
+    def _answer(self, about: Any) -> tuple[Environment | None, str, str]:
+        """What a new worker says of itself and its GPU, or why it says nothing."""
         try:
-            return self._ray.get(about), ""
+            return *self._ray.get(about), ""
         except self._ray.exceptions.RayError as error:
             # Of a worker that did not begin, the last line is its own error.
-            return None, (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
+            return None, "", (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
 
     def _tend(self) -> None:
         """Notice nodes that have come or gone, and see to workers in place of the lost."""
@@ -316,6 +332,21 @@ class Crew:
             except self._ray.exceptions.RayError as error:
                 # The cluster's head is away; who waits for a place says so when that has been too long.
                 self._why = _first_line(error)
+
+    def _listen(self) -> None:
+        """Pass on what workers tell of their GPUs. Each has one question at a time, so a silent one costs nothing."""
+        asked: dict[Any, Hand] = {}
+        while not self._closed.wait(LISTEN_S):
+            with self._turn:
+                hands = {hand for hand in self._hands if hand.device}
+            asked |= {hand.actor.steps.remote(): hand for hand in hands.difference(asked.values())}
+            ready, _ = self._ray.wait(list(asked), num_returns=len(asked), timeout=0) if asked else ([], [])
+            for answer in ready:
+                del asked[answer]
+                # A worker that is lost tells nothing more; the keeper sees to it.
+                with suppress(self._ray.exceptions.RayError):
+                    for step in self._ray.get(answer):
+                        self._notice(step)
 
     def _look(self) -> None:
         found = alive(self._ray.nodes())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from dataclasses import dataclass, replace
 
 from tilesmith.bench import gpus
@@ -17,6 +18,7 @@ from tilesmith.bench.effort import Effort
 from tilesmith.bench.local import LocalBench
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.bench.packing import pack, unpack
+from tilesmith.core.activity import Step
 from tilesmith.core.errors import MachineError
 from tilesmith.core.gpu import Gpu
 from tilesmith.core.problem import Problem
@@ -49,18 +51,26 @@ class Worker:
         self._duty = duty
         self._bench: LocalBench | OfflineBench
         self._opening = threading.Lock()
+        self._steps: deque[Step] = deque()
+        self._device = ""
         if duty.measured:
             devices = gpus.find()
             if len(devices) != 1:
                 raise MachineError(f"Ray lent one GPU on {os.uname().nodename}, and nvidia-smi shows {len(devices)}")
-            self._bench = LocalBench(devices, duty.slots, duty.jobs, duty.effort)
+            self._device = f"{duty.node}/{devices[0].index}"
+            self._bench = LocalBench(devices, duty.slots, duty.jobs, duty.effort, self._steps.append)
         else:
             self._bench = OfflineBench(duty.gpu, duty.jobs, duty.effort)
         self._bench.__enter__()
 
-    def about(self) -> Environment:
-        """What this worker's trials say of where they were judged."""
-        return self._bench.environment
+    def about(self) -> tuple[Environment, str]:
+        """What this worker's trials say of where they were judged, and its GPU as leases of it are named."""
+        return self._bench.environment, self._device
+
+    def steps(self) -> tuple[Step, ...]:
+        """What its candidates did on its GPU since this was last asked; asked by one at a time."""
+        news = [self._steps.popleft() for _ in range(len(self._steps))]
+        return tuple(replace(step, device=self._device) if step.device else step for step in news)
 
     def open(self, problem: Problem) -> None:
         """Have the reference executed. Raises `ProblemError`."""
@@ -93,8 +103,8 @@ class Worker:
         return self._bench.profile(problem, trial)
 
     def _named(self, trial: Trial) -> Trial:
-        """The same with the node's name before the numbers of its GPUs."""
-        leases = tuple(replace(lease, device=f"{self._duty.node}/{lease.device}") for lease in trial.leases)
+        """The same with the node's name before the number of its GPU."""
+        leases = tuple(replace(lease, device=self._device) for lease in trial.leases)
         return replace(trial, leases=leases)
 
     def close(self) -> None:
