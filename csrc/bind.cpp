@@ -173,20 +173,24 @@ NB_MODULE(_core, module) {
             return counters.short_by == Counters::kNotShort ? 0 : counters.short_by;
         });
 
-    nb::class_<Worker>(module, "Worker")
-        .def_ro("counters", &Worker::counters)
-        .def_ro("busy_s", &Worker::busy_s)
-        .def_ro("items", &Worker::items)
-        .def_ro("nodes", &Worker::nodes)
-        .def_ro("wait_s", &Worker::wait_s)
-        .def_ro("steal_s", &Worker::steal_s)
-        .def_prop_ro("spans", [](const Worker &worker) {
+    nb::class_<Times>(module, "Times")
+        .def_prop_ro("busy_s", [](const Times &times) { return times.of(Activity::busy); })
+        .def_prop_ro("wait_s", [](const Times &times) { return times.of(Activity::waiting); })
+        .def_prop_ro("steal_s", [](const Times &times) { return times.of(Activity::stealing); })
+        .def_prop_ro("oracle_s", [](const Times &times) { return times.of(Activity::oracle); })
+        .def_prop_ro("spans", [](const Times &times) {
             std::vector<std::tuple<std::string_view, double, double>> spans;
-            for (const Span &span : worker.spans)
+            for (const Span &span : times.spans)
                 spans.emplace_back(kActivitiesNamed[static_cast<std::size_t>(span.activity)], span.start_s, span.end_s);
             return spans;
-        })
-        .def_ro("oracle_s", &Worker::oracle_s);
+        });
+
+    nb::class_<Worker>(module, "Worker")
+        .def_ro("counters", &Worker::counters)
+        .def_ro("items", &Worker::items)
+        .def_ro("nodes", &Worker::nodes)
+        .def_ro("given", &Worker::given)
+        .def_ro("times", &Worker::times);
 
     nb::class_<KernelView>(module, "Kernel")
         .def_prop_ro("inputs", [](const KernelView &view) {

@@ -82,9 +82,7 @@ struct Search {
     std::unique_ptr<Roots> roots;
     SharedAnswers shared;
     Asking asking;
-    Order order = Order::dfs;
-    std::size_t frontier_bytes = 64 << 20;
-    double seconds = 0;
+    Team team;
 };
 
 nb::tuple step_tuple(const Step &step) {
@@ -301,13 +299,12 @@ void bind_concrete(nb::module_ &module) {
         .def_ro("unknown", &Counts::unknown)
         .def_ro("only_oracle", &Counts::only_oracle)
         .def_ro("only_table", &Counts::only_table)
-        .def_ro("oracle_s", &Counts::oracle_s)
         .def_ro("lock_s", &Counts::lock_s)
-        .def_ro("idle_s", &Counts::idle_s)
         .def_ro("cpu_s", &Counts::cpu_s)
         .def_ro("first_s", &Counts::first_s)
+        .def_ro("given", &Counts::given)
         .def_ro("taken", &Counts::taken)
-        .def_ro("busy_s", &Counts::busy_s);
+        .def_ro("times", &Counts::times);
 
     nb::class_<Search>(module, "ConcreteSearch")
         .def("__init__",
@@ -330,8 +327,7 @@ void bind_concrete(nb::module_ &module) {
                  problem.element_bytes = element_bytes;
                  Rules rules{as_coded, bounded, heads,  tiles,  loops,        least_blocks, most_blocks, kernel_ops, block_ops, graph_defined,
                              loads,    stores, shared_bytes, oracle_every};
-                 new (self) Search{.control = Control(seconds), .space = {}, .roots = {}, .shared = {}, .asking = {}};
-                 self->seconds = seconds;
+                 new (self) Search{.control = Control(seconds), .space = {}, .roots = {}, .shared = {}, .asking = {}, .team = {}};
                  try {
                      TableLimits limits;
                      limits.classes = max_classes;
@@ -356,8 +352,8 @@ void bind_concrete(nb::module_ &module) {
             "z3"_a, "cache"_a, "effort"_a)
         .def("breadth_first",
              [](Search &search, std::size_t frontier_bytes) {
-                 search.order = Order::bfs;
-                 search.frontier_bytes = frontier_bytes;
+                 search.team.order = Order::bfs;
+                 search.team.frontier_bytes = frontier_bytes;
              })
         // How many there are; found once.
         .def("roots",
@@ -386,23 +382,27 @@ void bind_concrete(nb::module_ &module) {
                  std::vector<Found> found;
                  {
                      const nb::gil_scoped_release release;
-                     found = worker.search_root(index, search.order, search.frontier_bytes);
+                     found = worker.search_root(index, search.team.order, search.team.frontier_bytes);
                  }
-                 return nb::make_tuple(found_list(found), worker.counts);
+                 return nb::make_tuple(found_list(found), worker.counted());
              })
         .def("run",
-             [](Search &search, std::size_t threads, bool taken, std::uint64_t max_found) {
+             [](Search &search, int threads, bool dealt, std::uint64_t max_graphs, bool timeline) {
+                 Team team = search.team;
+                 team.sharing = dealt ? Sharing::dealt : Sharing::shared;
+                 team.threads = threads;
+                 team.graphs = max_graphs;
+                 team.timeline = timeline;
                  Share share;
                  {
                      const nb::gil_scoped_release release;
-                     share = share_out(*search.roots, search.asking, search.shared, search.control, search.order,
-                                       search.frontier_bytes, threads, taken ? Schedule::taken : Schedule::dealt, max_found);
+                     share = share_out(*search.roots, search.asking, search.shared, search.control, team);
                  }
                  nb::list found;
                  for (const auto &[root, one] : share.found) found.append(nb::make_tuple(root, found_tuple(one)));
                  return nb::make_tuple(found, share.counts);
              },
-             "threads"_a, "taken"_a, "max_found"_a);
+             "threads"_a, "dealt"_a, "max_graphs"_a, "timeline"_a);
 }
 
 } // namespace tilesmith

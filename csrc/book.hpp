@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "block.hpp"
 #include "team.hpp"
 
 namespace tilesmith {

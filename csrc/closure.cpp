@@ -244,10 +244,9 @@ void Closure::search(const std::vector<std::uint32_t> &sets, std::size_t size) {
         }
         track.to(Activity::waiting);
 #pragma omp barrier
-        track.to(Activity::waiting);
         worker.counters += block.counters;
         ++worker.items;
-        worker.clock(track);
+        worker.times += track.take();
     }
     for (Kernels &kernels : found) {
         if (kernels.signatures.empty()) continue;

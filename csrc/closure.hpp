@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "team.hpp"
+#include "worker.hpp"
 
 namespace tilesmith {
 

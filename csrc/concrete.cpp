@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <cstring>
 #include <stdexcept>
 #include <type_traits>
@@ -17,9 +16,6 @@ enum : std::uint8_t { kVarying, kInvariant, kAfter };
 constexpr std::size_t kBlockCode = 127;
 constexpr std::uint64_t kPollMask = 1023;
 constexpr std::size_t kMostPrefixes = 500'000;
-
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 constexpr Key slot(std::size_t place, std::uint8_t value) { return Key{value + 1u} << (56 - 8 * place); }
 
@@ -54,6 +50,16 @@ void translate(State &state, const Expressions &from, Expressions &to) {
     if (state.inside) std::for_each_n(state.block.tiles.begin(), state.block.count, each);
 }
 
+// Who gets the lock at once does not look at the clock.
+template <typename Lock> void wait(Lock &lock, Track &track, double &lock_s) {
+    if (lock) return;
+    const Activity before = track.to(Activity::waiting);
+    const double start_s = track.since_s();
+    lock.lock();
+    track.to(before);
+    lock_s += track.since_s() - start_s;
+}
+
 } // namespace
 
 void Counts::operator+=(const Counts &other) {
@@ -73,37 +79,34 @@ void Counts::operator+=(const Counts &other) {
     unknown += other.unknown;
     only_oracle += other.only_oracle;
     only_table += other.only_table;
-    oracle_s += other.oracle_s;
     lock_s += other.lock_s;
+    given += other.given;
     taken += other.taken;
+    times += other.times;
     cpu_s += other.cpu_s;
-    idle_s += other.idle_s;
     for (std::size_t i = 0; i < depths.size(); ++i) depths[i] += other.depths[i];
-    busy_s += other.busy_s;
 }
 
-bool SharedAnswers::find(const std::string &formula, bool &answer, double &lock_s) const {
-    const auto start = Clock::now();
-    const std::shared_lock lock(mutex_);
-    lock_s += since(start);
+bool SharedAnswers::find(const std::string &formula, bool &answer, Track &track, double &lock_s) const {
+    std::shared_lock lock(mutex_, std::try_to_lock);
+    wait(lock, track, lock_s);
     const auto found = answers_.find(formula);
     if (found == answers_.end()) return false;
     answer = found->second;
     return true;
 }
 
-void SharedAnswers::put(const std::string &formula, bool answer, double &lock_s) {
-    const auto start = Clock::now();
-    const std::unique_lock lock(mutex_);
-    lock_s += since(start);
+void SharedAnswers::put(const std::string &formula, bool answer, Track &track, double &lock_s) {
+    std::unique_lock lock(mutex_, std::try_to_lock);
+    wait(lock, track, lock_s);
     answers_.emplace(formula, answer);
 }
 
 // The beginning --------------------------------------------------------------------------------------------------------
 
-Worker::Worker(const Space &space, const Asking &asking, SharedAnswers *shared, Control &control)
+Worker::Worker(const Space &space, const Asking &asking, SharedAnswers *shared, Control &control, bool timeline)
     : space_(space), rules_(space.rules()), asking_(asking), shared_(shared), control_(control),
-      expressions_(space.problem().names) {
+      track_(control, timeline), expressions_(space.problem().names) {
     for (std::size_t code = 0; code < space.binary_operators(); ++code)
         if (space.operators(true)[code].commutes()) commuting_ |= std::uint64_t{1} << code;
     if (asking_.oracle == Asked::table) return;
@@ -128,8 +131,8 @@ Worker::Worker(const Space &space, const Asking &asking, SharedAnswers *shared, 
     z3_ = std::make_unique<Z3Oracle>(asking_.z3, axioms(space_.theory()), targets, asking_.effort);
 }
 
-Worker::Worker(const Roots &roots, const Asking &asking, SharedAnswers *shared, Control &control, Pool *pool)
-    : Worker(roots.space(), asking, shared, control) {
+Worker::Worker(const Roots &roots, const Asking &asking, SharedAnswers *shared, Control &control, bool timeline, Pool *pool)
+    : Worker(roots.space(), asking, shared, control, timeline) {
     roots_ = &roots;
     pool_ = pool;
 }
@@ -154,20 +157,20 @@ std::vector<Found> Worker::search_root(std::size_t index, Order order, std::size
 }
 
 std::vector<Found> Worker::search(const Task &task, Order order, std::size_t frontier_bytes) {
-    const auto start = Clock::now();
     found_.clear();
     root_ = task.root;
     std::vector<State> open = task.states;
     if (open.empty()) {
         const Roots::Root root = roots_->root(task.root);
         begin(root.prefix);
-        ++counts.roots;
+        ++counts_.roots;
         if (enter(root.sources, root.setting)) open.push_back(state_);
     } else {
-        ++counts.taken;
+        ++counts_.taken;
         if (z3_)
             for (State &state : open) translate(state, task.expressions, expressions_);
     }
+    track_.to(Activity::busy);
     if (order == Order::bfs) {
         frontier_[0].clear();
         for (const State &state : open) frontier_[0].push(state);
@@ -177,7 +180,6 @@ std::vector<Found> Worker::search(const Task &task, Order order, std::size_t fro
             state_ = state;
             depth_first();
         }
-    counts.busy_s += since(start);
     return std::move(found_);
 }
 
@@ -205,10 +207,13 @@ bool Worker::leave_rest(std::size_t &end, const Frontier &level, std::size_t fro
 }
 
 void Worker::leave(std::vector<State> states) {
+    const Activity before = track_.to(Activity::stealing);
+    ++counts_.given;
     Task task{root_, std::move(states), Expressions(space_.problem().names)};
     if (z3_)
         for (State &state : task.states) translate(state, expressions_, task.expressions);
     pool_->leave(std::move(task));
+    track_.to(before);
 }
 
 void Worker::depth_first() {
@@ -233,7 +238,7 @@ void Worker::breadth_first(std::size_t most_bytes) {
                 else depth_first();
             });
         }
-        counts.frontier = std::max<std::uint64_t>(counts.frontier, next->size());
+        counts_.frontier = std::max<std::uint64_t>(counts_.frontier, next->size());
         std::swap(level, next);
         next->clear();
     }
@@ -284,18 +289,18 @@ void Frontier::read(std::size_t index, State &state) const {
 
 // Whether it can grow.
 bool Worker::arrive() {
-    ++counts.states;
-    ++counts.depths[std::min<std::size_t>(depth(), kMaxDepth - 1)];
-    if ((counts.states & kPollMask) == 0) control_.poll();
+    ++counts_.states;
+    ++counts_.depths[std::min<std::size_t>(depth(), kMaxDepth - 1)];
+    if ((counts_.states & kPollMask) == 0) control_.poll();
     if (control_.stopped()) return false;
     if (state_.inside) {
         if (!rules_.bounded || usable()) return true;
-        ++counts.bound;
+        ++counts_.bound;
         return false;
     }
     std::vector<std::uint8_t> outputs;
     if (complete(outputs)) {
-        if (state_.unsound) ++counts.unsound;
+        if (state_.unsound) ++counts_.unsound;
         else record(outputs);
         return false;
     }
@@ -327,7 +332,7 @@ bool Worker::complete(std::vector<std::uint8_t> &outputs) {
         outputs.push_back(i);
     }
     if (outputs.size() != targets) return false;
-    ++counts.tested;
+    ++counts_.tested;
     for (std::size_t target = 0; target < targets; ++target) {
         const auto match = std::find_if(outputs.begin() + static_cast<std::ptrdiff_t>(target), outputs.end(), [&](std::uint8_t i) {
             return graph.tensors[i].cls == space_.target(target) && graph.tensors[i].shape == space_.problem().outputs[target];
@@ -339,7 +344,7 @@ bool Worker::complete(std::vector<std::uint8_t> &outputs) {
 }
 
 void Worker::record(const std::vector<std::uint8_t> &outputs) {
-    if (counts.first_s == 0) counts.first_s = control_.elapsed();
+    if (counts_.first_s == 0) counts_.first_s = control_.elapsed();
     Found &found = found_.emplace_back();
     found.nodes.assign(state_.graph.nodes.begin(), state_.graph.nodes.begin() + state_.graph.made);
     found.blocks.assign(state_.blocks.begin(), state_.blocks.begin() + state_.defined);
@@ -404,8 +409,8 @@ template <typename Visit> void Worker::add_operators(const Visit &visit) {
 template <typename Visit>
 void Worker::attempt_all(std::uint64_t codes, std::size_t count, int a, int b, const Visit &visit) {
     const std::size_t excluded = count - static_cast<std::size_t>(std::popcount(codes));
-    counts.candidates += excluded;
-    counts.oracle += excluded;
+    counts_.candidates += excluded;
+    counts_.oracle += excluded;
     for (; codes; codes &= codes - 1)
         attempt(static_cast<std::size_t>(std::countr_zero(codes)), static_cast<std::uint8_t>(a),
                 b < 0 ? Step::kNone : static_cast<std::uint8_t>(b), visit);
@@ -416,7 +421,7 @@ template <typename Visit> void Worker::attempt(std::size_t code, std::uint8_t a,
     const Key place = key(op, code, a, b);
     Key &last = state_.inside ? state_.block.last : state_.graph.last;
     if (place <= last) return;
-    ++counts.candidates;
+    ++counts_.candidates;
 
     Value *values = state_.inside ? state_.block.tiles.data() : state_.graph.tensors.data();
     Value &x = values[a];
@@ -429,17 +434,17 @@ template <typename Visit> void Worker::attempt(std::size_t code, std::uint8_t a,
     // A table tells sooner than shapes, z3 later.
     const bool first = rules_.as_coded || !z3_;
     if (first && !accepted(op, x, y, made)) {
-        ++counts.oracle;
+        ++counts_.oracle;
         return;
     }
     switch (fits(op, x, y, made, bytes)) {
-    case Cause::shape: ++counts.shape; return;
-    case Cause::phase: ++counts.phase; return;
-    case Cause::memory: ++counts.memory; return;
+    case Cause::shape: ++counts_.shape; return;
+    case Cause::phase: ++counts_.phase; return;
+    case Cause::memory: ++counts_.memory; return;
     case Cause::good: break;
     }
     if (!first && !accepted(op, x, y, made)) {
-        ++counts.oracle;
+        ++counts_.oracle;
         return;
     }
 
@@ -600,8 +605,8 @@ bool Worker::accepted(const Operator &op, const Value &x, const Value *y, Value 
     made.expression = expression_of(op, x, y);
     if (!asks) return true;
     const bool yes = ask(made.expression);
-    counts.only_oracle += yes && made.cls == kNoClass;
-    counts.only_table += !yes && made.cls != kNoClass;
+    counts_.only_oracle += yes && made.cls == kNoClass;
+    counts_.only_table += !yes && made.cls != kNoClass;
     return yes;
 }
 
@@ -611,28 +616,28 @@ bool Worker::ask(Expression e) {
     if (asking_.cache == Cache::thread) {
         bool &answer = answers_.at(e, fresh);
         if (fresh) answer = solve(e);
-        else ++counts.hits;
+        else ++counts_.hits;
         return answer;
     }
     const std::string text = expressions_.text(e);
-    if (shared_->find(text, yes, counts.lock_s)) {
-        ++counts.hits;
+    if (shared_->find(text, yes, track_, counts_.lock_s)) {
+        ++counts_.hits;
         return yes;
     }
     yes = solve(e);
-    shared_->put(text, yes, counts.lock_s);
+    shared_->put(text, yes, track_, counts_.lock_s);
     return yes;
 }
 
 // What z3 cannot decide within its effort is no sub-expression, as published.
 bool Worker::solve(Expression e) {
     const std::string text = formula(space_.theory(), expressions_, e);
-    ++counts.calls;
+    ++counts_.calls;
     if (text.empty()) return false;
-    const auto start = Clock::now();
+    const Activity before = track_.to(Activity::oracle);
     const Answer answer = z3_->ask(text);
-    counts.oracle_s += since(start);
-    counts.unknown += answer == Answer::unknown;
+    track_.to(before);
+    counts_.unknown += answer == Answer::unknown;
     control_.poll();
     return answer == Answer::yes;
 }
@@ -776,7 +781,7 @@ template <typename Visit> void Worker::store(std::span<const std::uint8_t> store
 // Roots -----------------------------------------------------------------------------------------------------------------
 
 Roots::Roots(const Space &space, Control &control) : space_(space) {
-    Worker worker(space, {}, nullptr, control);
+    Worker worker(space, {}, nullptr, control, false);
     KernelState inputs;
     const auto &classes = space.table().table().inputs;
     for (std::size_t i = 0; i < space.problem().inputs.size(); ++i) {
@@ -801,7 +806,7 @@ Roots::Roots(const Space &space, Control &control) : space_(space) {
     worker.begin(inputs);
     if (!classes.empty()) worker.depth_first();
     predefined_ = std::move(worker.found_);
-    counts_ = worker.counts;
+    counts_ = worker.counted();
 }
 
 Roots::Root Roots::root(std::size_t index) const {

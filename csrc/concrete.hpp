@@ -25,7 +25,9 @@
 #include "oracle_degrees.hpp"
 #include "oracle_expressions.hpp"
 #include "oracle_z3.hpp"
+#include "team.hpp"
 #include "terms.hpp"
+#include "track.hpp"
 
 namespace tilesmith::concrete {
 
@@ -142,7 +144,6 @@ struct Found {
 };
 inline constexpr auto kBlock = static_cast<Kind>(0xff);
 
-enum class Order : std::uint8_t { dfs, bfs };
 enum class Asked : std::uint8_t { table, z3 };
 enum class Cache : std::uint8_t { none, thread, shared };
 
@@ -164,12 +165,11 @@ struct Counts {
     std::uint64_t calls = 0, hits = 0, unknown = 0;
     std::uint64_t only_oracle = 0; // accepted by it and not by the table
     std::uint64_t only_table = 0;
-    double oracle_s = 0;
-    double lock_s = 0; // waited for shared answers
+    double lock_s = 0; // of what it waited: for shared answers
 
-    std::uint64_t taken = 0; // open work of others
-    double busy_s = 0, cpu_s = 0;
-    double idle_s = 0; // waited for work
+    std::uint64_t given = 0, taken = 0; // open work: to others, and theirs
+    Times times;
+    double cpu_s = 0;
     double first_s = 0; // when the first graph was found; 0 where there is none
 
     void operator+=(const Counts &other);
@@ -179,8 +179,8 @@ struct Counts {
 class SharedAnswers {
   public:
     // The seconds that it waited for the lock are added.
-    bool find(const std::string &formula, bool &answer, double &lock_s) const;
-    void put(const std::string &formula, bool answer, double &lock_s);
+    bool find(const std::string &formula, bool &answer, Track &track, double &lock_s) const;
+    void put(const std::string &formula, bool answer, Track &track, double &lock_s);
 
   private:
     mutable std::shared_mutex mutex_;
@@ -312,7 +312,8 @@ struct Task {
 class Worker {
   public:
     // With a pool it leaves open work to those that have none.
-    Worker(const Roots &roots, const Asking &asking, SharedAnswers *shared, Control &control, Pool *pool = nullptr);
+    Worker(const Roots &roots, const Asking &asking, SharedAnswers *shared, Control &control, bool timeline = false,
+           Pool *pool = nullptr);
 
     // Everything under a root, in an order that depends on nothing else. `frontier_bytes` bounds what breadth-first
     // search keeps; what does not fit is searched depth-first.
@@ -321,7 +322,12 @@ class Worker {
     // The same of a task; what is left to others is missing.
     std::vector<Found> search(const Task &task, Order order, std::size_t frontier_bytes);
 
-    Counts counts;
+    // What it did since it began.
+    Counts counted() {
+        counts_.times += track_.take();
+        return counts_;
+    }
+    Track &track() { return track_; }
 
   private:
     friend class Roots;
@@ -329,7 +335,7 @@ class Worker {
     using Gather = std::function<void(const std::vector<Sources> &)>;
     enum class Cause : std::uint8_t { good, shape, phase, memory };
 
-    Worker(const Space &space, const Asking &asking, SharedAnswers *shared, Control &control);
+    Worker(const Space &space, const Asking &asking, SharedAnswers *shared, Control &control, bool timeline);
 
     void begin(const KernelState &graph);
     void depth_first();
@@ -372,6 +378,8 @@ class Worker {
     Asking asking_;
     SharedAnswers *shared_;
     Control &control_;
+    Counts counts_;
+    Track track_;
     std::unique_ptr<Z3Oracle> z3_;
     Expressions expressions_;
     FlatMap<bool> answers_;
@@ -430,7 +438,7 @@ class Pool {
     bool hungry() const { return hungry_.load(std::memory_order_relaxed) > 0; }
     void leave(Task task);
     // The next task; none once nobody can leave any more. Waits.
-    std::optional<Task> take();
+    std::optional<Task> take(Track &track);
 
   private:
     void count() { hungry_.store(static_cast<int>(idle_) - static_cast<int>(left_.size()), std::memory_order_relaxed); }
@@ -450,13 +458,8 @@ struct Share {
     std::vector<Counts> counts;                       // by worker
 };
 
-enum class Schedule : std::uint8_t {
-    dealt, // roots dealt out interleaved over threads, as published
-    taken, // OpenMP: roots are pulled, and idle threads take open work from others
-};
-
-// Everything under all roots. With a limit of graphs it stops at so many, or a few more.
-Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared, Control &control, Order order,
-                std::size_t frontier_bytes, std::size_t threads, Schedule schedule, std::uint64_t max_found);
+// Everything under all roots: dealt out interleaved over threads, as published, or pulled, and idle threads take open work
+// from others. With a limit of graphs it stops at so many, or a few more.
+Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared, Control &control, const Team &team);
 
 } // namespace tilesmith::concrete

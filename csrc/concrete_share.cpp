@@ -1,7 +1,6 @@
 // The concrete space searched by threads that share memory.
 
 #include <algorithm>
-#include <chrono>
 #include <exception>
 #include <thread>
 
@@ -9,9 +8,6 @@
 
 namespace tilesmith::concrete {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // A graph in numbers that order it among those of its root.
 std::vector<std::int32_t> place_of(const Found &found) {
@@ -65,9 +61,10 @@ void Pool::leave(Task task) {
     changed_.notify_one();
 }
 
-std::optional<Task> Pool::take() {
+std::optional<Task> Pool::take(Track &track) {
     if (ticket_.load(std::memory_order_relaxed) < roots_)
         if (const std::size_t root = ticket_.fetch_add(1); root < roots_) return Task{root, {}};
+    track.to(Activity::waiting);
     std::unique_lock lock(mutex_);
     --working_, ++idle_;
     count();
@@ -79,6 +76,7 @@ std::optional<Task> Pool::take() {
         return {};
     }
     ++working_;
+    track.to(Activity::stealing);
     // The shallowest has most below it.
     const auto depth = [](const Task &task) {
         const State &state = task.states.front();
@@ -91,26 +89,27 @@ std::optional<Task> Pool::take() {
     return task;
 }
 
-Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared, Control &control, Order order,
-                std::size_t frontier_bytes, std::size_t threads, Schedule schedule, std::uint64_t max_found) {
+Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared, Control &control, const Team &team) {
+    const auto threads = static_cast<std::size_t>(team.threads);
+    const bool dealt = team.sharing == Sharing::dealt;
     Pool pool(roots.size());
     std::vector<std::unique_ptr<Worker>> workers;
     for (std::size_t i = 0; i < threads; ++i)
-        workers.push_back(std::make_unique<Worker>(roots, asking, &shared, control, schedule == Schedule::taken ? &pool : nullptr));
+        workers.push_back(std::make_unique<Worker>(roots, asking, &shared, control, team.timeline, dealt ? nullptr : &pool));
     std::atomic<std::uint64_t> count{roots.predefined().size()};
     std::vector<std::vector<std::pair<std::size_t, Found>>> found(threads);
     std::vector<std::exception_ptr> faults(threads);
-    const auto start = Clock::now();
+    std::vector<double> cpu_s(threads);
 
     const auto work = [&](std::size_t me) {
         Worker &worker = *workers[me];
         const double cpu = cpu_seconds();
-        std::size_t dealt = me;
+        std::size_t mine = me;
         pool.enter();
         const auto next = [&]() -> std::optional<Task> {
-            if (schedule == Schedule::taken) return pool.take();
-            const std::size_t root = dealt;
-            dealt += threads;
+            if (!dealt) return pool.take(worker.track());
+            const std::size_t root = mine;
+            mine += threads;
             if (root >= roots.size() || control.stopped()) return {};
             return Task{root, {}};
         };
@@ -118,8 +117,8 @@ Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared,
             // A fault must not end the loop: others may wait for what this worker would leave.
             try {
                 if (control.stopped()) continue;
-                std::vector<Found> made = worker.search(*task, order, frontier_bytes);
-                if (max_found && (count += made.size()) >= max_found) control.ask(Stop::graphs);
+                std::vector<Found> made = worker.search(*task, team.order, team.frontier_bytes);
+                if (team.graphs && (count += made.size()) >= team.graphs) control.ask(Stop::graphs);
                 for (Found &graph : made) found[me].emplace_back(task->root, std::move(graph));
                 control.poll();
             } catch (...) { // carried over to the thread that waits
@@ -127,10 +126,11 @@ Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared,
                 control.interrupt();
             }
         }
-        worker.counts.cpu_s = cpu_seconds() - cpu;
+        worker.track().to(Activity::waiting);
+        cpu_s[me] = cpu_seconds() - cpu;
     };
 
-    if (schedule == Schedule::dealt) {
+    if (dealt) {
         std::vector<std::thread> others;
         for (std::size_t i = 1; i < threads; ++i) others.emplace_back(work, i);
         work(0);
@@ -143,13 +143,12 @@ Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared,
     for (const std::exception_ptr &fault : faults)
         if (fault) std::rethrow_exception(fault);
 
-    const double seconds = since(start);
     Share share;
-    share.found = ordered(std::move(found));
-    for (const auto &worker : workers) {
-        worker->counts.idle_s = std::max(0.0, seconds - worker->counts.busy_s);
-        share.counts.push_back(worker->counts);
+    for (std::size_t i = 0; i < threads; ++i) {
+        share.counts.push_back(workers[i]->counted());
+        share.counts.back().cpu_s = cpu_s[i];
     }
+    share.found = ordered(std::move(found));
     return share;
 }
 

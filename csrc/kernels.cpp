@@ -57,6 +57,7 @@ class Explorer {
 
     const Counters &counters() const { return catalogue_.counters(); }
     std::uint64_t nodes() const { return nodes_; }
+    std::uint64_t given() const { return given_; }
     std::size_t tensors() const { return static_cast<std::size_t>(counts_[0]); }
 
     void add(State &state, Tensor t, bool needs);
@@ -105,7 +106,7 @@ class Explorer {
     bool breadth_ = false;
     std::size_t batch_ = kBatch;
     std::vector<Prefix> children_;
-    std::uint64_t nodes_ = 0;
+    std::uint64_t nodes_ = 0, given_ = 0;
 };
 
 Explorer::Explorer(Listing &listing, Track &track)
@@ -171,7 +172,9 @@ void Explorer::restore(const Prefix &node) {
 }
 
 void Explorer::run(const Item &item, Pool &pool) {
-    const bool breadth = listing_.team_.order == Order::bfs && pool.bytes() < listing_.team_.frontier_bytes;
+    // Where work is dealt out every worker has a pool of its own.
+    const std::size_t pools = listing_.team_.sharing == Sharing::dealt ? static_cast<std::size_t>(listing_.team_.threads) : 1;
+    const bool breadth = listing_.team_.order == Order::bfs && pool.bytes() < listing_.team_.frontier_bytes / pools;
     run(item, pool, breadth, kBatch);
 }
 
@@ -320,6 +323,7 @@ void Explorer::share() {
         std::copy_n(path_.begin(), depth, node.path.begin());
     }
     const Activity before = track_.to(Activity::stealing);
+    ++given_;
     item.segment = &listing_.book_.after(*segment_, item.level());
     pool_->put(std::move(item));
     track_.to(before);
@@ -459,12 +463,12 @@ void Listing::run() {
         });
         track.to(Activity::waiting);
 #pragma omp barrier
-        track.to(Activity::waiting);
         if (explorer) {
             worker.counters = explorer->counters();
             worker.nodes = explorer->nodes();
+            worker.given = explorer->given();
         }
-        worker.clock(track);
+        worker.times += track.take();
     }
     if (!team_.ranks) plans_ = book_.take();
     if (fault) std::rethrow_exception(fault);

@@ -12,6 +12,7 @@
 #include "memo.hpp"
 #include "pool.hpp"
 #include "team.hpp"
+#include "worker.hpp"
 
 namespace tilesmith {
 

@@ -148,7 +148,8 @@ Answer Z3Oracle::ask(const std::string &formula) {
     script += "(check-sat)(pop)";
     const std::string said = z3_->evaluate(context_, script.c_str());
     // The effort may be over before the question is even put.
-    if (said.find("resource limit") != std::string::npos) return Answer::unknown;
+    for (const char *over : {"resource limit", "canceled"})
+        if (said.find(over) != std::string::npos) return Answer::unknown;
     if (said.starts_with("unsat")) return Answer::yes;
     if (said.starts_with("sat")) return Answer::no;
     if (said.starts_with("unknown")) return Answer::unknown;

@@ -1,8 +1,8 @@
-// Who searches, and what each of them did.
+// Who searches, and how they share the work.
 #pragma once
 
-#include "block.hpp"
-#include "track.hpp"
+#include <cstddef>
+#include <cstdint>
 
 namespace tilesmith {
 
@@ -14,28 +14,11 @@ struct Team {
     Sharing sharing = Sharing::shared;
     Order order = Order::dfs;
     int threads = 1;
-    std::size_t frontier_bytes = 64 << 20; // that a worker keeps breadth-first; what does not fit is searched depth-first
+    std::size_t frontier_bytes = 64 << 20; // that all keep breadth-first; what does not fit is searched depth-first
     std::uint64_t graphs = 0;              // that end the search; 0 is no limit
     bool timeline = false;
     int ranks = 0; // processes that search together; 0 where there is but this one
     int rank = 0;
-};
-
-struct Worker {
-    Counters counters;
-    std::uint64_t items = 0; // pieces of work
-    std::uint64_t nodes = 0; // programs that it continued, sets of tensors that it searched
-    double busy_s = 0, wait_s = 0, steal_s = 0, oracle_s = 0;
-    std::vector<Span> spans; // where a timeline is kept
-
-    void clock(Track &track) {
-        busy_s += track.seconds(Activity::busy);
-        wait_s += track.seconds(Activity::waiting);
-        steal_s += track.seconds(Activity::stealing);
-        oracle_s += track.seconds(Activity::oracle);
-        const auto more = track.take();
-        spans.insert(spans.end(), more.begin(), more.end());
-    }
 };
 
 } // namespace tilesmith

@@ -51,17 +51,17 @@ int main() {
     std::uint64_t states = 0, taken = 0;
     std::size_t found = 0;
     for (const Order order : {Order::dfs, Order::bfs})
-        for (const Schedule schedule : {Schedule::dealt, Schedule::taken})
-            for (const std::size_t threads : {1u, 2u, 4u, 8u}) {
+        for (const Sharing sharing : {Sharing::dealt, Sharing::shared})
+            for (const int threads : {1, 2, 4, 8}) {
                 SharedAnswers shared;
-                const Share share = share_out(roots, {}, shared, control, order, 1 << 20, threads, schedule, 0);
+                const Share share = share_out(roots, {}, shared, control, {.sharing = sharing, .order = order, .threads = threads, .frontier_bytes = 1 << 20, .timeline = threads == 4});
                 Counts counts;
                 for (const Counts &each : share.counts) counts += each;
                 if (!states) states = counts.states, found = share.found.size();
                 demand(counts.states == states, "every state is met once");
                 demand(counts.roots == roots.size(), "every root is searched once");
                 demand(share.found.size() == found, "the same graphs are found");
-                if (schedule == Schedule::taken && threads > 1) taken += counts.taken;
+                if (sharing == Sharing::shared && threads > 1) taken += counts.taken;
             }
     demand(found > 0, "graphs are found");
     demand(taken > 0, "idle threads take open work");

@@ -29,16 +29,21 @@ class Counters:
     short_by: int
     """The fewest operators that a last kernel lacked; 0 where none lacked any."""
 
-class Worker:
-    counters: Counters
+class Times:
+    """What a worker did: the sums, and what from when to when; empty without a timeline."""
+
     busy_s: float
     wait_s: float
     steal_s: float
     oracle_s: float
-    items: int
-    nodes: int
     spans: list[tuple[str, float, float]]
-    """What it did, from when to when; empty without a timeline."""
+
+class Worker:
+    counters: Counters
+    items: int
+    given: int
+    nodes: int
+    times: Times
 
 Tensor = tuple[int, list[tuple[int, int]]]
 """A number, and the parts of each name that it has."""
@@ -224,13 +229,12 @@ class ConcreteCounts:
     unknown: int
     only_oracle: int
     only_table: int
-    oracle_s: float
     lock_s: float
-    idle_s: float
-    busy_s: float
     cpu_s: float
     first_s: float
+    given: int
     taken: int
+    times: Times
 
 ConcreteStep = tuple[str, int, int, int]
 ConcreteBlock = tuple[list[int], int, list[tuple[int, list[int], int]], list[ConcreteStep], list[int], list[int]]
@@ -284,5 +288,5 @@ class ConcreteSearch:
     def interrupt(self) -> None: ...
     def search_root(self, index: int) -> tuple[list[ConcreteGraph], ConcreteCounts]: ...
     def run(
-        self, threads: int, taken: bool, max_found: int
+        self, threads: int, dealt: bool, max_graphs: int, timeline: bool
     ) -> tuple[list[tuple[int, ConcreteGraph]], list[ConcreteCounts]]: ...

@@ -51,7 +51,7 @@ class Measured:
     graphs: str
     """A digest of the graphs that are shown, in their order."""
     busy_seconds: tuple[float, ...]
-    """By worker."""
+    """By worker: searching or inside the oracle."""
     cpu_seconds: tuple[float, ...]
     """The same by the clocks of their threads; empty where those were not read."""
     wait_seconds: float
@@ -63,6 +63,8 @@ class Measured:
     undecided: int
     lock_seconds: float
     """Waited for shared answers, of all workers."""
+    given: int
+    """Pieces of open work that workers left to idle ones."""
     peak_bytes: int
     """Of the largest process."""
 
@@ -83,7 +85,7 @@ def measured(cell: Cell, document: Mapping[str, Any], peak_bytes: int) -> Measur
         document["states"],
         document["candidates"],
         sha256(" ".join(names).encode()).hexdigest()[:16],
-        tuple(worker["busy_seconds"] for worker in workers),
+        tuple(worker["busy_seconds"] + worker["oracle_seconds"] for worker in workers),
         cpu if None not in cpu else (),
         sum(worker["wait_seconds"] for worker in workers),
         sum(worker["oracle_seconds"] for worker in workers),
@@ -91,6 +93,7 @@ def measured(cell: Cell, document: Mapping[str, Any], peak_bytes: int) -> Measur
         oracle.get("hits", 0),
         oracle.get("undecided", 0),
         oracle.get("wait_seconds", 0.0),
+        sum(worker["given"] for worker in workers),
         peak_bytes,
     )
 
@@ -138,6 +141,8 @@ class Row:
     """Of their busy time."""
     oracle_seconds: float
     lock_seconds: float
+    given: int
+    """Work that moved from a worker to an idle one, in pieces."""
     calls: int
     hits: int
     undecided: int
@@ -205,6 +210,7 @@ def _row(cell: Cell, same: Sequence[Measured], groups: Mapping[Cell, Sequence[Me
         oracle / busy if busy else 0.0,
         oracle,
         _median(one.lock_seconds for one in same),
+        round(_median(one.given for one in same)),
         round(_median(one.calls for one in same)),
         round(_median(one.hits for one in same)),
         round(_median(one.undecided for one in same)),

@@ -75,16 +75,20 @@ class Counted:
     """The most states that waited at once."""
     depths: tuple[int, ...]
     """States, by how many steps led to them."""
+    given: int
+    """Pieces of open work that it left to idle workers."""
     taken: int
-    """Open work of other workers."""
+    """The same of others, with which it went on."""
     busy_seconds: float
-    """What waiting for locks took and the oracle counts too."""
-    cpu_seconds: float
+    wait_seconds: float
+    """For work and for shared answers."""
+    steal_seconds: float
     oracle_seconds: float
     lock_seconds: float
-    """Waited for shared answers."""
-    idle_seconds: float
-    """Waited for work."""
+    """Of what it waited: for shared answers."""
+    cpu_seconds: float
+    spans: tuple[tuple[str, float, float], ...]
+    """What it did when; empty without a timeline."""
     first_seconds: float
     """When the first graph was reached; 0 where there is none."""
 
@@ -197,8 +201,8 @@ def explore(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = 
     found: list[FoundGraph] = list(native.predefined)
     counts: list[_core.ConcreteCounts] = []
     if not plan.max_graphs or len(found) < plan.max_graphs:
-        taken, most = plan.schedule != "static", plan.max_graphs or 0
-        rooted, counts = heard(lambda: native.run(plan.threads, taken, most), native.interrupt)
+        dealt, most = plan.schedule == "static", plan.max_graphs or 0
+        rooted, counts = heard(lambda: native.run(plan.threads, dealt, most, plan.timeline), native.interrupt)
         found += [graph for _, graph in rooted]
     incomplete = native.incomplete
     return Explored(
@@ -222,8 +226,8 @@ def _counted(counts: _core.ConcreteCounts) -> Counted:
         counts.states, counts.candidates, counts.tested, counts.shape, counts.phase, counts.memory, counts.oracle,
         counts.bound, counts.unsound, counts.roots, counts.calls, counts.hits, counts.unknown,
         counts.only_oracle, counts.only_table, counts.frontier, tuple(counts.depths),
-        counts.taken, counts.busy_s, counts.cpu_s, counts.oracle_s, counts.lock_s, counts.idle_s,
-        counts.first_s,
+        counts.given, counts.taken, counts.times.busy_s, counts.times.wait_s, counts.times.steal_s,
+        counts.times.oracle_s, counts.lock_s, counts.cpu_s, tuple(counts.times.spans), counts.first_s,
     )  # fmt: skip
 
 
@@ -344,8 +348,17 @@ def search(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = N
 
 
 def _worker(c: Counted) -> Worker:
-    waited = c.lock_seconds + c.idle_seconds
-    return Worker(c.states, c.busy_seconds, waited, c.oracle_seconds, cpu_seconds=c.cpu_seconds)
+    return Worker(
+        c.states,
+        c.busy_seconds,
+        c.wait_seconds,
+        c.oracle_seconds,
+        cpu_seconds=c.cpu_seconds,
+        steal_seconds=c.steal_seconds,
+        items=c.roots + c.taken,
+        given=c.given,
+        spans=c.spans,
+    )
 
 
 # Estimates ----------------------------------------------------------------------------------------------------------

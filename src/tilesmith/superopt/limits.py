@@ -28,7 +28,7 @@ class Plan:
     """static: work split once and dealt out. openmp: threads that take work from each other. mpi: ranks that do too."""
     order: Literal["dfs", "bfs"] = "dfs"
     frontier_bytes: int = 64 << 20
-    """What breadth-first search keeps at most, of each worker; what does not fit is searched depth-first."""
+    """What breadth-first search keeps at most, all workers together; what does not fit is searched depth-first."""
     pull: Literal["tickets", "requests"] = "tickets"
     """How ranks get work: by a counter that they share, or by asking the first rank."""
     timeline: bool = False
@@ -77,9 +77,7 @@ def _lacking(plan: Plan) -> str:
             return f"--kernels {plan.kernels} is of the symbolic space; leave out --space concrete."
         if plan.oracle == "table" and plan.oracle_cache != "thread":
             return "--oracle-cache keeps the answers of --oracle z3; the table needs none."
-        if plan.schedule == "mpi":
-            return "--schedule mpi is not in the concrete space; use openmp."
-        return "--timeline is not in the concrete space; leave it out." if plan.timeline else ""
+        return "--schedule mpi is not in the concrete space; use openmp." if plan.schedule == "mpi" else ""
     for flag, default in (("oracle", "table"), ("oracle_cache", "thread"), ("oracle_every", 1), ("rules", "code")):
         if (chosen := getattr(plan, flag)) != default:
             name = flag.replace("_", "-")

@@ -63,15 +63,19 @@ class Oracle:
 class Worker:
     states: int
     busy_seconds: float
+    """Searching, outside an oracle that is a solver."""
     wait_seconds: float
     """For work, or for locks."""
     oracle_seconds: float
+    """Inside the solver; what a table takes is nanoseconds, and counts as busy."""
     cpu_seconds: float | None = None
     """Of its thread, where that is known."""
     steal_seconds: float = 0.0
     """Giving work away, and going on with another's."""
     items: int = 0
     """Pieces of work."""
+    given: int = 0
+    """Of open work that it left to idle workers."""
     nodes: int = 0
     """Programs that it continued."""
     rank: int = 0
@@ -224,13 +228,14 @@ def results_of(
 def _worker(worker: _core.Worker) -> Worker:
     return Worker(
         worker.counters.states,
-        worker.busy_s,
-        worker.wait_s,
-        worker.oracle_s,
-        steal_seconds=worker.steal_s,
+        worker.times.busy_s,
+        worker.times.wait_s,
+        worker.times.oracle_s,
+        steal_seconds=worker.times.steal_s,
         items=worker.items,
+        given=worker.given,
         nodes=worker.nodes,
-        spans=tuple(worker.spans),
+        spans=tuple(worker.times.spans),
     )
 
 

@@ -11,7 +11,7 @@ ALONE = Cell("concrete/lora", "static", "dfs", "table", 1)
 
 def one(cell: Cell, seconds: float, *busy: float, states: int = 1000, graphs: str = "a") -> Measured:
     return Measured(
-        cell, "exhausted", seconds, 0.5, states, 7, graphs, busy, busy, 0.25, 0.0, 0, 0, 0, 0.0, 1 << 20
+        cell, "exhausted", seconds, 0.5, states, 7, graphs, busy, busy, 0.25, 0.0, 0, 0, 0, 0.0, 3, 1 << 20
     )  # fmt: skip
 
 

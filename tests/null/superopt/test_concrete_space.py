@@ -194,7 +194,7 @@ def test_schedules_orders_and_threads_change_nothing(chosen: dict[str, Any]) -> 
     assert states(alone) == states(shared)
     assert len(shared.workers) == chosen["threads"]
     assert sum(worker.roots for worker in shared.workers) == shared.roots
-    assert all(worker.busy_seconds + worker.idle_seconds > 0 for worker in shared.workers)
+    assert all(worker.busy_seconds + worker.wait_seconds > 0 for worker in shared.workers)
 
 
 @pytest.mark.parametrize("order", ["dfs", "bfs"])

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ import pytest
 from tilesmith.core.errors import OptionError
 from tilesmith.core.gpu import target
 from tilesmith.core.graph import Graph, Limits
+from tilesmith.superopt import concrete
 from tilesmith.superopt import engine as engines
 from tilesmith.superopt.build import Program
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.programs import PROGRAMS
 from tilesmith.superopt.ranks import launcher
 from tilesmith.superopt.schema import to_json
-from tilesmith.superopt.search import Results, search
+from tilesmith.superopt.search import Results, Worker, search
 from tilesmith.superopt.table import named
 from tilesmith.superopt.timeline import trace_json
 
@@ -91,22 +93,67 @@ def test_a_budget_of_seconds_ends_all_threads() -> None:
     assert results.stop == "seconds"
 
 
+def accounted(worker: Worker) -> None:
+    """One thing after another, all of the time, and its sums are those of the worker."""
+    sums = dict.fromkeys(("busy", "waiting", "stealing", "oracle"), 0.0)
+    for (name, start_s, end_s), (other, next_s, _) in pairwise((*worker.spans, ("", worker.spans[-1][2], 0.0))):
+        assert start_s <= end_s == next_s
+        assert name != other
+        sums[name] += end_s - start_s
+    assert sums["busy"] == pytest.approx(worker.busy_seconds, abs=1e-6)
+    assert sums["waiting"] == pytest.approx(worker.wait_seconds, abs=1e-6)
+    assert sums["stealing"] == pytest.approx(worker.steal_seconds, abs=1e-6)
+    assert sums["oracle"] == pytest.approx(worker.oracle_seconds, abs=1e-6)
+
+
 def test_a_timeline_accounts_for_all_of_the_time(alone: Results) -> None:
     results = search(norm_lora(), THREE, Plan(keep=1, threads=2, timeline=True))
     assert results.candidates == alone.candidates
+    assert sum(worker.given for worker in results.workers) <= sum(worker.items for worker in results.workers)
     for worker in results.workers:
-        sums = dict.fromkeys(("busy", "waiting", "stealing", "oracle"), 0.0)
-        ends = [span[2] for span in worker.spans]
-        for name, start_s, end_s in worker.spans:
-            assert start_s <= end_s
-            sums[name] += end_s - start_s
-        assert ends == sorted(ends)
-        assert sums["busy"] == pytest.approx(worker.busy_seconds, abs=1e-6)
-        assert sums["waiting"] == pytest.approx(worker.wait_seconds, abs=1e-6)
-        assert sums["stealing"] == pytest.approx(worker.steal_seconds, abs=1e-6)
+        accounted(worker)
     events = json.loads(trace_json([results.workers]))["traceEvents"]
     assert {event["ph"] for event in events} == {"M", "X"}
     assert {event["tid"] for event in events} == {0, 1}
+
+
+CONCRETE = Plan(space="concrete", rules="paper", keep=1, threads=2, timeline=True)
+
+
+@pytest.mark.parametrize("schedule", ["static", "openmp"])
+@pytest.mark.parametrize("order", ["dfs", "bfs"])
+def test_a_timeline_of_the_concrete_space(schedule: Any, order: Any) -> None:
+    """A table is asked in nanoseconds: that is no event."""
+    plan = replace(CONCRETE, schedule=schedule, order=order)
+    limits = Limits(kernel_ops=1, block_ops=6, inputs=2)
+    workers = concrete.search(PROGRAMS["rmsnorm_linear"](), limits, plan).workers
+    assert len(workers) == 2
+    for worker in workers:
+        accounted(worker)
+        assert worker.oracle_seconds == 0
+    moved = sum(worker.given for worker in workers)
+    # To it and from it, the giver's turns and the taker's, and what comes before and after.
+    assert sum(len(worker.spans) for worker in workers) <= 6 * moved + 8
+    assert moved == 0 or schedule == "openmp"
+    events = json.loads(trace_json([workers]))["traceEvents"]
+    assert {event["name"] for event in events if event["ph"] == "X"} >= {"busy", "waiting"}
+
+
+@pytest.mark.parametrize("cache", ["none", "thread", "shared"])
+def test_every_call_of_a_solver_is_an_event(cache: Any) -> None:
+    b = Program()
+    x, w = b.input("X", (16, 64)), b.input("W", (64, 32))
+    b.output(x @ w)
+    limits = Limits(kernel_ops=1, block_ops=4, inputs=2)
+    plan = replace(CONCRETE, oracle="z3", oracle_cache=cache, oracle_effort=3000, seconds=2)
+    results = concrete.search(b.graph(), limits, plan)
+    assert results.oracle.calls > 10
+    for worker in results.workers:
+        accounted(worker)
+    calls = sum(name == "oracle" for worker in results.workers for name, _, _ in worker.spans)
+    # What z3's words cannot say is counted, and not asked.
+    assert 0 < calls <= results.oracle.calls
+    assert sum(worker.oracle_seconds for worker in results.workers) == pytest.approx(results.oracle.seconds)
 
 
 def test_closures_have_no_order_and_no_ranks() -> None:
