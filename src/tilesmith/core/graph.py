@@ -39,12 +39,12 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How a dimension is read in overlapping pieces: for each place `size` elements, `dilation` apart."""
+    """How a dimension is read in pieces, which may overlap: for each place `size` elements, `dilation` apart."""
 
     size: int
     stride: int = 1
     padding: int = 0
-    """Zeros that are thought before and after."""
+    """Zeros that are thought before and after; of a maximum it is nothing that counts."""
     dilation: int = 1
 
     def places(self, extent: int) -> int:

@@ -5,11 +5,13 @@
                   gelu (the tanh form) gelu_erf
                   pow(exponent)  clamp(low, high)  cast(dtype)
     reductions    sum amax over axes, which stay with extent 1
+    windows       max_pool sum_pool over the windows of the last dimensions; nothing is thought beyond the edges
     contraction   matmul of the last two dimensions; those before broadcast
     views         reshape(dims)  permute(axes)  expand(dims)  slice(axis, begin, end)  unfold(windows)
     joining       concat along an axis, of any number of operands
     constant      a number without dimensions
     macros        mean over axes; softmax over axes; rms_norm(eps) over axes, of x or of x and its weight;
+                  mean_pool(windows), what is beyond the edges counting as zeros;
                   convolve(windows) of x [N, C, *] and weights [O, C / groups, *]
 
 Macros are short for others (`superopt.macros` spells them out) and count as one operator. In exact arithmetic `cast` is
@@ -25,7 +27,7 @@ from typing import Literal
 
 from tilesmith.core.graph import Dims, Op
 
-Kind = Literal["element-wise", "reduction", "contraction", "view", "join", "constant", "macro"]
+Kind = Literal["element-wise", "reduction", "window", "contraction", "view", "join", "constant", "macro"]
 Attribute = Literal["axes", "dims", "values", "windows", "dtype"]
 
 
@@ -55,6 +57,8 @@ OPERATORS: dict[str, Operator] = {
     "cast": Operator("element-wise", (1,), ("dtype",)),
     "sum": Operator("reduction", (1,), ("axes",)),
     "amax": Operator("reduction", (1,), ("axes",)),
+    "max_pool": Operator("window", (1,), ("windows",)),
+    "sum_pool": Operator("window", (1,), ("windows",)),
     "matmul": Operator("contraction", (2,)),
     "reshape": Operator("view", (1,), ("dims",)),
     "permute": Operator("view", (1,), ("axes",)),
@@ -66,6 +70,7 @@ OPERATORS: dict[str, Operator] = {
     "mean": Operator("macro", (1,), ("axes",)),
     "softmax": Operator("macro", (1,), ("axes",)),
     "rms_norm": Operator("macro", (1, 2), ("axes", "values"), 1),
+    "mean_pool": Operator("macro", (1,), ("windows",)),
     "convolve": Operator("macro", (2,), ("windows",)),
 }
 
@@ -131,6 +136,8 @@ def result_dims(op: Op, shapes: Sequence[Dims]) -> Dims:
         return tuple(shape[axis] for axis in op.axes)
     if op.operator == "unfold":
         return _unfold(op, shape)
+    if op.operator in ("max_pool", "sum_pool", "mean_pool"):
+        return _pooled(op, shape)
     _axes(op, shape)
     if op.operator == "slice":
         if len(op.axes) != 1 or len(op.dims) != 2 or not 0 <= op.dims[0] < op.dims[1] <= shape[op.axes[0]]:
@@ -193,6 +200,16 @@ def _unfold(op: Op, shape: Dims) -> Dims:
             raise Misfit(f"a window of {window.size} does not fit a dimension of {extent}")
     places = tuple(window.places(extent) for window, extent in zip(op.windows, spatial, strict=True))
     return (*lead, *places, *(window.size for window in op.windows))
+
+
+def _pooled(op: Op, shape: Dims) -> Dims:
+    made = _unfold(op, shape)[: len(shape)]
+    for window, extent in zip(op.windows, shape[-len(op.windows) :], strict=True):
+        # A window that begins before the first element ends at it or behind, and meets one of the first `dilation`.
+        sees = window.padding <= window.dilation * (window.size - 1) and window.dilation <= extent
+        if op.operator == "max_pool" and window.padding and not sees:
+            raise Misfit(f"a window of {window.size} may see nothing of a dimension of {extent} but padding")
+    return made
 
 
 def _convolve(op: Op, x: Dims, weight: Dims) -> Dims:

@@ -410,6 +410,42 @@ def _vector_norm(w: _Writer, a: Arguments) -> Made:
     return w.apply("sqrt", _reduced(w, "sum", w.apply("square", a["self"]), _axes(a), a["keepdim"]))
 
 
+# Windows
+
+
+def _spread(values: Sequence[int], count: int) -> Sequence[int]:
+    """One number for every dimension: PyTorch takes one for all."""
+    return list(values) * count if len(values) == 1 else values
+
+
+def _listed(value: Any) -> list[int]:
+    return [value] if isinstance(value, int) else list(value)
+
+
+def _pool(operator: str, count: int) -> Rule:
+    """Of the last `count` dimensions. Where rounding up would give more places, their extents differ and are noticed."""
+
+    def rule(w: _Writer, a: Arguments) -> Made:
+        sizes = _spread(_listed(a["kernel_size"]), count)
+        strides = _spread(_listed(a["stride"]), count) or sizes
+        paddings = _spread(_listed(a["padding"]), count)
+        dilations = _spread(_listed(a.get("dilation", 1)), count)
+        if operator == "mean_pool":
+            if a.get("divisor_override") is not None:
+                raise _Untranslatable("another divisor")
+            if any(paddings) and not a["count_include_pad"]:
+                raise _Untranslatable("a mean of fewer elements at the edges")
+        windows = [Window(*row) for row in zip(sizes, strides, paddings, dilations, strict=True)]
+        return w.apply(operator, a["self"], windows=windows)
+
+    return rule
+
+
+for _count in (1, 2, 3):
+    RULES[f"max_pool{_count}d.default"] = _pool("max_pool", _count)
+    RULES[f"avg_pool{_count}d.default"] = _pool("mean_pool", _count)
+
+
 # Products
 
 
@@ -472,11 +508,7 @@ def _attention(w: _Writer, a: Arguments) -> Made:
 def _convolution(w: _Writer, a: Arguments) -> Made:
     sizes = w.dims(a["weight"])[2:]
     count = len(sizes)
-
-    def spread(values: Sequence[int]) -> Sequence[int]:
-        return list(values) * count if len(values) == 1 else values
-
-    rows = zip(sizes, spread(a["stride"]), spread(a["padding"]), spread(a["dilation"]), strict=True)
+    rows = zip(sizes, *(_spread(a[name], count) for name in ("stride", "padding", "dilation")), strict=True)
     value, dims = a["input"], w.dims(a["input"])
     single = len(dims) == count + 1
     made = w.apply(

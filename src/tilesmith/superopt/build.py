@@ -213,6 +213,13 @@ class Writer:
         """[..., S*] seen as [..., places*, sizes*], one window for each of the last dimensions."""
         return self.apply("unfold", x, windows=windows)
 
+    def max_pool(self, x: Expression, *windows: Window) -> Expression:
+        """The largest element that each window sees: one window for each of the last dimensions."""
+        return self.apply("max_pool", x, windows=windows)
+
+    def mean_pool(self, x: Expression, *windows: Window) -> Expression:
+        return self.apply("mean_pool", x, windows=windows)
+
     def concat(self, *parts: Expression, axis: int) -> Expression:
         return self.apply("concat", *parts, axes=(axis,))
 

@@ -88,6 +88,8 @@ def _apply(op: Op, values: Sequence[_Value], lead: int, algebra: Algebra) -> _Va
     axes = tuple(axis + lead for axis in op.axes)
     if kind == "reduction":
         return _Value(algebra.reduce(op.operator, x.planes, axes), x.rank)
+    if kind == "window":
+        return _pooled(op, x, algebra)
     if kind == "contraction":
         left, right = _aligned(operands)
         return _Value(algebra.matmul(left.planes, right.planes), left.rank)
@@ -133,6 +135,28 @@ def _unfolded(plane: Array, windows: tuple[Window, ...]) -> Array:
         taken = np.take(padded, index, axis=first + number)
         padded = np.moveaxis(taken, first + number + 1, -1)
     return padded
+
+
+def _pooled(op: Op, x: _Value, algebra: Algebra) -> _Value:
+    """One dimension after another: what all windows see of it, reduced.
+
+    Sums have zeros beyond the edges. Maxima have another element of the same window there, which changes nothing.
+    """
+    planes, how = x.planes, "sum" if op.operator == "sum_pool" else "amax"
+    for number, window in enumerate(op.windows):
+        axis = planes[0].ndim - len(op.windows) + number
+        extent = planes[0].shape[axis]
+        index = np.arange(window.places(extent))[:, None] * window.stride - window.padding
+        index = index + np.arange(window.size) * window.dilation
+        inside = (index >= 0) & (index < extent)
+        if how == "amax":
+            first = np.take_along_axis(index, inside.argmax(1)[:, None], 1)
+            index, inside = np.where(inside, index, first), np.ones_like(inside)
+        shape = (*inside.shape, *(1 for _ in planes[0].shape[axis + 1 :]))
+        kept, spots = inside.reshape(shape), index.clip(0, extent - 1)
+        taken = tuple(np.where(kept, np.take(plane, spots, axis), plane.dtype.type(0)) for plane in planes)
+        planes = tuple(np.squeeze(plane, axis + 1) for plane in algebra.reduce(how, taken, (axis + 1,)))
+    return _Value(planes, x.rank)
 
 
 def _padded(value: _Value, rank: int) -> _Value:

@@ -3,6 +3,7 @@
     mean over n elements      sum * (1 / n)
     rms_norm(x, weight)       x / sqrt(sum(x²) * (1 / n) + eps) * weight
     softmax(x)                exp(x) / sum(exp(x))
+    mean_pool of n elements   sum_pool * (1 / n)
     convolve(x, w)            unfold(x) as a matrix @ w as a matrix
 
 The exact softmax is the same with and without a shift by the maximum, as by every m that does not depend on the summed
@@ -84,6 +85,9 @@ def spell(op: Op, known: Sequence[Tensor], emit: Emit) -> int:
     if op.operator == "softmax":
         e = emit(Op("exp", (x,)))
         return emit(Op("div", (e, emit(Op("sum", (e,), axes=op.axes)))))
+    if op.operator == "mean_pool":
+        share = emit(Op("constant", values=(Fraction(1, math.prod(window.size for window in op.windows)),)))
+        return emit(Op("mul", (emit(Op("sum_pool", (x,), windows=op.windows)), share)))
     count = emit(Op("constant", values=(Fraction(1, math.prod(known[x].dims[axis] for axis in op.axes)),)))
     if op.operator == "mean":
         return emit(Op("mul", (emit(Op("sum", (x,), axes=op.axes)), count)))

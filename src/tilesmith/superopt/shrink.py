@@ -27,7 +27,7 @@ class Unshrinkable(Exception):
 class _Atom:
     """One factor of a dimension: a root, or the same as another, or broken into others. Sizes are the original's."""
 
-    __slots__ = ("parts", "pinned", "rule", "size")
+    __slots__ = ("least", "parts", "pinned", "rule", "size")
 
     def __init__(self, size: int, pinned: bool = False, rule: _Rule | None = None) -> None:
         self.size = size
@@ -37,6 +37,8 @@ class _Atom:
         """Keeps its size: how many pieces a slice chooses from, or a window sees."""
         self.rule = rule
         """Where its size follows from others."""
+        self.least = 2
+        """Of its small size: windows that move take some room."""
 
 
 Row = tuple[_Atom, ...]
@@ -147,6 +149,7 @@ def _merge(x: _Atom, y: _Atom) -> None:
         raise Unshrinkable("an extent that cannot change follows from others")
     root, other = (x, y) if x.rule else (y, x)
     root.pinned |= other.pinned
+    root.least = max(root.least, other.least)
     other.parts = (root,)
 
 
@@ -232,6 +235,8 @@ def _result(op: Op, operands: Sequence[Shape]) -> Shape:
     if kind == "contraction":
         return _matmul(operands[0], operands[1])
     first = operands[0]
+    if kind == "window":
+        return _unfold(op, first)[: len(first)]
     if kind == "reduction":
         return tuple(() if axis in op.axes else row for axis, row in enumerate(first))
     match op.operator:
@@ -319,6 +324,9 @@ def _unfold(op: Op, shape: Shape) -> Shape:
             _pin(row)
             places.append(())
         else:
+            for atom in _flat(row) if len(_flat(row)) == 1 else ():
+                needed = window.stride + window.dilation * (window.size - 1) + 1 - 2 * window.padding
+                atom.least = max(atom.least, window.dilation, needed)
             places.append((_Atom(window.places(extent), rule=_Rule((row,), window)),))
     return (*shape[:first], *places, *(_row(window.size, pinned=True) for window in op.windows))
 
@@ -360,7 +368,7 @@ def _choose(groups: Sequence[Sequence[Shape]], cuts: Sequence[Row], rng: random.
     best: tuple[tuple[int, int], _Sizes] | None = None
     for attempt in range(240):
         largest = 3 + attempt // 40
-        sizes = _Sizes({atom: rng.randint(2, largest) for atom in free})
+        sizes = _Sizes({atom: rng.randint(atom.least, max(largest, atom.least + 1)) for atom in free})
         if any(sizes.atom(atom) < 2 for atom in roots):
             continue
         made = [{row: sizes.row(row) for row in group} for group in rows]
