@@ -9,6 +9,7 @@ a row.
     steps    the loop cuts it, and all that is done with it is to gather it: any tile size
     span     both: every program has a fixed share of it, and walks along that in tiles of any size
     part     cut as the graph says, where its parts mean something, or where parts of different axes go together
+    seen     windows look along it: what they see is loaded for the tile of their places, which is an axis of its own
 
 The first four are what searches make. They hold for any extents, and so does the source then.
 """
@@ -16,16 +17,16 @@ The first four are what searches make. They hold for any extents, and so does th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from tilesmith.core.errors import OptionError
-from tilesmith.core.graph import Accumulate, Dims, Kernel, Op, Step, Thread
+from tilesmith.core.graph import Accumulate, Dims, Kernel, Op, Step, Thread, Window
 from tilesmith.core.graph_check import Block, Phase
 from tilesmith.core.operators import OPERATORS
 
-Kind = Literal["whole", "tiles", "steps", "span", "part"]
+Kind = Literal["whole", "tiles", "steps", "span", "part", "seen"]
 Row = tuple[int, ...]
 """Numbers of axes, outermost first."""
 Rows = tuple[Row, ...]
@@ -46,6 +47,20 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
+class Viewed:
+    """One dimension that windows look along, of what a load or an operator has."""
+
+    value: int
+    """What the windows make."""
+    dim: int
+    window: Window
+    seen: int | None
+    """The axis that is looked at; None where its extent is 1."""
+    places: int | None
+    """The axis of the windows' places."""
+
+
+@dataclass(frozen=True, slots=True)
 class Axes:
     """The axes of a kernel, and for each of its values the rows of its dimensions."""
 
@@ -55,6 +70,7 @@ class Axes:
     """For each axis of the grid the axis that its programs cut into tiles; None where the graph says how many."""
     step: int | None
     """The axis along which the loop walks; None where the graph says how often."""
+    views: tuple[Viewed, ...] = ()
 
 
 class _Atom:
@@ -131,6 +147,8 @@ def _result(op: Op, operands: Sequence[_Shape]) -> _Shape:
     x = operands[0]
     if kind == "reduction":
         return tuple(() if axis in op.axes else row for axis, row in enumerate(x))
+    if kind == "window":
+        return _places(op, x)
     match op.operator:
         case "permute":
             return tuple(x[axis] for axis in op.axes)
@@ -142,6 +160,12 @@ def _result(op: Op, operands: Sequence[_Shape]) -> _Shape:
             padded = (*((),) * (len(op.dims) - len(x)), *x)
             return tuple(row or new[0] for row, new in zip(padded, ((r,) for r in _fresh(op.dims)), strict=True))
     raise OptionError(f"{op.operator} of what a block holds cannot be lowered")
+
+
+def _places(op: Op, x: _Shape) -> _Shape:
+    first = len(x) - len(op.windows)
+    counts = [w.places(math.prod(a.size for a in row)) for w, row in zip(op.windows, x[first:], strict=True)]
+    return (*x[:first], *_fresh(tuple(counts)))
 
 
 def _gathered(step: Accumulate, operands: Sequence[_Shape]) -> _Shape:
@@ -167,7 +191,8 @@ def axes_of(kernel: Kernel, made: Block) -> Axes:
     atoms = list(dict.fromkeys(atom for shape in flat for row in shape for atom in row))
     number = {atom: place for place, atom in enumerate(atoms)}
     rows = tuple(tuple(tuple(number[atom] for atom in row) for row in shape) for shape in flat)
-    facts = _Facts(kernel, made, rows)
+    views = tuple(_views(kernel, rows))
+    facts = _Facts(kernel, made, rows, views)
     kinds = [facts.kind(axis) for axis in range(len(atoms))]
     axes = tuple(
         Axis(kind, atom.size, cut[0], cut[1], facts.dot(axis))
@@ -178,14 +203,33 @@ def axes_of(kernel: Kernel, made: Block) -> Axes:
         for place in range(len(kernel.grid))
     )
     step_axis = next((n for n, axis in enumerate(axes) if axis.kind in ("steps", "span")), None)
-    return Axes(axes, rows, grid, step_axis)
+    return Axes(axes, rows, grid, step_axis, views)
+
+
+def _views(kernel: Kernel, rows: Sequence[Rows]) -> Iterator[Viewed]:
+    """What windows look along. Raises `OptionError` with a clause unless they look at what was loaded for them."""
+    first = len(kernel.loads)
+    for value, step in enumerate(kernel.body, first):
+        if not isinstance(step, Op) or OPERATORS[step.operator].kind != "window":
+            continue
+        source = step.operands[0]
+        if source >= first or sum(source in other.operands for other in kernel.body) > 1:
+            raise OptionError(f"{step.operator} looks at what a block has computed or uses otherwise, too")
+        load = kernel.loads[source]
+        for dim, window in enumerate(step.windows, len(rows[source]) - len(step.windows)):
+            if dim in load.imap or load.fmap is not None or len(rows[source][dim]) > 1:
+                raise OptionError(f"{step.operator} looks along a dimension that the kernel cuts")
+            seen, places = (next(iter(row), None) for row in (rows[source][dim], rows[value][dim]))
+            yield Viewed(value, dim, window, seen, places)
 
 
 class _Facts:
     """What a kernel does with its axes."""
 
-    def __init__(self, kernel: Kernel, made: Block, rows: tuple[Rows, ...]) -> None:
+    def __init__(self, kernel: Kernel, made: Block, rows: tuple[Rows, ...], views: Sequence[Viewed]) -> None:
         self.kernel, self.made, self.rows = kernel, made, rows
+        self.seen = {view.seen for view in views}
+        self.places = {view.places for view in views}
         self.first = len(kernel.loads)
         self.loaded: list[tuple[Row, Cut]] = []
         """For every dimension of every load its row, and what cuts it."""
@@ -196,6 +240,16 @@ class _Facts:
 
     def kind(self, axis: int) -> tuple[Kind, Cut]:
         """How an axis is cut. As parts of the graph where that is not the same everywhere."""
+        if axis in self.seen:
+            return "seen", UNCUT
+        if axis in self.places:
+            # No load has it: the grid may cut it as its stores say.
+            stored = {store.omap.index(dim) for store in self.kernel.stores for dim, row
+                      in enumerate(self.rows[store.source]) if row == (axis,) and dim in store.omap}  # fmt: skip
+            one = next(iter(stored)) if len(stored) == 1 else None
+            free = one is not None and self._alone_on(one, axis, False) and not self._reduced(axis)
+            if free and self.kernel.grid[one or 0] == 1:
+                return "tiles", (one, False)
         cuts = {cut if row[0] == axis else UNCUT for row, cut in self.loaded if axis in row}
         if cuts <= {UNCUT} and not self._stored_in_parts(axis):
             return "whole", UNCUT

@@ -12,6 +12,8 @@ from tilesmith.core.gpu import Gpu
 from tilesmith.superopt.lower.estimate import Estimate, Misfit, estimate, lasting
 from tilesmith.superopt.lower.options import Choice, grid_order, may_group, may_prefetch, may_split, may_stream, slices
 from tilesmith.superopt.lower.plan import Plan
+from tilesmith.superopt.lower.window_estimate import window_estimate
+from tilesmith.superopt.lower.windows import window_ways
 
 DOT_ROWS, DOT_COLUMNS, DOT_STEPS = (16, 32, 64, 128), (32, 64, 128, 256), (32, 64, 128, 256)
 LONG, SHORT = (1, 4, 16, 64, 128, 256, 512, 1024, 2048), (1, 4, 16, 64)
@@ -40,7 +42,7 @@ def choices(plan: Plan, gpu: Gpu, most: int) -> tuple[Ranked, ...]:
     fitting: list[Ranked] = []
     least: Misfit | None = None
     for choice in ways(plan, gpu):
-        made = estimate(plan, choice, gpu)
+        made = window_estimate(plan, choice, gpu) if plan.axes.views else estimate(plan, choice, gpu)
         if isinstance(made, Estimate):
             fitting.append((choice, made))
         elif least is None or made.needed - made.limit < least.needed - least.limit:
@@ -63,7 +65,7 @@ def _varied(ranked: Sequence[Ranked], most: int) -> list[Ranked]:
     others: list[Ranked] = []
     for choice, made in ranked:
         alike = (choice.blocks, choice.split, choice.programs > 0)
-        way = (*alike, choice.prefetch, choice.together)
+        way = (*alike, choice.prefetch, choice.together, choice.gather, choice.walk)
         if seen.get(alike, 0) == ALIKE or way in ways:
             others.append((choice, made))
             continue
@@ -80,6 +82,9 @@ def _varied(ranked: Sequence[Ranked], most: int) -> list[Ranked]:
 
 def ways(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
     """Every choice that is looked at, whether or not it fits."""
+    if plan.axes.views:
+        yield from window_ways(plan)
+        return
     loads = [load for load in range(len(plan.kernel.loads)) if plan.sources[load] is not None]
     order = tuple(grid_order(plan))
     for blocks in _tiles(plan):

@@ -23,6 +23,8 @@ from tilesmith.superopt.lower.places import Lines, Names, Places, at, operand
 from tilesmith.superopt.lower.plan import Plan, summed
 from tilesmith.superopt.lower.sizes import ONE, Size, Unnamed, contiguous
 from tilesmith.superopt.lower.text import Pad
+from tilesmith.superopt.lower.window_text import Windows
+from tilesmith.superopt.lower.windows import walking
 
 TL: dict[Dtype, str] = {"fp32": "tl.float32", "fp16": "tl.float16", "bf16": "tl.bfloat16"}
 LOW = 'float("-inf")'
@@ -100,6 +102,7 @@ class _Emitter:
         tf32: bool,
         fixed: frozenset[Fraction] | None,
     ) -> None:
+        plan = walking(plan) if choice.walk else plan
         self.plan, self.choice, self.outputs, self.out_sizes, self.tf32 = plan, choice, outputs, sizes, tf32
         self.fixed = None if fixed is None else {float(value) for value in fixed}
         self.kernel, self.axes, self.phases = plan.kernel, plan.axes, plan.made.phases
@@ -147,6 +150,9 @@ class _Emitter:
             needs[store.source].add("store")
         for value in range(len(self.phases) - 1, self.first - 1, -1):
             step = self.kernel.body[value - self.first]
+            if isinstance(step, Op) and OPERATORS[step.operator].kind == "window":
+                # It loads what it sees itself.
+                continue
             inside = self.phases[value] is Phase.VARYING or isinstance(step, Accumulate) or "loop" in needs[value]
             for place, source in enumerate(step.operands):
                 if isinstance(step, Op) and OPERATORS[step.operator].kind == "view":
@@ -166,6 +172,9 @@ class _Emitter:
         self.places.programs()
         values = range(len(self.phases))
         still = [v for v in values if self.phases[v] is Phase.INVARIANT]
+        if self.choice.walk:
+            self._walk()
+            return self._assembled([*self.places.head.made, *self.out.made])
         early = [v for v in still if not plan.loops or "loop" in self.needs[v]]
         for value in early:
             self._make(value)
@@ -211,7 +220,7 @@ class _Emitter:
         for number, axis in enumerate(self.axes.axes):
             size = plan.sizes[number]
             if self.places.block(number) in mentioned:
-                whole = axis.kind == "whole" and bool(size.names)
+                whole = axis.kind in ("whole", "seen") and bool(size.names)
                 constants.append((self.places.block(number), size if whole else choice.blocks[number]))
         constants += [("SPLIT", choice.split)] if choice.split > 1 else []
         if self.slice is not None:
@@ -306,7 +315,7 @@ class _Emitter:
                 self._loaded(value, self._loading(value))
             return
         assert isinstance(step, Op), "accumulators are gathered"
-        operands = [self.values[source] for source in step.operands]
+        operands = [self.values[source] for source in step.operands if source in self.values]
         rows = self.axes.rows[value]
         match OPERATORS[step.operator].kind:
             case "constant":
@@ -318,6 +327,8 @@ class _Emitter:
                 self.values[value] = self._product(value, rows, *map(self._solid, operands))
             case "reduction":
                 self.values[value] = self._reduced(step, operands[0])
+            case "window":
+                self.values[value] = self._pooled(value, step)
             case _:
                 self.values[value] = self._viewed(value, step, rows, operands[0])
 
@@ -436,6 +447,35 @@ class _Emitter:
         if not before:
             return f"tl.full({self.places.shape(after)}, 1.0, tl.float32) * {{}}"
         return f"tl.broadcast_to({self._spread(replace(x, text='{}'), made.rows)}, {self.places.shape(after)})"
+
+    # Windows ---------------------------------------------------------------------------------------------------------
+
+    def _pooled(self, value: int, op: Op) -> _Value:
+        """What windows see, at once or, on a walk, the plane that is added to those that are carried."""
+        windows = Windows(self.plan, self.choice, self.places, self.names, self.out, value)
+        rows = self.axes.rows[value]
+        return _Value(rows, windows.all(), pads=self._any(rows))
+
+    def _walk(self) -> None:
+        """All places along the first dimension of the windows, one after another."""
+        (value,) = {view.value for view in self.axes.views}
+        windows = Windows(self.plan, self.choice, self.places, self.names, self.out, value)
+        before = self.out
+        for other in range(value):
+            self._make(other)
+        queues = windows.begin()
+        line = windows.line()
+        windows.out = self.out = Lines()
+        rows = self.axes.rows[value]
+        self.values[value] = _Value(rows, windows.next(queues), pads=self._any(rows))
+        for other in range(value + 1, len(self.phases)):
+            self._make(other)
+        for place, store in enumerate(self.kernel.stores):
+            self._store(place, self.values[store.source])
+        windows.shift(queues)
+        before(line)
+        before.made += [f"    {line}" for line in self.out.made]
+        self.out = before
 
     # Products --------------------------------------------------------------------------------------------------------
 

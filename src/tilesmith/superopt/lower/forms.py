@@ -365,15 +365,16 @@ def _over_grid(kernel: Kernel, axes: Axes, axis: int, sources: Sequence[Tensor])
         for operand in step.operands[:2] * _contracts(step)
         for row in axes.rows[operand][:-2]
     )
-    if axes.axes[axis].kind != "whole" or not (batch or size >= WORTH_TILES) or _gathers_over(kernel, axes, axis):
+    places = any(view.places == axis for view in axes.views)
+    if axes.axes[axis].kind != "whole" or not (batch or places or size >= WORTH_TILES) or _gathers_over(kernel, axes, axis):
         return None
-    places = []
+    cuts = []
     for value in (*range(first), *(store.source for store in kernel.stores)):
         dims = [dim for dim, row in enumerate(axes.rows[value]) if axis in row]
         if len(dims) > 1 or any(axes.rows[value][dim][0] != axis for dim in dims) or (value >= first and not dims):
             return None
-        places.append(dims[0] if dims else None)
-    if all(place is None for place in places[:first]):
+        cuts.append(dims[0] if dims else None)
+    if all(cut is None for cut in cuts[:first]) and not places:
         return None
     body: list[Step] = []
     for value, step in enumerate(kernel.body, first):
@@ -385,9 +386,9 @@ def _over_grid(kernel: Kernel, axes: Axes, axis: int, sources: Sequence[Tensor])
     made = Kernel(
         (*kernel.grid, size if batch else 1),
         kernel.loop,
-        tuple(replace(load, imap=(*load.imap, p)) for load, p in zip(kernel.loads, places[:first], strict=True)),
+        tuple(replace(load, imap=(*load.imap, p)) for load, p in zip(kernel.loads, cuts[:first], strict=True)),
         tuple(body),
-        tuple(replace(store, omap=(*store.omap, p)) for store, p in zip(kernel.stores, places[first:], strict=True)),
+        tuple(replace(store, omap=(*store.omap, p)) for store, p in zip(kernel.stores, cuts[first:], strict=True)),
     )
     try:
         again = axes_of(made, block(made, sources))

@@ -20,6 +20,8 @@ from tilesmith.core.operators import OPERATORS, broadcast
 from tilesmith.superopt.lower.forms import factored, joins, laned, pruned, spread, summed_at_once, walked
 from tilesmith.superopt.macros import spell
 
+SMALL_IMAGE = 1 << 10
+"""Places of windows that do not fill a program."""
 WHOLE_ROW = 1 << 15
 """Elements of a row that one program holds; longer ones are walked along."""
 
@@ -221,7 +223,9 @@ def _stable(op: Op, known: Sequence[Tensor], emit: Emit) -> int:
 
 def _fits(op: Op, known: Sequence[Tensor]) -> bool:
     """Whether a macro is one kernel that holds the rows over which it goes."""
-    return op.operator != "convolve" and math.prod(known[op.operands[0]].dims[axis] for axis in op.axes) <= WHOLE_ROW
+    if op.windows:
+        return op.operator != "convolve"
+    return math.prod(known[op.operands[0]].dims[axis] for axis in op.axes) <= WHOLE_ROW
 
 
 def _alone(op: Op, known: Sequence[Tensor], constants: dict[int, Fraction]) -> Kernel:
@@ -232,6 +236,8 @@ def _alone(op: Op, known: Sequence[Tensor], constants: dict[int, Fraction]) -> K
         return _product(op, shapes)
     if kind == "element-wise":
         return _elementwise(op, shapes, constants)
+    if op.windows:
+        return _windows(op, known[op.operands[0]])
     x = shapes[0]
     kept = [axis for axis, extent in enumerate(x) if axis not in op.axes and extent > 1]
     walked = max(op.axes, key=lambda axis: (x[axis], axis))
@@ -239,6 +245,20 @@ def _alone(op: Op, known: Sequence[Tensor], constants: dict[int, Fraction]) -> K
         step: Step = Accumulate("sum" if op.operator == "sum" else "max", (0,), op.axes)
         return _kernel(op, shapes, x, kept, {0: walked}, (step,))
     return _kernel(op, shapes, x, kept, {}, (replace(op, operands=tuple(range(len(shapes)))),))
+
+
+def _windows(op: Op, x: Tensor) -> Kernel:
+    """Tiles of places over the grid, of one image; of several where images are small."""
+    first = len(x.dims) - len(op.windows)
+    made = apply(replace(op, operands=(0,)), [x]).dims
+    kept = [axis for axis, extent in enumerate(made) if extent > 1]
+    several = first - 1 if math.prod(made[first:]) <= SMALL_IMAGE else first
+    grid = tuple(1 if axis >= several else made[axis] for axis in kept)
+    imap = tuple(axis if axis < first else None for axis in kept)
+    kernel = Kernel(grid, 1, (Load(op.operands[0], imap),), (replace(op, operands=(0,)),), (Store(1, tuple(kept)),))
+    counts = {axis: count for axis, count in zip(imap, grid, strict=True) if axis is not None}
+    tile = Tensor(tuple(extent // counts.get(axis, 1) for axis, extent in enumerate(x.dims)), x.dtype)
+    return _local(kernel, [tile])
 
 
 def _product(op: Op, shapes: Sequence[Dims]) -> Kernel:

@@ -39,6 +39,13 @@ class Choice:
     """The grid's axes, that of neighbouring programs first."""
     group: int = 0
     """So many tiles of the second axis of `order` go together with all of the first; 0 walks along all."""
+    walk: bool = False
+    """A program takes the places of windows along their first dimension one after another, and carries along what it
+    has seen of planes that later windows see again. Then `blocks` says how many places are walked along. Needs a first
+    dimension that is not the last."""
+    gather: bool = False
+    """Of the dimension along which windows' elements are neighbours in memory a tile has all; what windows see of it
+    is gathered from registers. Else every tap is loaded."""
     programs: int = 0
     """Where above 0: so many programs are launched, and each takes tile after tile."""
 

@@ -5,8 +5,9 @@ Vectors are written where they are first needed: before everything, or at the he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from tilesmith.superopt.lower.axes import Row, Rows
 from tilesmith.superopt.lower.options import Choice, grid_order
@@ -223,15 +224,25 @@ class Places:
             index = f"{operand(index)} * {self.names.size(self.plan.sizes[axis])} + {self.within(row, axis)}"
         return index
 
-    def address(self, view: View, rows: Rows, cuts: Sequence[tuple[int | None, bool]], ahead: bool = False) -> str:
-        """The pointers to the elements of a tile of `view` along `rows`, whose dimensions are cut so."""
+    def address(
+        self,
+        view: View,
+        rows: Rows,
+        cuts: Sequence[tuple[int | None, bool]],
+        ahead: bool = False,
+        spots: Mapping[int, str] = MappingProxyType({}),
+    ) -> str:
+        """The pointers to the elements of a tile of `view` along `rows`, whose dimensions are cut so.
+
+        `spots` says of some dimensions where the elements lie.
+        """
         rank = sum(1 for row in rows if row)
         span = 1 + sum((p.size.number - 1) * p.stride.number for row in view.rows for p in row)
         longest = max((p.stride.number for row in view.rows for p in row), default=0) if span >= INT32 else -1
         terms = [f"{view.buffer}_ptr", *([str(view.offset)] if view.offset else [])]
         place = 0
-        for pieces, row, (grid, loop) in zip(view.rows, rows, cuts, strict=True):
-            index = self.index(row, grid, loop, ahead) if pieces else "0"
+        for dim, (pieces, row, (grid, loop)) in enumerate(zip(view.rows, rows, cuts, strict=True)):
+            index = (spots.get(dim) or self.index(row, grid, loop, ahead)) if pieces else "0"
             if index != "0":
                 index = at(operand(index), place, rank) if row and rank > 1 else index
                 terms.append(self._offset(index, pieces, longest))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tilesmith.core.graph import Accumulate, Kernel, Op, Step, Tensor
+from tilesmith.core.graph import Accumulate, Kernel, Op, Step, Tensor, Window
 from tilesmith.core.graph_check import Block, block
 from tilesmith.core.problem import Dtype
-from tilesmith.superopt.lower.axes import Axes, Row, axes_of
+from tilesmith.superopt.lower.axes import Axes, Row, Viewed, axes_of
 from tilesmith.superopt.lower.sizes import ONE, Size, Unnamed, View, product
 
 Sum = tuple[Size, int]
@@ -75,11 +75,15 @@ def plan(
     sources: Sequence[View | None],
     numbers: Sequence[float | None],
     named: bool,
+    places: Callable[[Size, Window], Size],
 ) -> Plan:
-    """Raises `OptionError` with a clause for what cannot be lowered, `Unnamed` where sizes have no names."""
+    """`places` says how many places a window has along an extent. Raises `OptionError` with a clause for what cannot be lowered, `Unnamed` where sizes have no names."""
     made = block(kernel, known)
     axes = axes_of(kernel, made)
-    sizes = tuple(_size(number, kernel, axes, sources, named) for number in range(len(axes.axes)))
+    count = len(axes.axes)
+    along = {view.places: view for view in axes.views}
+    free = {number: _size(number, kernel, axes, sources, named) for number in range(count) if number not in along}
+    sizes = tuple(free[n] if n in free else places(_looked(along[n], free), along[n].window) for n in range(count))
     counts = tuple(_count(place, kernel, axes, sources, named) for place in range(len(kernel.grid)))
     return Plan(
         name="",
@@ -154,6 +158,10 @@ def _size(number: int, kernel: Kernel, axes: Axes, sources: Sequence[View | None
     return Size(axis.tile)
 
 
+def _looked(view: Viewed, sizes: Mapping[int, Size]) -> Size:
+    return ONE if view.seen is None else sizes[view.seen]
+
+
 def _count(place: int, kernel: Kernel, axes: Axes, sources: Sequence[View | None], named: bool) -> Size:
     """Of programs along a grid axis, where they have no tiles of their own to count."""
     literal = Size(kernel.grid[place])
@@ -191,8 +199,11 @@ def _named(kernel: Kernel, axes: Axes) -> Iterator[str]:
     last = {row[-1] for store in kernel.stores for row in axes.rows[store.source][-1:] if row}
     used: dict[str, int] = {}
     kept = {axis for row in stored for axis in row}
+    looked = dict(_looked_along(axes))
     for number in range(len(axes.axes)):
-        if number == axes.step:
+        if number in looked:
+            word = looked[number]
+        elif number == axes.step:
             word = "inner"
         elif number not in kept:
             word = "depth"
@@ -200,6 +211,18 @@ def _named(kernel: Kernel, axes: Axes) -> Iterator[str]:
             word = "columns" if number in last else "rows"
         used[word] = used.get(word, 0) + 1
         yield word if used[word] == 1 else f"{word}{used[word]}"
+
+
+def _looked_along(axes: Axes) -> Iterator[tuple[int, str]]:
+    """Axes that windows look along, and those of their places, as images have them."""
+    for view in axes.views:
+        words = ("width", "height", "depth")
+        behind = len(axes.rows[view.value]) - 1 - view.dim
+        word = words[min(behind, 2)]
+        if view.seen is not None:
+            yield view.seen, word
+        if view.places is not None:
+            yield view.places, f"out_{word}"
 
 
 def summed(made: Plan) -> tuple[Sum | None, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tilesmith.core.errors import OptionError
-from tilesmith.core.graph import Graph, Kernel, Op, Tensor
+from tilesmith.core.graph import Graph, Kernel, Op, Tensor, Window
 from tilesmith.core.graph_check import tensors
 from tilesmith.core.operators import OPERATORS
 from tilesmith.core.problem import Dtype
@@ -42,6 +42,8 @@ class Steps:
     named: bool
     symbols: tuple[tuple[str, int, int], ...]
     """Names of sizes, each with the input and the dimension that has it."""
+    counted: tuple[tuple[str, str], ...]
+    """Names of sizes that follow from others, each with its expression: the places of windows."""
     steps: tuple[Launch | Line, ...]
     outputs: tuple[str, ...]
     """Expressions."""
@@ -102,6 +104,8 @@ def _called(draft: Steps, names: Mapping[tuple[int, int], str]) -> dict[tuple[in
     plans = [step.plan for step in draft.steps if isinstance(step, Launch)]
     for made in plans:
         for left, right in equal_sizes(made):
+            if left.names[:1] == right.names[:1] or not {*left.names, *right.names} <= root.keys():
+                continue
             if len(left.names) == len(right.names) == 1 and left.number == right.number:
                 one, two = sorted((find(left.names[0]), find(right.names[0])))
                 root[two] = one
@@ -109,7 +113,7 @@ def _called(draft: Steps, names: Mapping[tuple[int, int], str]) -> dict[tuple[in
     taken = {name for name, _ in draft.inputs}
 
     def call(size: Size, word: str) -> None:
-        if len(size.names) == 1 and find(size.names[0]) not in words:
+        if len(size.names) == 1 and size.names[0] in root and find(size.names[0]) not in words:
             base = word.rstrip("0123456789").upper()
             name, count = base, 2
             while name in taken:
@@ -142,6 +146,7 @@ class _Walk:
     made: list[_Made] = field(default_factory=list)
     steps: list[Launch | Line] = field(default_factory=list)
     buffers: int = 0
+    counted: dict[tuple[Size, Window], str] = field(default_factory=dict)
 
     def run(self) -> Steps:
         if not self.inputs:
@@ -157,11 +162,27 @@ class _Walk:
         symbols: dict[str, tuple[str, int, int]] = {}
         for (place, dim), name in self.names.items():
             symbols.setdefault(name, (name, place, dim))
-        return Steps(self.inputs, bool(self.names), tuple(symbols.values()), tuple(self.steps), self._outputs())
+        counted = tuple((name, _places(size, window)) for (size, window), name in self.counted.items())
+        outputs = self._outputs()
+        return Steps(self.inputs, bool(self.names), tuple(symbols.values()), counted, tuple(self.steps), outputs)
 
     def _input_size(self, place: int, dim: int, extent: int) -> Size:
         name = self.names.get((place, dim))
         return Size(extent) if name is None else Size(extent, (name,), 1)
+
+    def _count(self, size: Size, window: Window) -> Size:
+        """How many places a window has along an extent: a size with a name of its own, where the extent has one."""
+        count = window.places(size.number)
+        if not size.names or count == 1:
+            return Size(count)
+        if (size, window) not in self.counted:
+            taken = {*self.counted.values(), *self.names.values(), *(name for name, _ in self.inputs)}
+            base = f"OUT_{'_'.join(size.names)}"
+            name = base
+            while name in taken:
+                name = f"{base}_{len(self.counted)}"
+            self.counted[size, window] = name
+        return Size(count, (self.counted[size, window],), 1)
 
     def _buffer(self, output: bool) -> str:
         self.buffers += 1
@@ -174,7 +195,13 @@ class _Walk:
         where = f"kernel {place}"
         try:
             made = plan(
-                place, kernel, self.known, [s.view for s in sources], [s.number for s in sources], bool(self.names)
+                place,
+                kernel,
+                self.known,
+                [source.view for source in sources],
+                [source.number for source in sources],
+                bool(self.names),
+                self._count,
             )
         except OptionError as error:
             raise OptionError(f"The graph cannot be lowered: {where}: {error}.") from None
@@ -325,6 +352,12 @@ def _call(op: Op) -> str:
     if op.operator == "slice":
         return f"narrow({op.axes[0]}, {op.dims[0]}, {op.dims[1] - op.dims[0]})"
     return f"{op.operator}({', '.join(map(str, op.dims))})"
+
+
+def _places(size: Size, window: Window) -> str:
+    """How many places a window has, as the wrapper says it: the same as `Window.places`."""
+    room = 2 * window.padding - window.dilation * (window.size - 1) - 1
+    return f"({size.text} {'-' if room < 0 else '+'} {abs(room)}) // {window.stride} + 1"
 
 
 def _multiplies(kernel: Kernel, load: int) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from tilesmith.core.graph import Accumulate, Graph, Kernel, Load, Op, Thread
+from tilesmith.core.graph import Accumulate, Graph, Kernel, Load, Op, Thread, Window
 from tilesmith.core.graph_check import label, tensors
 from tilesmith.core.graph_hash import graph_hash
 from tilesmith.superopt.lower.emit import Written, written
@@ -95,7 +95,12 @@ def _attributes(op: Op) -> str:
     parts = [f"axes {list(op.axes)}"] if op.axes else []
     parts += [f"dims {list(op.dims)}"] if op.dims else []
     parts += [", ".join(str(value) for value in op.values)] if op.values else []
+    parts += [", ".join(_window(window) for window in op.windows)] if op.windows else []
     return f", {', '.join(parts)}" if parts else ""
+
+
+def _window(window: Window) -> str:
+    return f"{window.size} (stride {window.stride}, padding {window.padding}, dilation {window.dilation})"
 
 
 def _cut(load: Load) -> str:
@@ -184,9 +189,14 @@ def _wrapper(
             yield f'        raise ValueError(f"{name} must have the shape {tensor.dims}, not {{tuple({name}.shape)}}.")'
     lines = [*_launches(steps, launches, kernels, choices), f"    return {', '.join(steps.outputs)}"]
     used = set(re.findall(r"\w+", "\n".join(lines)))
+    for name, expression in reversed(steps.counted):
+        used |= set(re.findall(r"\w+", expression)) if name in used else set()
     for name, place, dim in steps.symbols:
         if name in used:
             yield f"    {name} = {names[place]}.shape[{dim}]"
+    for name, expression in steps.counted:
+        if name in used:
+            yield f"    {name} = {expression}"
     yield from lines
 
 
@@ -281,6 +291,8 @@ def note(steps: Steps, choices: Sequence[Choice]) -> str:
         words += [f"{choice.warps} warps"]
         words += [f"{choice.stages} stages"] if choice.stages > 1 else []
         words += ["prefetched"] if choice.prefetch else []
+        words += ["walked"] if choice.walk else []
+        words += ["gathered"] if choice.gather else []
         words += [f"split in {choice.split}{' together' * choice.together}"] if choice.split > 1 else []
         words += ["strips"] if choice.group else []
         words += [f"{choice.programs} programs"] if choice.programs else []
