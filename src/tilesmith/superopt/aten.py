@@ -423,7 +423,7 @@ def _listed(value: Any) -> list[int]:
 
 
 def _pool(operator: str, count: int) -> Rule:
-    """Of the last `count` dimensions. Where rounding up would give more places, their extents differ and are noticed."""
+    """Of the last `count` dimensions. Where rounding up gives more places the result has other extents, and stays."""
 
     def rule(w: _Writer, a: Arguments) -> Made:
         sizes = _spread(_listed(a["kernel_size"]), count)

@@ -328,7 +328,7 @@ class _Emitter:
             case "reduction":
                 self.values[value] = self._reduced(step, operands[0])
             case "window":
-                self.values[value] = self._pooled(value, step)
+                self.values[value] = self._pooled(value)
             case _:
                 self.values[value] = self._viewed(value, step, rows, operands[0])
 
@@ -450,8 +450,8 @@ class _Emitter:
 
     # Windows ---------------------------------------------------------------------------------------------------------
 
-    def _pooled(self, value: int, op: Op) -> _Value:
-        """What windows see, at once or, on a walk, the plane that is added to those that are carried."""
+    def _pooled(self, value: int) -> _Value:
+        """What windows see of all their taps."""
         windows = Windows(self.plan, self.choice, self.places, self.names, self.out, value)
         rows = self.axes.rows[value]
         return _Value(rows, windows.all(), pads=self._any(rows))

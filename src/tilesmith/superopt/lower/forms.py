@@ -366,7 +366,11 @@ def _over_grid(kernel: Kernel, axes: Axes, axis: int, sources: Sequence[Tensor])
         for row in axes.rows[operand][:-2]
     )
     places = any(view.places == axis for view in axes.views)
-    if axes.axes[axis].kind != "whole" or not (batch or places or size >= WORTH_TILES) or _gathers_over(kernel, axes, axis):
+    if (
+        axes.axes[axis].kind != "whole"
+        or not (batch or places or size >= WORTH_TILES)
+        or _gathers_over(kernel, axes, axis)
+    ):
         return None
     cuts = []
     for value in (*range(first), *(store.source for store in kernel.stores)):

@@ -77,7 +77,10 @@ def plan(
     named: bool,
     places: Callable[[Size, Window], Size],
 ) -> Plan:
-    """`places` says how many places a window has along an extent. Raises `OptionError` with a clause for what cannot be lowered, `Unnamed` where sizes have no names."""
+    """`places` says how many places a window has along an extent.
+
+    Raises `OptionError` with a clause for what cannot be lowered, `Unnamed` where sizes have no names.
+    """
     made = block(kernel, known)
     axes = axes_of(kernel, made)
     count = len(axes.axes)

@@ -286,8 +286,9 @@ def note(steps: Steps, choices: Sequence[Choice]) -> str:
     launches = [step for step in steps.steps if isinstance(step, Launch)]
     parts = []
     for launch, choice in zip(launches, choices, strict=True):
-        tiles = zip(launch.plan.names, choice.blocks, strict=True)
-        words = [" x ".join(f"{name} {block}" for name, block in tiles) or "one element"]
+        tiles = zip(launch.plan.names, launch.plan.axes.axes, choice.blocks, strict=True)
+        held = [f"{name} {block}" for name, axis, block in tiles if axis.kind != "seen"]
+        words = [" x ".join(held) or "one element"]
         words += [f"{choice.warps} warps"]
         words += [f"{choice.stages} stages"] if choice.stages > 1 else []
         words += ["prefetched"] if choice.prefetch else []

@@ -54,9 +54,8 @@ def window_estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
         steps = min(blocks[first.places], plan.sizes[first.places].number)
         planes, carried = first.window.size - len(again), sum(delay.places for delay in again)
         extra = carried
-    taps = math.prod(
-        view.window.size for view in views if not (choice.walk and view is first) and not (choice.gather and view is last)
-    )
+    loaded = [view for view in views if not ((choice.walk and view is first) or (choice.gather and view is last))]
+    taps = math.prod(view.window.size for view in loaded)
     # What a program sees of each dimension, and how often it sees it.
     for view in views:
         room = 1 if view.seen is None else plan.sizes[view.seen].number
@@ -80,7 +79,7 @@ def window_estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     idle = math.ceil(waves) / waves if choice.walk else 1.0
     written = math.prod(plan.sizes[axis].number for row in plan.axes.rows[value] for axis in row)
     written *= math.prod(count.number for grid, count in enumerate(plan.counts) if plan.axes.grid[grid] is None)
-    once = (source.elements + written) * size
+    once = float((source.elements + written) * size)
     # A walk that begins anew reads again what the one before it carries.
     once *= 1 + extra * min(first.window.stride, 2) / 2 / (steps * first.window.stride) if extra and first else 1.0
     flight = active * planes * taps * held * size

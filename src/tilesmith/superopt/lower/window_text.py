@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tilesmith.core.graph import Op
 from tilesmith.superopt.lower.axes import Row, Rows, Viewed
 from tilesmith.superopt.lower.options import Choice
 from tilesmith.superopt.lower.places import Lines, Names, Places, at, operand
 from tilesmith.superopt.lower.plan import Plan
+from tilesmith.superopt.lower.sizes import View
 from tilesmith.superopt.lower.windows import Delay, delays
 
 UNROLLED = 64
@@ -32,6 +34,9 @@ class Windows:
         self.low = 'float("-inf")' if step.operator == "max_pool" else "0.0"
         unrolled = math.prod(view.window.size for view in self.views) <= UNROLLED
         self.range = "tl.static_range" if unrolled else "range"
+        self.image: View | None = None
+        self.now: dict[int, str] = {}
+        """By tap along the walk what it sees now."""
 
     # What is held ----------------------------------------------------------------------------------------------------
 
@@ -67,17 +72,30 @@ class Windows:
         spots, masks = dict(known), list(masks)
         for view in views:
             masks += self._tap(view, spots, rows)
-        cuts = [(self.plan.kernel.loads[self.load].imap.index(dim) if dim in self.plan.kernel.loads[self.load].imap
-                 else None, False) for dim in range(len(rows))]  # fmt: skip
-        address = self.places.address(self.source, rows, cuts, spots=spots)
+        uncut, lead = [(None, False)] * len(rows), dict.fromkeys(range(self.views[0].dim), "0")
+        address = self.places.address(self._image(rows), rows, uncut, spots=lead | spots)
         ragged = self.places.mask([row for row in rows if row])
         mask = " & ".join([*([ragged] if ragged else []), *masks])
         loaded = f"tl.load({address}{f', mask={mask}, other={self.low}' if mask else ''})"
-        if self.source.dtype != "fp32":
-            loaded += ".to(tl.float32)"
-        self.out(f"{name} = {self._joined(name, loaded)}")
+        tapped = self.names.new(self.source.buffer.lower())
+        self.out(f"{tapped} = {loaded}")
+        wide = tapped if self.source.dtype == "fp32" else f"{tapped}.to(tl.float32)"
+        self.out(f"{name} = {self._joined(name, wide)}")
         self.out.indent = depth
         return name
+
+    def _image(self, rows: Rows) -> View:
+        """What windows look at as a view that begins with this program's image, or images."""
+        if self.image is None:
+            imap = self.plan.kernel.loads[self.load].imap
+            cuts = [(imap.index(dim) if dim in imap else None, False) for dim in range(len(rows))]
+            begins = self.places.address(self.source, rows, cuts, spots={view.dim: "0" for view in self.views})
+            name = self.source.buffer
+            if begins != f"{name}_ptr":
+                name = self.names.new("image")
+                self.places.head(f"{name}_ptr = {begins}")
+            self.image = replace(self.source, buffer=name, offset=0)
+        return self.image
 
     def _tap(self, view: Viewed, spots: dict[int, str], rows: Rows) -> list[str]:
         """Begin the loop over the taps of a window, and say where they are; and what is inside."""
@@ -135,11 +153,16 @@ class Windows:
         spot = self._spot(view, self.places.vector(row), tap)
         near = f"tl.minimum(tl.maximum({spot}, 0), {self.places.block(view.seen)} - 1)"
         spread = f"tl.broadcast_to({at(operand(near), axis, rank)}, {self.places.shape(present)})"
-        tapped = f"tl.gather({held}, {spread}, {axis})"
+        spots = self.names.new("spots")
+        self.out(f"{spots} = {spread}")
+        tapped = f"tl.gather({held}, {spots}, {axis})"
         if window.padding:
             size = self.names.size(self.plan.sizes[view.seen])
             inside = at(f"(({spot} >= 0) & ({spot} < {size}))", axis, rank)
             tapped = f"tl.where({inside}, {tapped}, {self.low})"
+        gathered = self.names.new("tapped")
+        self.out(f"{gathered} = {tapped}")
+        tapped = gathered
         self.out(f"{name} = {self._joined(name, tapped)}")
         self.out.indent = depth
         return name
@@ -192,8 +215,8 @@ class Windows:
         """What the windows of one place see."""
         view, name = self._walked()
         carried = {delay.tap: queue[0] for delay, queue in queues.items()}
-        self.fresh = {tap: self._plane(name, tap, "plane") for tap in range(view.window.size) if tap not in carried}
-        self.now = carried | self.fresh
+        fresh = {tap: self._plane(name, tap, "plane") for tap in range(view.window.size) if tap not in carried}
+        self.now = carried | fresh
         seen = self.names.new("seen")
         first, *others = (self.now[tap] for tap in range(view.window.size))
         made = first

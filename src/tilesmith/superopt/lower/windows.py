@@ -105,7 +105,7 @@ def _tiles(plan: Plan, walk: bool, gather: bool) -> Iterator[tuple[int, ...]]:
     places = {view.places for view in plan.axes.views}
     for number, axis in enumerate(plan.axes.axes):
         full = 1 << (plan.sizes[number].number - 1).bit_length()
-        sizes = OTHERS if number in places else IMAGES
+        sizes: tuple[int, ...] = OTHERS if number in places else IMAGES
         if axis.kind == "seen":
             options.append([full if gather and number == last.seen else 1])
         elif axis.kind != "tiles" or (gather and number == last.places):
