@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <unordered_map>
 #include <unordered_set>
 
 namespace tilesmith {
@@ -56,6 +57,10 @@ class Decomposition {
         if (found_.size() > limit_) throw Overflow("it has more than " + std::to_string(limit_) + " sub-values");
     }
 
+    void find(Poly value) {
+        if (consistent(value)) found_.insert(value);
+    }
+
     // Every way for copies of free labels to become copy 0: of their own name, or of another that can be exchanged for
     // it. None where two would become the same: no tensor has that shape.
     std::vector<Terms::Renaming> openings(const Labels &labels) const {
@@ -94,8 +99,17 @@ class Decomposition {
     }
 
     // The parts of one dimension, which stand together in a variable, must have got one name.
-    bool consistent(Poly p) const {
+    bool consistent(Poly p) {
         if (exchangeable_.empty()) return true;
+        // Terms share their arguments: without a memory, a chain of residuals takes time exponential in its length.
+        const auto known = consistent_.find(p);
+        if (known != consistent_.end()) return known->second;
+        const bool is = names_agree(p);
+        consistent_.emplace(p, is);
+        return is;
+    }
+
+    bool names_agree(Poly p) {
         for (const Mono m : terms_.monos(p))
             for (const Comp c : terms_.comps(m))
                 for (const Atom a : terms_.atoms(c)) {
@@ -197,8 +211,12 @@ class Decomposition {
                     if (pick >> i & 1) summed.push_back(choice[i]);
                 const auto factors = components(summed, some);
                 if (!factors) continue;
-                for (const Terms::Renaming &names : openings(without(inside, summed)))
+                for (const Terms::Renaming &names : openings(without(inside, summed))) {
                     made.push_back(cut(bound, *factors, rest, inside, summed, names));
+                    // It will be found alone; now already, so that what has too many is known before all are made.
+                    if (!factors->empty()) find(terms_.poly({terms_.mono(made.back().factors)}));
+                    check();
+                }
             }
         });
         std::ranges::sort(made);
@@ -347,8 +365,7 @@ class Decomposition {
                 std::vector<Mono> sum;
                 for (std::size_t i = 0; i < choices.size(); ++i)
                     if (picked[i]) sum.push_back(choices[i][picked[i] - 1]);
-                if (!sum.empty())
-                    if (const Poly value = terms_.poly(std::move(sum)); consistent(value)) found_.insert(value);
+                if (!sum.empty()) find(terms_.poly(std::move(sum)));
                 check();
                 more = false;
                 for (std::size_t i = 0; i < choices.size() && !more; ++i) {
@@ -392,6 +409,7 @@ class Decomposition {
     std::map<Comp, std::vector<Part>> pieces_;
     std::map<Mono, std::vector<Part>> parts_;
     std::unordered_set<Poly> found_;
+    std::unordered_map<Poly, bool> consistent_;
 };
 
 } // namespace

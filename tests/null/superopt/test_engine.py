@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -13,7 +13,7 @@ from tilesmith.core.gpu import target
 from tilesmith.core.graph import Accumulate, Graph, Kernel, Limits, Op
 from tilesmith.core.graph_check import check
 from tilesmith.superopt import engine as engines
-from tilesmith.superopt.build import Program
+from tilesmith.superopt.build import Expression, Program
 from tilesmith.superopt.engine_lower import lower
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.numeric import difference
@@ -238,3 +238,26 @@ def test_the_front_is_kept_beside_the_best_estimates(name: str) -> None:
     assert all(any(no_worse(other, point) for _, other in kept) for point in front)
     near = [one for one in everything if any(no_worse(one[1], point, 1.1) for point in front)]
     assert all(any(no_worse(one[1], point, 1.1) for point in front) for one in kept[8:]) or len(near) < 24
+
+
+def chain_of_products(b: Program, x: Expression, weights: Sequence[Expression]) -> Expression:
+    for w in weights:
+        x = x @ w
+    return x
+
+
+def residual_layers(b: Program, x: Expression, weights: Sequence[Expression]) -> Expression:
+    for w in weights:
+        x = x + b.silu(b.rms_norm(x) @ w)
+    return x
+
+
+@pytest.mark.parametrize("write", [chain_of_products, residual_layers])
+def test_what_has_too_many_sub_values_is_known_before_all_are_made(write) -> None:  # type: ignore[no-untyped-def]
+    # Both took minutes where all ways to cut one sum, or the whole of what shares an argument, were gone through first.
+    b = Program()
+    x = b.input("x", (64, 512))
+    b.output(write(b, x, [b.input(f"w{place}", (512, 512)) for place in range(11)]))
+    results = search(b.graph(), TWO, Plan())
+    assert results.stop == "incomplete"
+    assert "20000 sub-values" in results.reason
