@@ -240,7 +240,7 @@ def test_the_front_is_kept_beside_the_best_estimates(name: str) -> None:
     assert all(any(no_worse(one[1], point, 1.1) for point in front) for one in kept[8:]) or len(near) < 24
 
 
-def chain_of_products(b: Program, x: Expression, weights: Sequence[Expression]) -> Expression:
+def chain_of_products(_: Program, x: Expression, weights: Sequence[Expression]) -> Expression:
     for w in weights:
         x = x @ w
     return x
