@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <stdexcept>
-#include <type_traits>
 
 namespace tilesmith::concrete {
 namespace {
@@ -48,6 +46,17 @@ void translate(State &state, const Expressions &from, Expressions &to) {
     const auto each = [&](Value &value) { value.expression = to.taken(from, value.expression); };
     std::for_each_n(state.graph.tensors.begin(), state.graph.count, each);
     if (state.inside) std::for_each_n(state.block.tiles.begin(), state.block.count, each);
+}
+
+Frontier translated(Frontier states, const Expressions &from, Expressions &to) {
+    State state = states.base();
+    translate(state, from, to);
+    Frontier made(state);
+    while (states.pop(state)) {
+        translate(state, from, to);
+        made.push(state);
+    }
+    return made;
 }
 
 // Who gets the lock at once does not look at the clock.
@@ -153,33 +162,33 @@ void Worker::begin(const KernelState &graph) {
 }
 
 std::vector<Found> Worker::search_root(std::size_t index, Order order, std::size_t frontier_bytes) {
-    return search(Task{index, {}}, order, frontier_bytes);
+    Task root;
+    root.root = index;
+    return search(std::move(root), order, frontier_bytes);
 }
 
-std::vector<Found> Worker::search(const Task &task, Order order, std::size_t frontier_bytes) {
+std::vector<Found> Worker::search(Task task, Order order, std::size_t frontier_bytes) {
     found_.clear();
     root_ = task.root;
-    std::vector<State> open = task.states;
-    if (open.empty()) {
+    if (!task.open) {
+        track_.to(Activity::busy);
+        ++counts_.roots;
         const Roots::Root root = roots_->root(task.root);
         begin(root.prefix);
-        ++counts_.roots;
-        if (enter(root.sources, root.setting)) open.push_back(state_);
+        if (!enter(root.sources, root.setting)) return {};
+        if (order == Order::dfs) {
+            depth_first();
+            return std::move(found_);
+        }
+        task.open.emplace(state_).push(state_);
     } else {
         ++counts_.taken;
-        if (z3_)
-            for (State &state : open) translate(state, task.expressions, expressions_);
+        if (z3_) task.open = translated(std::move(*task.open), task.expressions, expressions_);
+        track_.to(Activity::busy);
     }
-    track_.to(Activity::busy);
-    if (order == Order::bfs) {
-        frontier_[0].clear();
-        for (const State &state : open) frontier_[0].push(state);
-        breadth_first(frontier_bytes);
-    } else
-        for (const State &state : open) {
-            state_ = state;
-            depth_first();
-        }
+    if (order == Order::bfs) breadth_first(std::move(*task.open), frontier_bytes);
+    else
+        while (task.open->pop(state_)) depth_first();
     return std::move(found_);
 }
 
@@ -190,28 +199,30 @@ bool Worker::leaves() {
     const Block &block = state_.blocks[state_.defined];
     const int open = state_.inside ? rules_.block_ops - block.loads - block.steps : 0;
     if (open < worth && (state_.inside || state_.defined == rules_.graph_defined)) return false;
-    leave({state_});
+    Frontier one(state_);
+    one.push(state_);
+    leave(std::move(one));
     return true;
 }
 
 // The same of half of what is left of a level, if that is enough.
-bool Worker::leave_rest(std::size_t &end, const Frontier &level, std::size_t from) {
+bool Worker::leave_half(Frontier &level) {
     const std::size_t worth = z3_ ? 2 : 64;
-    if (!pool_ || end - from < worth || !pool_->hungry()) return false;
-    const std::size_t middle = from + (end - from) / 2;
-    std::vector<State> states(end - middle);
-    for (std::size_t i = middle; i < end; ++i) level.read(i, states[i - middle]);
-    leave(std::move(states));
-    end = middle;
+    if (!pool_ || level.size() < worth || !pool_->hungry()) return false;
+    leave(level.split());
     return true;
 }
 
-void Worker::leave(std::vector<State> states) {
+void Worker::leave(Frontier open) {
     const Activity before = track_.to(Activity::stealing);
     ++counts_.given;
-    Task task{root_, std::move(states), Expressions(space_.problem().names)};
-    if (z3_)
-        for (State &state : task.states) translate(state, expressions_, task.expressions);
+    State first;
+    open.read(first);
+    Task task;
+    task.root = root_;
+    task.depth = {first.defined, first.inside ? first.blocks[first.defined].steps : 0};
+    task.expressions = Expressions(space_.problem().names);
+    task.open = z3_ ? translated(std::move(open), expressions_, task.expressions) : std::move(open);
     pool_->leave(std::move(task));
     track_.to(before);
 }
@@ -223,66 +234,21 @@ void Worker::depth_first() {
     });
 }
 
-void Worker::breadth_first(std::size_t most_bytes) {
-    Frontier *level = &frontier_[0], *next = &frontier_[1]; // which keep their memory
-    next->clear();
-    while (level->size() && !control_.stopped()) {
-        std::size_t end = level->size();
-        for (std::size_t i = 0; i < end; ++i) {
-            while (leave_rest(end, *level, i)) {}
-            level->read(i, state_);
+void Worker::breadth_first(Frontier level, std::size_t most_bytes) {
+    while (level.size() && !control_.stopped()) {
+        Frontier next(level.base());
+        do {
+            while (leave_half(level)) {}
+            level.pop(state_);
             if (!arrive()) continue;
             expand([&] {
-                // Memory that grows has twice the room that is needed, at the most.
-                if (2 * (level->bytes() + next->bytes()) < most_bytes) next->push(state_);
+                if (level.bytes() + next.bytes() < most_bytes) next.push(state_);
                 else depth_first();
             });
-        }
-        counts_.frontier = std::max<std::uint64_t>(counts_.frontier, next->size());
-        std::swap(level, next);
-        next->clear();
+        } while (level.size());
+        counts_.frontier = std::max<std::uint64_t>(counts_.frontier, next.size());
+        level = std::move(next);
     }
-}
-
-void Frontier::push(const State &state) {
-    const auto put = [&](const auto *first, std::size_t count) {
-        const auto *from = reinterpret_cast<const std::byte *>(first);
-        bytes_.insert(bytes_.end(), from, from + count * sizeof(*first));
-    };
-    starts_.push_back(bytes_.size());
-    const KernelState &graph = state.graph;
-    const std::uint8_t counts[] = {graph.count, graph.made, state.block.count, state.defined, state.inside, state.unsound};
-    put(counts, std::size(counts));
-    put(&graph.last, 1);
-    put(graph.tensors.data(), graph.count);
-    put(graph.nodes.data(), graph.made);
-    put(state.blocks.data(), state.defined + std::size_t{state.inside});
-    if (!state.inside) return;
-    put(&state.block.last, 1);
-    put(&state.block.bytes, 1);
-    put(state.block.tiles.data(), state.block.count);
-}
-
-void Frontier::read(std::size_t index, State &state) const {
-    const std::byte *from = bytes_.data() + starts_[index];
-    const auto take = [&]<typename T>(T *first, std::size_t count) {
-        static_assert(std::is_trivially_copyable_v<T>);
-        std::memcpy(first, from, count * sizeof(T));
-        from += count * sizeof(T);
-    };
-    std::uint8_t counts[6];
-    take(counts, std::size(counts));
-    KernelState &graph = state.graph;
-    graph.count = counts[0], graph.made = counts[1], state.block.count = counts[2];
-    state.defined = counts[3], state.inside = counts[4] != 0, state.unsound = counts[5];
-    take(&graph.last, 1);
-    take(graph.tensors.data(), graph.count);
-    take(graph.nodes.data(), graph.made);
-    take(state.blocks.data(), state.defined + std::size_t{state.inside});
-    if (!state.inside) return;
-    take(&state.block.last, 1);
-    take(&state.block.bytes, 1);
-    take(state.block.tiles.data(), state.block.count);
 }
 
 // A state ----------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -283,19 +284,33 @@ struct State {
     std::uint8_t unsound = 0; // accumulators of what does not vary
 };
 
-// States that wait, each without the room that it does not use.
+// States that wait, first come, first served; each is kept as what sets it apart from a base that all share.
 class Frontier {
   public:
-    void clear() { bytes_.clear(), starts_.clear(); }
-    std::size_t size() const { return starts_.size(); }
-    std::size_t bytes() const { return bytes_.size(); }
+    explicit Frontier(const State &base) : base_(base) {}
+
+    const State &base() const { return base_; }
+    std::size_t size() const { return size_; }
+    std::size_t bytes() const { return bytes_; }
     void push(const State &state);
-    // What the state had, and anything where it had nothing.
-    void read(std::size_t index, State &state) const;
+    // The first one: what it had, and anything where it had nothing. There must be one.
+    void read(State &state) const;
+    // The same, and it waits no longer; whether there was one. Memory is given back as it goes.
+    bool pop(State &state);
+    // The last ones, half of all at the most.
+    Frontier split();
 
   private:
-    std::vector<std::byte> bytes_;
-    std::vector<std::size_t> starts_;
+    struct Chunk {
+        std::unique_ptr<std::byte[]> bytes;
+        std::size_t begin, end, count;
+
+        std::size_t next(std::size_t from) const;
+    };
+
+    State base_;
+    std::deque<Chunk> chunks_;
+    std::size_t size_ = 0, bytes_ = 0;
 };
 
 class Roots;
@@ -304,7 +319,8 @@ class Pool;
 // What a worker can do by itself: a whole root, or states under it that another worker left to it.
 struct Task {
     std::size_t root = 0;
-    std::vector<State> states;
+    std::optional<Frontier> open;
+    std::pair<int, int> depth;   // of the open states: blocks that are finished, steps of the next one
     Expressions expressions{{}}; // of those states, where the oracle reads
 };
 
@@ -320,7 +336,7 @@ class Worker {
     std::vector<Found> search_root(std::size_t index, Order order, std::size_t frontier_bytes = 64 << 20);
 
     // The same of a task; what is left to others is missing.
-    std::vector<Found> search(const Task &task, Order order, std::size_t frontier_bytes);
+    std::vector<Found> search(Task task, Order order, std::size_t frontier_bytes);
 
     // What it did since it began.
     Counts counted() {
@@ -339,10 +355,10 @@ class Worker {
 
     void begin(const KernelState &graph);
     void depth_first();
-    void breadth_first(std::size_t most_bytes);
+    void breadth_first(Frontier level, std::size_t most_bytes);
     bool leaves();
-    bool leave_rest(std::size_t &end, const Frontier &level, std::size_t from);
-    void leave(std::vector<State> states);
+    bool leave_half(Frontier &level);
+    void leave(Frontier open);
     bool arrive();
     template <typename Visit> void expand(const Visit &visit);
     template <typename Visit> void add_operators(const Visit &visit);
@@ -386,7 +402,6 @@ class Worker {
     std::uint64_t commuting_ = 0; // codes of operators
     State state_;
     std::vector<Found> found_;
-    std::array<Frontier, 2> frontier_;
     const Gather *gather_ = nullptr; // instead of searching blocks
     Pool *pool_ = nullptr;
     std::size_t root_ = 0;
@@ -448,7 +463,7 @@ class Pool {
     alignas(64) std::atomic<int> hungry_{0};
     alignas(64) std::mutex mutex_;
     std::condition_variable changed_;
-    std::vector<Task> left_;
+    std::deque<Task> left_;
     std::size_t working_ = 0, idle_ = 0;
 };
 

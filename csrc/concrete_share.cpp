@@ -63,7 +63,7 @@ void Pool::leave(Task task) {
 
 std::optional<Task> Pool::take(Track &track) {
     if (ticket_.load(std::memory_order_relaxed) < roots_)
-        if (const std::size_t root = ticket_.fetch_add(1); root < roots_) return Task{root, {}};
+        if (const std::size_t root = ticket_.fetch_add(1); root < roots_) return Task{.root = root, .open = {}, .depth = {}};
     track.to(Activity::waiting);
     std::unique_lock lock(mutex_);
     --working_, ++idle_;
@@ -78,11 +78,7 @@ std::optional<Task> Pool::take(Track &track) {
     ++working_;
     track.to(Activity::stealing);
     // The shallowest has most below it.
-    const auto depth = [](const Task &task) {
-        const State &state = task.states.front();
-        return std::pair(state.defined, state.inside ? state.blocks[state.defined].steps : 0);
-    };
-    const auto best = std::ranges::min_element(left_, {}, depth);
+    const auto best = std::ranges::min_element(left_, {}, &Task::depth);
     Task task = std::move(*best);
     left_.erase(best);
     count();
@@ -111,15 +107,16 @@ Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared,
             const std::size_t root = mine;
             mine += threads;
             if (root >= roots.size() || control.stopped()) return {};
-            return Task{root, {}};
+            return Task{.root = root, .open = {}, .depth = {}};
         };
-        while (const std::optional<Task> task = next()) {
+        while (std::optional<Task> task = next()) {
             // A fault must not end the loop: others may wait for what this worker would leave.
             try {
                 if (control.stopped()) continue;
-                std::vector<Found> made = worker.search(*task, team.order, team.frontier_bytes);
+                const std::size_t root = task->root;
+                std::vector<Found> made = worker.search(std::move(*task), team.order, team.frontier_bytes / threads);
                 if (team.graphs && (count += made.size()) >= team.graphs) control.ask(Stop::graphs);
-                for (Found &graph : made) found[me].emplace_back(task->root, std::move(graph));
+                for (Found &graph : made) found[me].emplace_back(root, std::move(graph));
                 control.poll();
             } catch (...) { // carried over to the thread that waits
                 faults[me] = std::current_exception();

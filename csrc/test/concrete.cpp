@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <ranges>
 
 #include "../concrete.hpp"
 
@@ -36,9 +37,83 @@ void demand(bool good, const char *what) {
     std::exit(1);
 }
 
+bool same(const Value &a, const Value &b) {
+    return a.shape == b.shape && a.expression == b.expression && a.cls == b.cls && a.phase == b.phase && a.uses == b.uses;
+}
+
+// The i-th of many states: most in the base's block with some steps more, some after it.
+State numbered(const State &base, std::size_t i) {
+    State state = base;
+    if (i % 5 == 0) {
+        state.inside = false;
+        state.defined = 1;
+        state.graph.last = i;
+        state.graph.nodes[state.graph.made++] = {kBlock, 0, 0, Step::kNone};
+        state.graph.tensors[state.graph.count++].cls = static_cast<Class>(i);
+        return state;
+    }
+    Block &block = state.blocks[0];
+    for (std::size_t step = 0; step < i % 4; ++step) {
+        block.body[block.steps++] = {Kind::mul, 0, static_cast<std::uint8_t>(i & 1), 1};
+        Value &made = state.block.tiles[state.block.count++];
+        made.shape = {{8, static_cast<std::int32_t>(i), i % 3 ? 0 : 4}, i % 3 ? 2 : 3};
+        made.cls = static_cast<Class>(i);
+        if (i % 7 == 0) made.expression = static_cast<Expression>(i);
+        made.phase = static_cast<std::uint8_t>(i % 3);
+        ++state.block.tiles[i & 1].uses;
+    }
+    state.block.last = i;
+    state.block.bytes = static_cast<std::int64_t>(i) << 33;
+    return state;
+}
+
+// States come back as they were pushed, in order, also from what was split off.
+void frontiers() {
+    State base;
+    base.graph.count = 2;
+    base.graph.tensors[1].cls = 3;
+    base.inside = true;
+    base.blocks[0].loads = 2;
+    base.blocks[0].setting.loop = 4;
+    base.block.count = 2;
+    base.block.tiles[1].shape = {{8, 64}, 2};
+    for (const std::size_t many : {1u, 2u, 63u, 5000u}) {
+        Frontier open(base);
+        for (std::size_t i = 0; i < many; ++i) open.push(numbered(base, i));
+        std::deque<Frontier> parts;
+        while (open.size() > 40) parts.push_back(open.split());
+        parts.push_back(std::move(open));
+        std::ranges::reverse(parts);
+        std::size_t i = 0;
+        State state;
+        for (Frontier &part : parts) {
+            for (std::size_t left = part.size(); part.pop(state); ++i) {
+                const State was = numbered(base, i);
+                demand(part.size() == --left, "states are counted");
+                demand(state.inside == was.inside && state.defined == was.defined && state.graph.last == was.graph.last &&
+                           state.graph.count == was.graph.count && state.graph.made == was.graph.made,
+                       "a state is the same");
+                for (std::size_t t = 0; t < was.graph.count; ++t)
+                    demand(same(state.graph.tensors[t], was.graph.tensors[t]), "its tensors are");
+                if (!was.inside) continue;
+                const Block &block = state.blocks[0];
+                demand(block.steps == was.blocks[0].steps && block.loads == 2 && block.setting.loop == 4, "its block is");
+                demand(std::ranges::equal(block.body | std::views::take(int{block.steps}), was.blocks[0].body | std::views::take(int{block.steps})),
+                       "its steps are");
+                demand(state.block.count == was.block.count && state.block.last == was.block.last && state.block.bytes == was.block.bytes,
+                       "what its block has is");
+                for (std::size_t t = 0; t < was.block.count; ++t) demand(same(state.block.tiles[t], was.block.tiles[t]), "its tiles are");
+            }
+            demand(part.bytes() == 0, "memory is counted");
+        }
+        demand(i == many, "no state is lost");
+    }
+}
+
 } // namespace
 
 int main() {
+    frontiers();
     Rules rules;
     rules.bounded = true;
     rules.kernel_ops = 1;
