@@ -16,46 +16,20 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from lib.answer import answer, parser, say
 from tilesmith.core.gpu import target
 from tilesmith.core.graph import Graph, Limits
-from tilesmith.superopt.build import Expression, Program
+from tilesmith.superopt.build import Program
 from tilesmith.superopt.engine import engine, run
 from tilesmith.superopt.limits import Plan
-from tilesmith.superopt.programs import transformer_layer
+from tilesmith.superopt.programs import attention_block, norm_mlp, transformer_layer
 from tilesmith.superopt.table import named
 
 TOKENS, WIDTH, DIM, INNER = 2048, 4096, 128, 11008
 MOST_MB = 500
 LEAST_SCHEDULES_PER_S = 1e7
-
-
-def _attention(b: Program, q: Expression, k: Expression, v: Expression) -> Expression:
-    e = b.exp(q @ b.transpose(k))
-    return (e / b.sum(e, 1)) @ v
-
-
-def _gated(b: Program, x: Expression, gate: Expression, up: Expression) -> Expression:
-    return b.silu(x @ gate) * (x @ up)
-
-
-def attention_block() -> Graph:
-    """x + attention(norm(x) @ Wq, k, v) @ Wo."""
-    b = Program()
-    x, wq, wo = b.input("x", (TOKENS, WIDTH)), b.input("wq", (WIDTH, DIM)), b.input("wo", (DIM, WIDTH))
-    k, v = b.input("k", (TOKENS, DIM)), b.input("v", (TOKENS, DIM))
-    b.output(x + _attention(b, b.rms_norm(x) @ wq, k, v) @ wo)
-    return b.graph()
-
-
-def mlp_block() -> Graph:
-    """x + gated(norm(x)) @ Wd."""
-    b = Program()
-    x, wd = b.input("x", (TOKENS, WIDTH)), b.input("wd", (INNER, WIDTH))
-    gate, up = b.input("gate", (WIDTH, INNER)), b.input("up", (WIDTH, INNER))
-    b.output(x + _gated(b, b.rms_norm(x), gate, up) @ wd)
-    return b.graph()
 
 
 def layer() -> Graph:
@@ -66,8 +40,10 @@ def layer() -> Graph:
     wo, wd = b.input("wo", (DIM, WIDTH)), b.input("wd", (INNER, WIDTH))
     gate, up = b.input("gate", (WIDTH, INNER)), b.input("up", (WIDTH, INNER))
     n = b.rms_norm(x)
-    h = x + _attention(b, n @ wq, n @ wk, n @ wv) @ wo
-    b.output(h + _gated(b, b.rms_norm(h), gate, up) @ wd)
+    e = b.exp((n @ wq) @ b.transpose(n @ wk))
+    h = x + ((e / b.sum(e, 1)) @ (n @ wv)) @ wo
+    n = b.rms_norm(h)
+    b.output(h + (b.silu(n @ gate) * (n @ up)) @ wd)
     return b.graph()
 
 
@@ -92,10 +68,14 @@ def closed(inputs: int) -> tuple[Limits, Plan]:
 
 
 CASES = (
-    Case("attention block, 3 kernels", attention_block, *listed(3), 0.05, repeats=9),
-    Case("MLP block, 3 kernels", mlp_block, *listed(3), 0.05, repeats=9),
-    Case("attention block, 4 kernels", attention_block, *listed(4), 1.0, repeats=3),
-    Case("MLP block, 4 kernels", mlp_block, *listed(4), 1.0, repeats=3),
+    Case(
+        "attention block, 3 kernels", partial(attention_block, TOKENS, TOKENS, WIDTH, DIM), *listed(3), 0.05, repeats=9
+    ),
+    Case("MLP block, 3 kernels", partial(norm_mlp, TOKENS, WIDTH, INNER), *listed(3), 0.05, repeats=9),
+    Case(
+        "attention block, 4 kernels", partial(attention_block, TOKENS, TOKENS, WIDTH, DIM), *listed(4), 1.0, repeats=3
+    ),
+    Case("MLP block, 4 kernels", partial(norm_mlp, TOKENS, WIDTH, INNER), *listed(4), 1.0, repeats=3),
     Case("layer, 3 inputs", layer, *closed(3), 5.0, 0.2, repeats=3),
     Case("layer with heads, 3 inputs", transformer_layer, *closed(3), None, 0.2),
     Case("layer, 4 inputs", layer, *closed(4), 60.0, 0.2),

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from tilesmith.core.errors import OptionError
 from tilesmith.core.graph import Dims, Graph, Op
-from tilesmith.core.graph_check import BYTES, apply, tensors
+from tilesmith.core.graph_check import BYTES, tensors
 from tilesmith.core.operators import OPERATORS, Misfit
-from tilesmith.superopt.macros import spell
+from tilesmith.superopt.macros import expand
 
 PUBLISHED = ("exp", "square", "sqrt", "silu", "gelu", "relu")
 """What the published search tries on every value, whether the program has it or not."""
@@ -89,7 +89,7 @@ def described(graph: Graph, opaque_norms: bool = False) -> Described:
         if not isinstance(node, Op):
             raise OptionError(f"Node {place} is a kernel; a search starts from operators.")
     try:
-        spelled = _spelled(graph)
+        spelled = expand(graph, norms="last")
         known = tensors(spelled)
         rank = max(2, *(len(t.dims) for t in known))
         if rank > HIGHEST_RANK:
@@ -125,29 +125,6 @@ def prime_factors(number: int) -> list[int]:
             number //= prime
         prime += 1
     return [*factors, number] if number > 1 else factors
-
-
-def _spelled(graph: Graph) -> Graph:
-    """Macros in primitives, but for norms over the last dimension alone."""
-    known = list(graph.inputs)
-    nodes: list[Op] = []
-    number = list(range(len(known)))
-
-    def emit(op: Op) -> int:
-        nodes.append(op)
-        known.append(apply(op, known))
-        return len(known) - 1
-
-    for node in graph.nodes:
-        assert isinstance(node, Op), "the caller refuses kernels"
-        op = replace(node, operands=tuple(number[value] for value in node.operands))
-        last = len(known[op.operands[0]].dims) - 1 if op.operands else -1
-        if op.operator == "rms_norm" and op.axes == (last,):
-            normed = emit(replace(op, operands=op.operands[:1]))
-            number.append(normed if len(op.operands) == 1 else emit(Op("mul", (normed, op.operands[1]))))
-        else:
-            number.append(spell(op, known, emit))
-    return Graph(graph.inputs, tuple(nodes), tuple(number[output] for output in graph.outputs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Literal
 
 from tilesmith.core.graph import Dims, Graph, Kernel, Node, Op, Step, Tensor
 from tilesmith.core.graph_check import apply, block, tensors
@@ -23,9 +24,11 @@ from tilesmith.core.operators import OPERATORS
 
 Emit = Callable[[Op], int]
 """Appends an operator and answers the number of its value."""
+Norms = Literal["none", "last", "all"]
+"""Which norms stay, without their weights: those over the last dimension alone, or all."""
 
 
-def expand(graph: Graph) -> Graph:
+def expand(graph: Graph, norms: Norms = "none") -> Graph:
     """The same program in primitives, inside kernels too. Raises `OptionError` for a malformed graph."""
     made = tensors(graph)
     number = {value: value for value in range(len(graph.inputs))}
@@ -40,7 +43,7 @@ def expand(graph: Graph) -> Graph:
 
     for node in graph.nodes:
         if isinstance(node, Op):
-            number[value] = spell(replace(node, operands=tuple(number[o] for o in node.operands)), known, emit)
+            number[value] = spell(replace(node, operands=tuple(number[o] for o in node.operands)), known, emit, norms)
             value += 1
             continue
         kernel = _kernel(node, made)
@@ -75,7 +78,7 @@ def _kernel(kernel: Kernel, sources: Sequence[Tensor]) -> Kernel:
     return replace(kernel, body=tuple(body), stores=stores)
 
 
-def spell(op: Op, known: Sequence[Tensor], emit: Emit) -> int:
+def spell(op: Op, known: Sequence[Tensor], emit: Emit, norms: Norms = "none") -> int:
     """Emit an operator, a macro in its primitives, and answer the number of the result."""
     if OPERATORS[op.operator].kind != "macro":
         return emit(op)
@@ -88,13 +91,18 @@ def spell(op: Op, known: Sequence[Tensor], emit: Emit) -> int:
     if op.operator == "mean_pool":
         share = emit(Op("constant", values=(Fraction(1, math.prod(window.size for window in op.windows)),)))
         return emit(Op("mul", (emit(Op("sum_pool", (x,), windows=op.windows)), share)))
+    if op.operator == "rms_norm" and (norms == "all" or (norms == "last" and op.axes == (len(known[x].dims) - 1,))):
+        return _weighted(op, emit(replace(op, operands=(x,))), emit)
     count = emit(Op("constant", values=(Fraction(1, math.prod(known[x].dims[axis] for axis in op.axes)),)))
     if op.operator == "mean":
         return emit(Op("mul", (emit(Op("sum", (x,), axes=op.axes)), count)))
     mean = emit(Op("mul", (emit(Op("sum", (emit(Op("square", (x,))),), axes=op.axes)), count)))
     shifted = emit(Op("add", (mean, emit(Op("constant", values=op.values)))))
-    normed = emit(Op("div", (x, emit(Op("sqrt", (shifted,))))))
-    return normed if len(op.operands) == 1 else emit(Op("mul", (normed, op.operands[1])))
+    return _weighted(op, emit(Op("div", (x, emit(Op("sqrt", (shifted,)))))), emit)
+
+
+def _weighted(norm: Op, normed: int, emit: Emit) -> int:
+    return normed if len(norm.operands) == 1 else emit(Op("mul", (normed, norm.operands[1])))
 
 
 def _convolve(op: Op, x: Dims, weight: Dims, emit: Emit) -> int:

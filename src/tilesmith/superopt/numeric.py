@@ -90,7 +90,7 @@ def difference(candidate: Graph, reference: Graph, seed: int, order: Sequence[in
 
     At small sizes that the seed chooses, or at the graphs' own. `order` says which output of the candidate answers each
     of the reference. Where the reference is not finite nothing is compared; the answer is infinite if that is
-    everywhere. Raises `OptionError` for malformed graphs, and `Unshrinkable` where there are no small sizes.
+    everywhere. Raises `OptionError` for malformed graphs, and `Misfit` where there are no small sizes.
     """
     if small:
         candidate, reference = shrink((candidate, reference), random.Random(seed))

@@ -16,7 +16,8 @@ from tilesmith.core.errors import OptionError
 from tilesmith.core.graph import Accumulate, Dims, Graph, Kernel, Op, Step, Tensor
 from tilesmith.core.graph_check import block, check, tensors
 from tilesmith.superopt.lower.axes import axes_of
-from tilesmith.superopt.lower.forms import along, pruned, summed_at_once
+from tilesmith.superopt.lower.forms import along, summed_at_once
+from tilesmith.superopt.needed import pruned
 from tilesmith.superopt.verify import Verified, verify
 
 VIEWS = ("reshape", "permute")

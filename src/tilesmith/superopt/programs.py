@@ -1,4 +1,4 @@
-"""The published programs and a whole transformer layer, as kernel graphs without torch."""
+"""The published programs, blocks of a transformer and a whole layer, as kernel graphs without torch."""
 
 from __future__ import annotations
 
@@ -67,6 +67,46 @@ def fused_gate_up(rows: int = 512, hidden: int = 3072, inner: int = 24576) -> Gr
     x = b.input("x", (rows, hidden), "bf16")
     gate, up = b.input("Wg", (inner, hidden), "bf16"), b.input("Wu", (inner, hidden), "bf16")
     b.output(b.gelu(x @ b.transpose(gate)) * (x @ b.transpose(up)))
+    return b.graph()
+
+
+def norm_lora(rows: int = 16, k: int = 256, n: int = 4096, rank: int = 16) -> Graph:
+    """rms(X) @ W + (rms(X) @ A) @ B."""
+    b = Program()
+    x, w = b.input("X", (rows, k)), b.input("W", (k, n))
+    left, right = b.input("A", (k, rank)), b.input("B", (rank, n))
+    normed = b.rms_norm(x)
+    b.output(normed @ w + (normed @ left) @ right)
+    return b.graph()
+
+
+def norm_mlp(rows: int = 16, width: int = 1024, inner: int = 2816, residual: bool = True) -> Graph:
+    """X + (silu(rms(X) @ G) * (rms(X) @ U)) @ D."""
+    b = Program()
+    x, gate, up = b.input("X", (rows, width)), b.input("G", (width, inner)), b.input("U", (width, inner))
+    down = b.input("D", (inner, width))
+    normed = b.rms_norm(x)
+    made = (b.silu(normed @ gate) * (normed @ up)) @ down
+    b.output(x + made if residual else made)
+    return b.graph()
+
+
+def attention_output(rows: int = 256, keys: int = 4096, dim: int = 64) -> Graph:
+    """(softmax(Q @ K / 8) @ V) @ O, without the shift by the maximum."""
+    b = Program()
+    q, k, v = b.input("Q", (rows, dim)), b.input("K", (dim, keys)), b.input("V", (keys, dim))
+    e = b.exp((q @ k) / 8)
+    b.output(((e / b.sum(e, 1)) @ v) @ b.input("O", (dim, 4 * dim)))
+    return b.graph()
+
+
+def attention_block(rows: int = 256, keys: int = 256, width: int = 512, dim: int = 64) -> Graph:
+    """X + (softmax(rms(X) @ Q @ K) @ V) @ O, without the shift by the maximum."""
+    b = Program()
+    x, query = b.input("X", (rows, width)), b.input("Q", (width, dim))
+    k, v, output = b.input("K", (dim, keys)), b.input("V", (keys, dim)), b.input("O", (dim, width))
+    e = b.exp((b.rms_norm(x) @ query) @ k)
+    b.output(x + ((e / b.sum(e, 1)) @ v) @ output)
     return b.graph()
 
 

@@ -1,6 +1,6 @@
 """A program as the engine takes it: every dimension has a name, and operators join values by names.
 
-Names are numbers from 1. Two dimensions have one name where they run together (`table_lengths`); a value that meets
+Names are numbers from 1. Two dimensions have one name where they run together (`rows`); a value that meets
 itself under one name, as scores of self-attention do, is renamed first. The names that a renaming makes are aliases:
 a tensor can be loaded under either.
 """
@@ -8,15 +8,16 @@ a tensor can be loaded under either.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from tilesmith.core.errors import OptionError
 from tilesmith.core.graph import Dims, Graph, Limits, Op
-from tilesmith.core.graph_check import BYTES, apply, tensors
+from tilesmith.core.graph_check import BYTES, tensors
 from tilesmith.core.operators import OPERATORS, Misfit
-from tilesmith.superopt.macros import spell
-from tilesmith.superopt.table_lengths import Length, Row, rows_of
+from tilesmith.superopt.macros import expand
+from tilesmith.superopt.needed import needed
+from tilesmith.superopt.rows import Atom, Row, Shape, flat, fresh, result_of
 
 IN_BLOCK, IN_LOOP, IN_GRID = 1, 2, 4
 
@@ -27,6 +28,8 @@ SPLIT = 512
 
 INTERPRETED = ("exp", "square", "sqrt", "rsqrt")
 POWERS = {Fraction(2): "square", Fraction(1, 2): "sqrt", Fraction(-1, 2): "rsqrt", Fraction(-1): "reciprocal"}
+
+UNKNOWN = ("amax", "max_pool", "sum_pool", "expand", "slice", "concat", "unfold")
 
 Names = tuple[int, ...]
 
@@ -77,36 +80,9 @@ def named(graph: Graph, limits: Limits) -> Named:
     """The program in names. Raises `OptionError` for what the symbolic space does not know, with its place."""
     tensors(graph)
     try:
-        return _Naming(_spelled(graph), limits).run()
+        return _Naming(expand(needed(graph), norms="all"), limits).run()
     except Misfit as misfit:
         raise OptionError(f"The program cannot be searched in the symbolic space: {misfit}.") from None
-
-
-def _spelled(graph: Graph) -> Graph:
-    """Macros in primitives, but for the norm, which is an operator of blocks too; and without what no output needs."""
-    needed = set(graph.outputs)
-    for place, node in reversed(list(enumerate(graph.nodes, len(graph.inputs)))):
-        if not isinstance(node, Op):
-            raise Misfit(f"node {place - len(graph.inputs)} is a kernel; a search starts from operators")
-        if place in needed:
-            needed.update(node.operands)
-    known = list(graph.inputs)
-    nodes: list[Op] = []
-    number = list(range(len(known)))
-
-    def emit(op: Op) -> int:
-        nodes.append(op)
-        known.append(apply(op, known))
-        return len(known) - 1
-
-    for node in graph.nodes:
-        assert isinstance(node, Op), "kernels were refused above"
-        if len(number) not in needed:
-            number.append(-1)
-            continue
-        op = replace(node, operands=tuple(number[value] for value in node.operands))
-        number.append(emit(op) if op.operator == "rms_norm" else spell(op, known, emit))
-    return Graph(graph.inputs, tuple(nodes), tuple(number[output] for output in graph.outputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +105,12 @@ class _Naming:
     nodes: list[tuple[str, int, int, Names]] = field(default_factory=list)
     functions: list[Function] = field(default_factory=list)
     constants: list[Fraction] = field(default_factory=list)
-    kinds: list[Length] = field(default_factory=list)
+    kinds: list[Atom] = field(default_factory=list)
     """Of every name: the length that it stands for."""
-    summed: set[Length] = field(default_factory=set)
+    summed: set[Atom] = field(default_factory=set)
 
     def run(self) -> Named:
-        rows, known = rows_of(self.graph), tensors(self.graph)
+        rows, known = _rows_of(self.graph), tensors(self.graph)
         values: list[_Value] = []
         inputs: list[Names] = []
         for place, tensor_rows in enumerate(rows[: len(self.graph.inputs)]):
@@ -161,7 +137,7 @@ class _Naming:
         return Named(
             self.graph,
             tuple(self._parts(length) for length in self.kinds),
-            tuple(length.extent for length in self.kinds),
+            tuple(length.size for length in self.kinds),
             tuple(inputs),
             tuple(self.functions),
             tuple(self.nodes),
@@ -172,15 +148,15 @@ class _Naming:
             max(BYTES[tensor.dtype] for tensor in self.graph.inputs),
         )
 
-    def _parts(self, length: Length) -> int:
-        if length not in self.summed or length.extent <= LOOPED:
+    def _parts(self, length: Atom) -> int:
+        if length not in self.summed or length.size <= LOOPED:
             return IN_BLOCK
         kernels = min(self.limits.kernel_ops, self.limits.graph_defined_kernels)
-        return IN_BLOCK | IN_LOOP | (IN_GRID if kernels > 1 and length.extent >= SPLIT else 0)
+        return IN_BLOCK | IN_LOOP | (IN_GRID if kernels > 1 and length.size >= SPLIT else 0)
 
     # Names -----------------------------------------------------------------------------------------------------------
 
-    def _first(self, length: Length) -> int:
+    def _first(self, length: Atom) -> int:
         for place, kind in enumerate(self.kinds):
             if kind is length:
                 return place + 1
@@ -267,7 +243,7 @@ class _Naming:
         if op.operator == "matmul":
             return self._matmul(x, operands[1])
         if op.operator == "rms_norm":
-            return self._normed(op, operands)
+            return self._normed(op, x)
         if kind == "view":
             return self._viewed(op, x, rows)
         if op.operator == "sum":
@@ -356,12 +332,11 @@ class _Naming:
         number = next((f.id for f in known if (f.operator, f.values) == (op.operator, op.values)), len(known))
         return self._apply(Function("opaque", op.operator, op.values, number), x)
 
-    def _normed(self, op: Op, operands: Sequence[_Value]) -> _Value:
-        x = operands[0]
+    def _normed(self, op: Op, x: _Value) -> _Value:
         names = tuple(name for axis in op.axes for name in x.rows[axis])
         count = 1
         for name in names:
-            count *= self.kinds[name - 1].extent
+            count *= self.kinds[name - 1].size
         mean = Fraction(1, count)
         if len(names) == 1:
             # As one operator; its primitives are functions of the program too, so that the search knows both.
@@ -386,7 +361,35 @@ class _Naming:
             summed = _Value(self._sum(square, names), rows)
             root = self._apply(Function("sqrt", "sqrt"), self._shifted(self._scaled(summed, mean), op.values[0]))
             made = _Value(self._emit("div", x.node, root.node), x.rows)
-        return made if len(operands) == 1 else self._binary(Op("mul"), made, operands[1])
+        return made
+
+
+def _rows_of(graph: Graph) -> list[Shape]:
+    """The rows of every value. Raises `Misfit` with the node for what the search does not know."""
+    known = [fresh(tensor.dims) for tensor in graph.inputs]
+    for place, node in enumerate(graph.nodes):
+        if not isinstance(node, Op):
+            raise Misfit(f"node {place} is a kernel; a search starts from operators")
+        try:
+            known.append(_made(node, [known[value] for value in node.operands]))
+        except Misfit as misfit:
+            raise Misfit(f"node {place} ({node.operator}): {misfit}") from None
+    # What was broken up after a value was made is broken up in it too.
+    return [tuple(flat(row) for row in shape) for shape in known]
+
+
+def _made(op: Op, operands: Sequence[Shape]) -> Shape:
+    if op.operator == "rms_norm":
+        return operands[0]
+    if op.operator == "expand":
+        # What is repeated along new dimensions is broadcast there by whoever takes it.
+        x = operands[0]
+        new = len(op.dims) - len(x)
+        if all(row or extent == 1 for row, extent in zip(x, op.dims[new:], strict=True)):
+            return (*((),) * new, *x)
+    if op.operator in UNKNOWN:
+        raise Misfit("the symbolic space does not know this operator; cut the program there")
+    return result_of(op, operands)
 
 
 def aligned_names(left: Sequence[Names], right: Sequence[Names]) -> list[tuple[Names, Names]]:

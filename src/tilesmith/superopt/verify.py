@@ -15,10 +15,11 @@ import numpy as np
 
 from tilesmith.core.errors import OptionError
 from tilesmith.core.graph import Graph
+from tilesmith.core.operators import Misfit
 from tilesmith.superopt.degree import chance
 from tilesmith.superopt.evaluate import Planes, run
 from tilesmith.superopt.field import draw_fields, number_radicands
-from tilesmith.superopt.shrink import Unshrinkable, shrink
+from tilesmith.superopt.shrink import shrink
 
 ROUNDS = 64
 LEAST = 1e-300
@@ -76,7 +77,7 @@ def verify(candidate: Graph, reference: Graph, seed: int, rounds: int = ROUNDS) 
     rng = random.Random(seed)
     try:
         small, wanted = shrink((candidate, reference), rng)
-    except Unshrinkable as reason:
+    except Misfit as reason:
         return Refuted(f"the two cannot be compared at small sizes: {reason}", seed)
     fields = draw_fields(rng, rounds)
     drawn = np.random.default_rng(rng.getrandbits(64))

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 
 from tilesmith.core.graph import Graph
 from tilesmith.superopt.build import Program
-from tilesmith.superopt.programs import gated_mlp, gqa, lora, norm_transformer, qknorm_gqa, rmsnorm_linear
+from tilesmith.superopt.programs import (
+    attention_output,
+    gated_mlp,
+    gqa,
+    lora,
+    norm_lora,
+    norm_mlp,
+    norm_transformer,
+    qknorm_gqa,
+    rmsnorm_linear,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,36 +29,6 @@ class Workload:
     graph: Callable[[], Graph]
     options: tuple[str, ...]
     """Of `tilesmith superoptimize`."""
-
-
-def norm_lora(rows: int = 16, width: int = 256, out: int = 4096, rank: int = 16) -> Graph:
-    """rms(X) @ W + (rms(X) @ A) @ B."""
-    b = Program()
-    x, w = b.input("X", (rows, width)), b.input("W", (width, out))
-    left, right = b.input("A", (width, rank)), b.input("B", (rank, out))
-    normed = b.rms_norm(x)
-    b.output(normed @ w + (normed @ left) @ right)
-    return b.graph()
-
-
-def norm_mlp(rows: int = 16, width: int = 1024, inner: int = 2816) -> Graph:
-    """X + (silu(rms(X) @ G) * (rms(X) @ U)) @ D."""
-    b = Program()
-    x = b.input("X", (rows, width))
-    gate, up = b.input("G", (width, inner)), b.input("U", (width, inner))
-    down = b.input("D", (inner, width))
-    normed = b.rms_norm(x)
-    b.output(x + (b.silu(normed @ gate) * (normed @ up)) @ down)
-    return b.graph()
-
-
-def attention_block(rows: int = 256, keys: int = 4096, dim: int = 64) -> Graph:
-    """(softmax(Q @ K) @ V) @ O, without the shift by the maximum."""
-    b = Program()
-    q, k, v = b.input("Q", (rows, dim)), b.input("K", (dim, keys)), b.input("V", (keys, dim))
-    e = b.exp((q @ k) / 8)
-    b.output(((e / b.sum(e, 1)) @ v) @ b.input("O", (dim, 4 * dim)))
-    return b.graph()
 
 
 def small_product() -> Graph:
@@ -77,5 +57,5 @@ WORKLOADS: dict[str, Workload] = {
     "oracle/small_product": Workload(small_product, concrete(4)),
     "symbolic/norm_lora": Workload(norm_lora, symbolic(4, 11)),
     "symbolic/norm_mlp": Workload(norm_mlp, symbolic(4, 11)),
-    "symbolic/attention_block": Workload(attention_block, symbolic(4, 11)),
+    "symbolic/attention_output": Workload(attention_output, symbolic(4, 11)),
 }

@@ -17,7 +17,7 @@ from tilesmith.superopt.build import Expression, Program
 from tilesmith.superopt.engine_lower import lower
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.numeric import difference
-from tilesmith.superopt.programs import PROGRAMS, gqa, qknorm_gqa
+from tilesmith.superopt.programs import PROGRAMS, attention_block, gqa, qknorm_gqa
 from tilesmith.superopt.search import search
 from tilesmith.superopt.table import named
 from tilesmith.superopt.verify import Verified, verify
@@ -192,12 +192,7 @@ def test_a_sum_of_what_lacks_the_dimension_is_refused() -> None:
 
 def test_a_whole_attention_block_by_closure() -> None:
     """Any number of kernels; never dearer than the cheapest program of three."""
-    b = Program()
-    x, wq = b.input("x", (256, 512)), b.input("wq", (512, 64))
-    k, v, wo = b.input("k", (64, 256)), b.input("v", (256, 64)), b.input("wo", (64, 512))
-    e = b.exp((b.rms_norm(x) @ wq) @ k)
-    b.output(x + ((e / b.sum(e, 1)) @ v) @ wo)
-    program = b.graph()
+    program = attention_block()
     closed = search(program, Limits(), Plan(keep=1, kernels="closure", threads=2))
     listed = search(program, Limits(graph_defined_kernels=3), Plan(keep=1))
     assert closed.stop == listed.stop == "exhausted"

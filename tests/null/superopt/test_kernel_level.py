@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from tilesmith.core.graph import Graph, Limits
 from tilesmith.superopt.build import Program
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.partition import partition
-from tilesmith.superopt.programs import PROGRAMS, transformer_layer
+from tilesmith.superopt.programs import PROGRAMS, attention_block, norm_mlp, transformer_layer
 from tilesmith.superopt.search import search
 from tilesmith.superopt.traced import Traced
-
-
-def attention_block() -> Graph:
-    b = Program()
-    x, wq = b.input("x", (256, 512)), b.input("wq", (512, 64))
-    k, v, wo = b.input("k", (64, 256)), b.input("v", (256, 64)), b.input("wo", (64, 512))
-    e = b.exp((b.rms_norm(x) @ wq) @ k)
-    b.output(x + ((e / b.sum(e, 1)) @ v) @ wo)
-    return b.graph()
-
-
-def mlp_block() -> Graph:
-    b = Program()
-    x, gate, up, down = (
-        b.input(name, dims)
-        for name, dims in (("x", (128, 512)), ("g", (512, 704)), ("u", (512, 704)), ("d", (704, 512)))
-    )
-    n = b.rms_norm(x)
-    b.output(x + (b.silu(n @ gate) * (n @ up)) @ down)
-    return b.graph()
 
 
 def chain() -> Graph:
@@ -41,7 +23,7 @@ def chain() -> Graph:
     return b.graph()
 
 
-BLOCKS = {"attention": attention_block, "mlp": mlp_block, "chain": chain}
+BLOCKS = {"attention": attention_block, "mlp": partial(norm_mlp, 128, 512, 704), "chain": chain}
 
 
 def best_us(graph: Graph, kernels: int | None = None) -> float:

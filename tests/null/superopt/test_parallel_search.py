@@ -19,12 +19,12 @@ import pytest
 
 from tilesmith.core.errors import OptionError
 from tilesmith.core.gpu import target
-from tilesmith.core.graph import Graph, Limits
+from tilesmith.core.graph import Limits
 from tilesmith.superopt import concrete
 from tilesmith.superopt import engine as engines
 from tilesmith.superopt.build import Program
 from tilesmith.superopt.limits import Plan
-from tilesmith.superopt.programs import PROGRAMS
+from tilesmith.superopt.programs import PROGRAMS, norm_lora
 from tilesmith.superopt.ranks import launcher
 from tilesmith.superopt.schema import to_json
 from tilesmith.superopt.search import Results, Worker, search
@@ -32,15 +32,7 @@ from tilesmith.superopt.table import named
 from tilesmith.superopt.timeline import trace_json
 
 THREE = Limits(graph_defined_kernels=3, block_ops=9)
-
-
-def norm_lora() -> Graph:
-    b = Program()
-    x, w = b.input("x", (256, 512)), b.input("w", (512, 1024))
-    p, q = b.input("p", (512, 16)), b.input("q", (16, 1024))
-    n = b.rms_norm(x)
-    b.output(n @ w + (n @ p) @ q)
-    return b.graph()
+NORM_LORA = norm_lora(256, 512, 1024)
 
 
 def answer(results: Results) -> tuple[object, ...]:
@@ -50,7 +42,7 @@ def answer(results: Results) -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def alone() -> Results:
-    return search(norm_lora(), THREE, Plan(keep=6))
+    return search(NORM_LORA, THREE, Plan(keep=6))
 
 
 @pytest.mark.parametrize("schedule", ["static", "openmp"])
@@ -59,7 +51,7 @@ def alone() -> Results:
 def test_threads_find_what_one_finds(alone: Results, schedule: Any, order: Any, threads: int) -> None:
     frontier_bytes = 30_000 if threads == 3 else 64 << 20
     plan = Plan(keep=6, schedule=schedule, order=order, threads=threads, frontier_bytes=frontier_bytes)
-    results = search(norm_lora(), THREE, plan)
+    results = search(NORM_LORA, THREE, plan)
     assert answer(results) == answer(alone)
     assert results.states == alone.states, "no block search is made twice"
     assert len(results.workers) == threads
@@ -69,16 +61,16 @@ def test_threads_find_what_one_finds(alone: Results, schedule: Any, order: Any, 
 @pytest.mark.parametrize("order", ["dfs", "bfs"])
 def test_the_first_graphs_are_the_same_ones(order: Any) -> None:
     plan = Plan(keep=6, order=order, max_graphs=40)
-    first = search(norm_lora(), THREE, plan)
+    first = search(NORM_LORA, THREE, plan)
     assert first.stop == "graphs"
     assert first.candidates >= 40
     for threads in (2, 5):
-        assert answer(search(norm_lora(), THREE, replace(plan, threads=threads))) == answer(first)
+        assert answer(search(NORM_LORA, THREE, replace(plan, threads=threads))) == answer(first)
 
 
 def test_interrupted_threads_keep_what_they_have() -> None:
     limits = Limits(graph_defined_kernels=5)
-    made = engines.engine(named(norm_lora(), limits), limits, Plan(keep=2, threads=3), target())
+    made = engines.engine(named(NORM_LORA, limits), limits, Plan(keep=2, threads=3), target())
     timer = threading.Timer(1.0, made.interrupt)
     timer.start()
     result = engines.run(made)
@@ -89,7 +81,7 @@ def test_interrupted_threads_keep_what_they_have() -> None:
 
 
 def test_a_budget_of_seconds_ends_all_threads() -> None:
-    results = search(norm_lora(), Limits(graph_defined_kernels=5), Plan(keep=1, threads=3, order="bfs", seconds=0.5))
+    results = search(NORM_LORA, Limits(graph_defined_kernels=5), Plan(keep=1, threads=3, order="bfs", seconds=0.5))
     assert results.stop == "seconds"
 
 
@@ -107,7 +99,7 @@ def accounted(worker: Worker) -> None:
 
 
 def test_a_timeline_accounts_for_all_of_the_time(alone: Results) -> None:
-    results = search(norm_lora(), THREE, Plan(keep=1, threads=2, timeline=True))
+    results = search(NORM_LORA, THREE, Plan(keep=1, threads=2, timeline=True))
     assert results.candidates == alone.candidates
     assert sum(worker.given for worker in results.workers) <= sum(worker.items for worker in results.workers)
     for worker in results.workers:
@@ -176,7 +168,7 @@ def test_a_closure_dealt_out_is_the_same() -> None:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("programs") / "norm_lora.json"
-    path.write_text(to_json(norm_lora()), "utf-8")
+    path.write_text(to_json(NORM_LORA), "utf-8")
     return path
 
 
@@ -220,7 +212,7 @@ def test_ranks_find_what_one_thread_finds(alone: Results, program: Path, ranks: 
 
 
 def test_the_first_graphs_of_ranks(program: Path) -> None:
-    first = search(norm_lora(), THREE, Plan(keep=6, max_graphs=40))
+    first = search(NORM_LORA, THREE, Plan(keep=6, max_graphs=40))
     status, found, _ = launched(2, program, 3, ["--max-graphs", "40"])
     assert (status, found["stop"], found["candidates"]) == (0, "graphs", first.candidates)
     assert [graph["hash"] for graph in found["graphs"]] == [graph.hash for graph in first.graphs]

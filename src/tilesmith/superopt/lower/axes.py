@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tilesmith.core.errors import OptionError
-from tilesmith.core.graph import Accumulate, Dims, Kernel, Op, Step, Thread, Window
+from tilesmith.core.graph import Accumulate, Kernel, Op, Step, Thread, Window
 from tilesmith.core.graph_check import Block, Phase
-from tilesmith.core.operators import OPERATORS
+from tilesmith.core.operators import OPERATORS, Misfit
+from tilesmith.superopt.rows import Shape, extent_of, flat, fresh, step_of
 
 Kind = Literal["whole", "tiles", "steps", "span", "part", "seen"]
 Row = tuple[int, ...]
@@ -33,6 +34,8 @@ Rows = tuple[Row, ...]
 Cut = tuple[int | None, bool]
 """The grid axis that cuts a dimension, and whether the loop does."""
 UNCUT: Cut = (None, False)
+UNSEEN = ("slice", "concat", "unfold")
+"""Views that tiles cannot be read through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,124 +76,20 @@ class Axes:
     views: tuple[Viewed, ...] = ()
 
 
-class _Atom:
-    """A stretch of a dimension: itself, or the same as another, or in parts."""
-
-    __slots__ = ("parts", "size")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.parts: tuple[_Atom, ...] | None = None
-
-
-_Row = tuple[_Atom, ...]
-_Shape = tuple[_Row, ...]
-
-
-def _flat(row: _Row) -> _Row:
-    made: list[_Atom] = []
-    stack = list(row)[::-1]
-    while stack:
-        atom = stack.pop()
-        if atom.parts is None:
-            made.append(atom)
-        else:
-            stack += atom.parts[::-1]
-    return tuple(made)
-
-
-def _unify(left: _Row, right: _Row) -> None:
-    while True:
-        pairs = [(x, y) for x, y in zip(_flat(left), _flat(right), strict=False) if x is not y]
-        if not pairs:
-            return
-        x, y = pairs[0] if pairs[0][0].size >= pairs[0][1].size else pairs[0][::-1]
-        if x.size == y.size:
-            y.parts = (x,)
-        elif x.size % y.size == 0:
-            x.parts = (_Atom(y.size), _Atom(x.size // y.size))
-        else:
-            raise OptionError(f"a reshape cuts {x.size} elements where {y.size} end")
-
-
-def _fresh(dims: Dims) -> _Shape:
-    return tuple(() if extent == 1 else (_Atom(extent),) for extent in dims)
-
-
-# What operators say about rows ---------------------------------------------------------------------------------------
-
-
-def _broadcast(shapes: Sequence[_Shape]) -> _Shape:
-    rank = max(map(len, shapes))
-    made: list[_Row] = [()] * rank
-    for shape in shapes:
-        for place, row in enumerate(shape, rank - len(shape)):
-            if made[place] and row:
-                _unify(made[place], row)
-            made[place] = made[place] or row
-    return tuple(made)
-
-
-def _matmul(left: _Shape, right: _Shape) -> _Shape:
-    _unify(left[-1], right[-2])
-    return (*_broadcast((left[:-2], right[:-2])), left[-2], right[-1])
-
-
-def _result(op: Op, operands: Sequence[_Shape]) -> _Shape:
-    kind = OPERATORS[op.operator].kind
-    if kind == "constant":
-        return ()
-    if kind == "element-wise":
-        return _broadcast(operands)
-    if kind == "contraction":
-        return _matmul(operands[0], operands[1])
-    x = operands[0]
-    if kind == "reduction":
-        return tuple(() if axis in op.axes else row for axis, row in enumerate(x))
-    if kind == "window":
-        return _places(op, x)
-    match op.operator:
-        case "permute":
-            return tuple(x[axis] for axis in op.axes)
-        case "reshape":
-            made = _fresh(op.dims)
-            _unify(tuple(a for row in x for a in row), tuple(a for row in made for a in row))
-            return made
-        case "expand":
-            padded = (*((),) * (len(op.dims) - len(x)), *x)
-            return tuple(row or new[0] for row, new in zip(padded, ((r,) for r in _fresh(op.dims)), strict=True))
-    raise OptionError(f"{op.operator} of what a block holds cannot be lowered")
-
-
-def _places(op: Op, x: _Shape) -> _Shape:
-    first = len(x) - len(op.windows)
-    counts = [w.places(math.prod(a.size for a in row)) for w, row in zip(op.windows, x[first:], strict=True)]
-    return (*x[:first], *_fresh(tuple(counts)))
-
-
-def _gathered(step: Accumulate, operands: Sequence[_Shape]) -> _Shape:
-    x = operands[0]
-    if step.how == "rescale":
-        return (*x[:-1], ()) if len(operands) == 1 else _matmul(x, operands[1])
-    # The tiles that concat joins stay along their axis; only stores take them.
-    return x if step.how == "concat" else tuple(() if axis in step.axes else row for axis, row in enumerate(x))
-
-
 # One kernel ----------------------------------------------------------------------------------------------------------
 
 
 def axes_of(kernel: Kernel, made: Block) -> Axes:
     """The axes of a kernel without macros and threads. Raises `OptionError` with a clause for what has none."""
     first = len(kernel.loads)
-    shapes = [_fresh(tile.dims) for tile in made.tiles[:first]]
+    shapes = [fresh(tile.dims) for tile in made.tiles[:first]]
     for step in kernel.body:
-        operands = [shapes[value] for value in step.operands]
         assert not isinstance(step, Thread), "threads are spelled out before"
-        shapes.append(_gathered(step, operands) if isinstance(step, Accumulate) else _result(step, operands))
-    flat = [tuple(_flat(row) for row in shape) for shape in shapes]
-    atoms = list(dict.fromkeys(atom for shape in flat for row in shape for atom in row))
+        shapes.append(_made(step, [shapes[value] for value in step.operands]))
+    roots = [tuple(flat(row) for row in shape) for shape in shapes]
+    atoms = list(dict.fromkeys(atom for shape in roots for row in shape for atom in row))
     number = {atom: place for place, atom in enumerate(atoms)}
-    rows = tuple(tuple(tuple(number[atom] for atom in row) for row in shape) for shape in flat)
+    rows = tuple(tuple(tuple(number[atom] for atom in row) for row in shape) for shape in roots)
     views = tuple(_views(kernel, rows))
     facts = _Facts(kernel, made, rows, views)
     kinds = [facts.kind(axis) for axis in range(len(atoms))]
@@ -204,6 +103,22 @@ def axes_of(kernel: Kernel, made: Block) -> Axes:
     )
     step_axis = next((n for n, axis in enumerate(axes) if axis.kind in ("steps", "span")), None)
     return Axes(axes, rows, grid, step_axis, views)
+
+
+def _made(step: Step, operands: Sequence[Shape]) -> Shape:
+    if isinstance(step, Op) and step.operator in UNSEEN:
+        raise OptionError(f"{step.operator} of what a block holds cannot be lowered")
+    if isinstance(step, Op) and OPERATORS[step.operator].kind == "window":
+        # Places are axes of their own, whatever they follow from.
+        x = operands[0]
+        first = len(x) - len(step.windows)
+        counts = [w.places(extent_of(row)) for w, row in zip(step.windows, x[first:], strict=True)]
+        return (*x[:first], *fresh(tuple(counts)))
+    try:
+        # The tiles that concat joins stay along their axis; only stores take them.
+        return step_of(step, operands, loop=())
+    except Misfit as misfit:
+        raise OptionError(str(misfit)) from None
 
 
 def _views(kernel: Kernel, rows: Sequence[Rows]) -> Iterator[Viewed]:

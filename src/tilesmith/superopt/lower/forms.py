@@ -16,6 +16,7 @@ from tilesmith.core.graph import Accumulate, Kernel, Op, Step, Tensor, Thread
 from tilesmith.core.graph_check import Phase, block
 from tilesmith.core.operators import OPERATORS, Misfit
 from tilesmith.superopt.lower.axes import Axes, axes_of
+from tilesmith.superopt.needed import pruned
 
 HELD = 256
 """Elements along which a product is not walked: one iteration takes them all."""
@@ -23,27 +24,6 @@ HELD_ROW = 2048
 """The same of sums and maxima."""
 WORTH_TILES = 64
 """Elements along which programs share what none of them needs whole."""
-
-
-def pruned(kernel: Kernel) -> Kernel:
-    """Without the loads and steps that no store needs."""
-    first = len(kernel.loads)
-    wanted = {store.source for store in kernel.stores}
-    for value in range(first + len(kernel.body) - 1, first - 1, -1):
-        if value in wanted:
-            wanted |= set(kernel.body[value - first].operands)
-    number = {value: place for place, value in enumerate(sorted(wanted))}
-    return Kernel(
-        kernel.grid,
-        kernel.loop,
-        tuple(load for value, load in enumerate(kernel.loads) if value in wanted),
-        tuple(
-            replace(step, operands=tuple(number[o] for o in step.operands))
-            for value, step in enumerate(kernel.body, first)
-            if value in wanted
-        ),
-        tuple(replace(store, source=number[store.source]) for store in kernel.stores),
-    )
 
 
 def joins(step: Step | None) -> bool:

@@ -10,15 +10,16 @@ A softmax is shifted by its maximum here, which exact arithmetic does not need.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 from tilesmith.core.graph import Accumulate, Dims, Graph, Kernel, Load, Node, Op, Step, Store, Tensor, Thread
 from tilesmith.core.graph_check import apply, block, tensors
 from tilesmith.core.operators import OPERATORS, broadcast
-from tilesmith.superopt.lower.forms import factored, joins, laned, pruned, spread, summed_at_once, walked
+from tilesmith.superopt.lower.forms import factored, joins, laned, spread, summed_at_once, walked
 from tilesmith.superopt.macros import spell
+from tilesmith.superopt.needed import needed, pruned
 
 SMALL_IMAGE = 1 << 10
 """Places of windows that do not fill a program."""
@@ -73,7 +74,7 @@ def prepared(graph: Graph, library: bool) -> Graph:
             axes = turns.get(value, tuple(range(len(made[value].dims))))
             known.append(replace(made[value], dims=tuple(made[value].dims[axis] for axis in axes)))
         value = stored.stop
-    return _needed(Graph(graph.inputs, tuple(nodes), tuple(number[output] for output in graph.outputs)))
+    return needed(Graph(graph.inputs, tuple(nodes), tuple(number[output] for output in graph.outputs)))
 
 
 def _turns(graph: Graph) -> dict[int, tuple[int, ...]]:
@@ -110,46 +111,6 @@ def _turned(kernel: Kernel, orders: Sequence[tuple[int, ...] | None]) -> Kernel:
         omap = tuple(None if dim is None else order.index(dim) for dim in store.omap)
         stores.append(Store(len(kernel.loads) + len(body) - 1, omap))
     return replace(kernel, body=tuple(body), stores=tuple(stores))
-
-
-def _needed(graph: Graph) -> Graph:
-    """Without the nodes and stores that no output needs."""
-    makers = list(_makers(graph))
-    wanted = set(graph.outputs)
-    for value in range(len(makers) - 1, len(graph.inputs) - 1, -1):
-        # A kernel stands where its last store is: what it loads comes before its first.
-        node = graph.nodes[makers[value][0]]
-        if value in wanted:
-            wanted |= set(node.operands if isinstance(node, Op) else _sources(node, makers, value, wanted))
-    number: dict[int, int] = {}
-    for value in range(len(makers)):
-        if value < len(graph.inputs) or value in wanted:
-            number[value] = len(number)
-    nodes: list[Node] = []
-    for place, node in enumerate(graph.nodes):
-        made = [value for value in range(len(graph.inputs), len(makers)) if makers[value][0] == place]
-        kept = [value for value in made if value in wanted]
-        if kept and isinstance(node, Op):
-            nodes.append(replace(node, operands=tuple(number[o] for o in node.operands)))
-        elif kept and isinstance(node, Kernel):
-            used = pruned(replace(node, stores=tuple(node.stores[makers[value][1]] for value in kept)))
-            nodes.append(replace(used, loads=tuple(replace(load, source=number[load.source]) for load in used.loads)))
-    return Graph(graph.inputs, tuple(nodes), tuple(number[output] for output in graph.outputs))
-
-
-def _makers(graph: Graph) -> Iterator[tuple[int, int]]:
-    """For every value its node, and which of the node's results it is; inputs have none."""
-    yield from ((-1, place) for place in range(len(graph.inputs)))
-    for place, node in enumerate(graph.nodes):
-        yield from ((place, result) for result in range(1 if isinstance(node, Op) else len(node.stores)))
-
-
-def _sources(kernel: Kernel, makers: Sequence[tuple[int, int]], value: int, wanted: set[int]) -> set[int]:
-    """What a kernel loads for those of its stores that are wanted."""
-    place = makers[value][0]
-    kept = [result for other, (node, result) in enumerate(makers) if node == place and other in wanted]
-    used = pruned(replace(kernel, stores=tuple(kernel.stores[result] for result in kept)))
-    return {load.source for load in used.loads}
 
 
 # Inside kernels ------------------------------------------------------------------------------------------------------
