@@ -22,11 +22,10 @@ from tilesmith.superopt.lower.options import UNROLLED, Choice, grid_order, may_s
 from tilesmith.superopt.lower.places import Lines, Names, Places, at, operand
 from tilesmith.superopt.lower.plan import Plan, summed
 from tilesmith.superopt.lower.sizes import ONE, Size, Unnamed, contiguous
-from tilesmith.superopt.lower.text import Pad
+from tilesmith.superopt.lower.text import TL, Pad
 from tilesmith.superopt.lower.window_text import Windows
 from tilesmith.superopt.lower.windows import walking
 
-TL: dict[Dtype, str] = {"fp32": "tl.float32", "fp16": "tl.float16", "bf16": "tl.bfloat16"}
 LOW = 'float("-inf")'
 LOOKS = 64
 """How often a program looks whether the others of its tile have come: some tens of microseconds."""

@@ -13,6 +13,7 @@ from tilesmith.superopt.lower.emit import Written, written
 from tilesmith.superopt.lower.options import Choice, grid_order
 from tilesmith.superopt.lower.program import TORCH, Launch, Steps
 from tilesmith.superopt.lower.sizes import Size
+from tilesmith.superopt.lower.windows import LEAST_ROW
 
 WIDTH = 120
 TICKETS = '''
@@ -253,10 +254,10 @@ def _launch(step: Launch, kernel: Written, choice: Choice, suffix: str, inputs: 
 
 
 def _least(step: Launch, choice: Choice) -> dict[str, int]:
-    """The matrix units take no fewer than 16 elements."""
+    """The matrix units take no fewer than 16 elements; rows that windows see are split into lanes."""
     del choice
     return {
-        f"BLOCK_{name.upper()}": 16 if axis.dot else 1
+        f"BLOCK_{name.upper()}": 16 if axis.dot else LEAST_ROW if axis.kind == "seen" else 1
         for name, axis in zip(step.plan.names, step.plan.axes.axes, strict=True)
     }
 

@@ -8,6 +8,7 @@ from enum import IntEnum
 import numpy as np
 
 from tilesmith.core.graph import Op
+from tilesmith.core.problem import Dtype
 from tilesmith.superopt.numeric import Floats
 
 
@@ -19,6 +20,7 @@ class Pad(IntEnum):
     ANY = 2
 
 
+TL: dict[Dtype, str] = {"fp32": "tl.float32", "fp16": "tl.float16", "bf16": "tl.bfloat16"}
 _BINARY = {"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "div": "{} / {}",
            "max": "tl.maximum({}, {})", "min": "tl.minimum({}, {})"}  # fmt: skip
 _UNARY = {"exp": "tl.exp({})", "log": "tl.log({})", "square": "{0} * {0}", "sqrt": "tl.sqrt({})",

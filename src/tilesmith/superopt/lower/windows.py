@@ -26,6 +26,8 @@ WALKS = (16, 32, 64)
 WARPS = (1, 2, 4, 8)
 ROW = 1 << 11
 """Elements of a row that a program holds to gather from."""
+LEAST_ROW = 4
+"""The same at least: rows are split into as many lanes."""
 TILE = 1 << 13
 """Elements of one value that a program holds."""
 
@@ -78,6 +80,11 @@ def gathers(plan: Plan) -> bool:
     return pieces == 1 and plan.sizes[view.seen].number <= ROW
 
 
+def parts(window: Window) -> int:
+    """Into how many lanes rows are split before anything is gathered: each tap sees only one of them."""
+    return window.stride if window.stride in (2, 4) else 1
+
+
 def _source(plan: Plan, view: Viewed) -> int:
     """The distance between neighbours of the dimension in memory."""
     load = plan.kernel.body[view.value - len(plan.kernel.loads)].operands[0]
@@ -95,8 +102,8 @@ def window_ways(plan: Plan) -> Iterator[Choice]:
             if largest > TILE:
                 continue
             fit = [warps for warps in WARPS if 4 <= largest / (32 * warps) <= 32] or [1]
-            for warps, stages in product(fit, (1, 3) if walk else (1,)):
-                yield Choice(blocks, warps, stages, again=False, order=order, walk=walk, gather=gather)
+            for warps in fit:
+                yield Choice(blocks, warps, 1, again=False, order=order, walk=walk, gather=gather)
 
 
 def _tiles(plan: Plan, walk: bool, gather: bool) -> Iterator[tuple[int, ...]]:
@@ -104,7 +111,7 @@ def _tiles(plan: Plan, walk: bool, gather: bool) -> Iterator[tuple[int, ...]]:
     options: list[list[int]] = []
     places = {view.places for view in plan.axes.views}
     for number, axis in enumerate(plan.axes.axes):
-        full = 1 << (plan.sizes[number].number - 1).bit_length()
+        full = max(LEAST_ROW if axis.kind == "seen" else 1, 1 << (plan.sizes[number].number - 1).bit_length())
         sizes: tuple[int, ...] = OTHERS if number in places else IMAGES
         if axis.kind == "seen":
             options.append([full if gather and number == last.seen else 1])
