@@ -121,6 +121,16 @@ nb::list values_of(const KernelView &view) {
     return all;
 }
 
+// Nanoseconds of processor time for one change of what a worker does, by many of them.
+double turn_ns(std::size_t times, bool timeline) {
+    const Control control;
+    Track track(control, timeline);
+    const double start = cpu_seconds();
+    for (std::size_t i = 0; i < times; ++i) track.to(i & 1 ? Activity::waiting : Activity::busy);
+    const double seconds = cpu_seconds() - start;
+    return track.take().of(Activity::busy) >= 0 ? 1e9 * seconds / static_cast<double>(times) : 0;
+}
+
 nb::list steps_of(const KernelView &view) {
     nb::list all;
     const Implementation &made = *view.scheduled->implementation;
@@ -184,6 +194,7 @@ NB_MODULE(_core, module) {
                 spans.emplace_back(kActivitiesNamed[static_cast<std::size_t>(span.activity)], span.start_s, span.end_s);
             return spans;
         });
+    module.def("turn_ns", &turn_ns, "times"_a, "timeline"_a, nb::call_guard<nb::gil_scoped_release>());
 
     nb::class_<Worker>(module, "Worker")
         .def_ro("counters", &Worker::counters)

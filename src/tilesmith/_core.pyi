@@ -38,6 +38,9 @@ class Times:
     oracle_s: float
     spans: list[tuple[str, float, float]]
 
+def turn_ns(times: int, timeline: bool) -> float:
+    """What one change of a worker's activity takes, in nanoseconds of processor time."""
+
 class Worker:
     counters: Counters
     items: int

@@ -24,7 +24,7 @@ from tilesmith.cli.screen import answer, say
 from tilesmith.config import unknown
 from tilesmith.core.errors import MachineError, OptionError
 from tilesmith.report import study_plots
-from tilesmith.report.study import COPIES, Cell, Measured, Row, disagreements, from_line, measured, rows
+from tilesmith.report.study import COPIES, Cell, Measured, Row, agreements, disagreements, from_line, measured, rows
 from tilesmith.superopt.schema import to_json
 from tilesmith.superopt.workloads import WORKLOADS
 
@@ -127,7 +127,7 @@ def study_search(study: Study, out: Path, as_json: bool) -> int:
         done[cell] = found
         say(f"[{number}/{len(cells)}] {cell}: {found.stop}, {found.seconds:.2f} s, {found.states:,} states")
     wanted = [done[cell] for cell in cells if cell in done]
-    table, differ = rows(wanted), disagreements(wanted)
+    table, differ, same = rows(wanted), disagreements(wanted), agreements(wanted)
     document: dict[str, Any] = {
         "verdict": None,
         "message": None,
@@ -137,6 +137,7 @@ def study_search(study: Study, out: Path, as_json: bool) -> int:
         "reused": reused,
         "faults": faults,
         "disagreements": list(differ),
+        "agreements": [asdict(one) for one in same],
         "rows": [asdict(row) for row in table],
     }
     try:
@@ -149,8 +150,8 @@ def study_search(study: Study, out: Path, as_json: bool) -> int:
     else:
         for row in table:
             answer(_line(row))
-        for sentence in (*differ, *faults):
-            answer(sentence)
+        for sentence in (*same, *differ, *faults):
+            answer(str(sentence))
         answer(f"plots, study.json and {CELLS} are in {out}")
     return 1 if interrupted or faults or differ else 0
 
@@ -162,6 +163,12 @@ def _line(row: Row) -> str:
     if row.cpu_speedup is not None:
         words.append(f"balanced {row.cpu_speedup:.2f}")
     words.append(f"imbalance {row.imbalance:.2f}")
+    if row.given:
+        words.append(f"{row.given:,} pieces moved")
+    if row.calls:
+        words.append(
+            f"{row.oracle_seconds:.2f} s in the solver, {row.lock_seconds:.4f} s waiting for its answers' lock"
+        )
     return "  ".join(words)
 
 

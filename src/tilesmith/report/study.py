@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -168,6 +169,39 @@ def disagreements(all_measured: Sequence[Measured]) -> tuple[str, ...]:
         if (one.candidates, one.graphs) != (first.candidates, first.graphs):
             found.append(f"{one.cell} found other graphs than {first.cell}")
     return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Exhausted searches of one space by one oracle that found the same graphs in the same order."""
+
+    workload: str
+    oracle: str
+    searches: int
+    ways: int
+    """Schedules, orders and numbers of threads and ranks."""
+    repeats: int
+    """Of each way, at least."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.workload}, {self.oracle}: result sets identical, {self.ways} ways, {self.repeats} "
+            f"repeat{'s' * (self.repeats > 1)} ({self.searches} searches)"
+        )
+
+
+def agreements(all_measured: Sequence[Measured]) -> tuple[Agreement, ...]:
+    """Where more than one search was made, and none disagrees."""
+    groups: dict[tuple[str, str], list[Measured]] = {}
+    for one in all_measured:
+        if one.stop == "exhausted":
+            groups.setdefault((one.cell.workload, one.cell.oracle), []).append(one)
+    found: list[Agreement] = []
+    for (workload, oracle), same in sorted(groups.items()):
+        ways = Counter(replace(one.cell, repeat=0) for one in same)
+        if len(same) > 1 and not disagreements(same):
+            found.append(Agreement(workload, oracle, len(same), len(ways), min(ways.values())))
+    return tuple(found)
 
 
 def _row(cell: Cell, same: Sequence[Measured], groups: Mapping[Cell, Sequence[Measured]]) -> Row:

@@ -89,6 +89,11 @@ def cpu_imbalance(data: Data) -> Any:
     return _lines([row for row in data if row["schedule"] != COPIES], "cpu_imbalance", "most CPU over mean", 1.0)
 
 
+def moved(data: Data) -> Any:
+    shared = [row for row in data if row["schedule"] not in (COPIES, "static")]
+    return _lines(shared, "given", "pieces of work that moved", None)
+
+
 def memory(data: Data) -> Any:
     for row in data:
         row["peak_mb"] = row["peak_bytes"] / 1e6
@@ -153,6 +158,7 @@ PLOTS: dict[str, Callable[[Data], Any]] = {
     "efficiency": efficiency,
     "imbalance": imbalance,
     "cpu-imbalance": cpu_imbalance,
+    "moved": moved,
     "memory": memory,
     "times": times,
     "oracle": oracle,

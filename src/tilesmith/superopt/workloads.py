@@ -55,6 +55,9 @@ WORKLOADS: dict[str, Workload] = {
     "concrete/gqa": Workload(gqa, concrete(6)),
     "concrete/qknorm_gqa": Workload(qknorm_gqa, concrete(5)),
     "oracle/small_product": Workload(small_product, concrete(4)),
+    # What is repeated, to see that who searches changes nothing.
+    "concrete/small": Workload(rmsnorm_linear, concrete(6)),
+    "symbolic/small": Workload(norm_mlp, symbolic(3, 8)),
     "symbolic/norm_lora": Workload(norm_lora, symbolic(4, 11)),
     "symbolic/norm_mlp": Workload(norm_mlp, symbolic(4, 11)),
     "symbolic/attention_output": Workload(attention_output, symbolic(4, 11)),

@@ -41,6 +41,7 @@ def test_schedules_are_compared_and_drawn(tmp_path: Path, capsys: pytest.Capture
     assert rows["openmp", 2]["peak_bytes"] > 1 << 20
     assert rows["copies", 2]["speedup"] is None
     drawn = {Path(path).name for path in document["plots"]}
+    assert [(one["searches"], one["ways"], one["repeats"]) for one in document["agreements"]] == [(6, 6, 1)]
     assert {"speedup.svg", "speedup.png", "efficiency.svg", "imbalance.svg", "memory.svg"} <= drawn
     assert (out / "speedup.svg").read_text().startswith("<svg")
     assert json.loads((out / "study.json").read_text())["rows"] == document["rows"]
@@ -80,9 +81,18 @@ def test_an_interrupted_study_keeps_what_it_has(
     assert (document["stop"], document["cells"], document["reused"]) == ("exhausted", 2, 1)
 
 
+def test_repeats_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--schedules", "openmp", "--orders", "dfs,bfs", "--threads", "2", "--repeats", "2"]
+    assert study(tmp_path, *options) == 0
+    said = capsys.readouterr().out
+    assert "concrete/quick, table: result sets identical, 2 ways, 2 repeats (4 searches)" in said
+
+
 def test_oracles_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--schedules", "openmp", "--threads", "1", "--oracles", "table,table/2,z3-thread"]
-    assert study(tmp_path, *options, "--budget-seconds", "3", "--json") == 0
+    assert study(tmp_path, *options, "--budget-seconds", "3") == 0
+    assert capsys.readouterr().out.count("s waiting for its answers' lock") == 1
+    assert study(tmp_path, *options, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     rows = {row["cell"]["oracle"]: row for row in document["rows"]}
     assert rows["table"]["calls"] == 0 < rows["z3-thread"]["calls"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tilesmith.report.study import COPIES, Cell, Measured, disagreements, from_line, rows
+from tilesmith.report.study import COPIES, Agreement, Cell, Measured, agreements, disagreements, from_line, rows
 
 ALONE = Cell("concrete/lora", "static", "dfs", "table", 1)
 
@@ -63,6 +63,26 @@ def test_other_graphs_are_noticed() -> None:
     assert disagreements([one(ALONE, 1.0, 1.0), one(two, 1.0, 1.0)]) == ()
     (said,) = disagreements([one(ALONE, 1.0, 1.0), one(two, 1.0, 1.0, graphs="b")])
     assert "found other graphs" in said
+
+
+def test_searches_that_agree_are_counted() -> None:
+    two = replace(ALONE, threads=2)
+    many = [one(replace(cell, repeat=repeat), 1.0, 1.0) for cell in (ALONE, two) for repeat in range(20)]
+    assert agreements(many) == (Agreement("concrete/lora", "table", 40, 2, 20),)
+    assert "result sets identical, 2 ways, 20 repeats" in str(agreements(many)[0])
+    assert agreements(many[:1]) == ()
+    assert agreements([*many, one(replace(two, repeat=20), 1.0, 1.0, graphs="b")]) == ()
+    assert agreements([*many[:-1], replace(many[-1], stop="seconds")]) == (
+        Agreement("concrete/lora", "table", 39, 2, 19),
+    )
+
+
+def test_work_that_moved_and_seconds_for_the_lock_are_medians() -> None:
+    (row,) = rows(
+        replace(one(replace(ALONE, repeat=repeat), 1.0, 1.0), given=given, lock_seconds=given / 10)
+        for repeat, given in enumerate((5, 1, 3))
+    )
+    assert (row.given, row.lock_seconds) == (3, 0.3)
 
 
 def test_a_line_is_read_as_it_was_written() -> None:
