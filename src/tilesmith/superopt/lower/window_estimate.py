@@ -13,18 +13,20 @@ from tilesmith.core.graph_check import BYTES
 from tilesmith.superopt.lower.estimate import L2_OVER_DRAM, LATENCY_S, LAUNCH_S, PROGRAM_S, REGISTERS, Estimate, Misfit
 from tilesmith.superopt.lower.options import Choice, grid_order
 from tilesmith.superopt.lower.plan import Plan
-from tilesmith.superopt.lower.windows import delays, walked, walking
+from tilesmith.superopt.lower.windows import delays, parts, walked, walking
 
 LOAD_INSTRUCTIONS = 6.0
 """Address, mask and load itself."""
 WIDE = 16
 """Bytes of one load of a thread."""
-COMPARED = 2.0
-"""Instructions of an element that is widened and compared."""
-GATHERED = 9.0
-"""Instructions of an element that is gathered: shuffles among eight registers, and choices between them."""
-FIXED = 48
+COMPARED = 0.3
+"""Instructions of a byte that is compared: two elements at once, where they are short."""
+GATHERED = 12.0
+"""Instructions of an element that is gathered: shuffles among a row's registers, and choices between them."""
+FIXED = 38
 """Registers of addresses and masks."""
+GATHERING = 0.75
+"""Registers for an element of what is gathered from."""
 ISSUE = 0.7
 """Of the instructions that a multiprocessor could issue, how many it does."""
 
@@ -67,9 +69,10 @@ def window_estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     lead = math.prod(blocks[axis] for row in rows[: views[0].dim] for axis in row)
     wide = min(WIDE // size, max(1, int(held) // (32 * choice.warps))) if _neighbours(plan, choice) else 1
     loads = (steps * planes + extra) * taps * held
-    instructions = loads * (LOAD_INSTRUCTIONS / wide + COMPARED) + steps * (places * 4 + held * (planes + carried) / 2)
-    instructions += steps * places * GATHERED * last.window.size * choice.gather
-    registers = FIXED + math.ceil((carried + 1 + planes + taps * planes * size / 4) * held / (32 * choice.warps))
+    instructions = loads * (LOAD_INSTRUCTIONS / wide + COMPARED * size)
+    instructions += steps * places * GATHERED / parts(last.window) * last.window.size * choice.gather
+    words = (carried + planes + choice.prefetch * taps * planes) * size / 4 + GATHERING
+    registers = FIXED + math.ceil(words * held / (32 * choice.warps))
     if registers > REGISTERS:
         return Misfit("registers of a thread", registers, REGISTERS)
     resident = max(1, min(gpu.registers // (registers * 32 * choice.warps), gpu.warps // choice.warps, gpu.blocks))
@@ -82,12 +85,12 @@ def window_estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     once = float((source.elements + written) * size)
     # A walk that begins anew reads again what the one before it carries.
     once *= 1 + extra * min(first.window.stride, 2) / 2 / (steps * first.window.stride) if extra and first else 1.0
-    flight = active * planes * taps * held * size
+    flight = active * planes * taps * held * size * (1.0 if choice.prefetch else 0.5)
     dram = min(gpu.readable_bytes_per_s, flight / LATENCY_S)
     cache = tiles * (lead * seen + places * steps) * size / (L2_OVER_DRAM * gpu.readable_bytes_per_s)
     issued = tiles * instructions / (128 * ISSUE * gpu.clock_hz * gpu.multiprocessors)
-    parts = sorted((once / dram * (1 + 0.3 * (idle - 1)), cache, issued * idle))
-    seconds = LAUNCH_S + LATENCY_S + parts[2] + 0.2 * (parts[0] + parts[1]) + tiles * PROGRAM_S
+    costs = sorted((once / dram * (1 + 0.3 * (idle - 1)), cache, issued * idle))
+    seconds = LAUNCH_S + LATENCY_S + costs[2] + 0.2 * (costs[0] + costs[1]) + tiles * PROGRAM_S
     return Estimate(seconds, int(tiles), 0, registers)
 
 

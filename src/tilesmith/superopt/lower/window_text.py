@@ -11,7 +11,7 @@ Sums have zeros beyond the edges, and are added in float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -23,10 +23,7 @@ from tilesmith.superopt.lower.places import Lines, Names, Places, at, operand
 from tilesmith.superopt.lower.plan import Plan
 from tilesmith.superopt.lower.sizes import View
 from tilesmith.superopt.lower.text import TL
-from tilesmith.superopt.lower.windows import Delay, delays, parts
-
-UNROLLED = 27
-"""Taps that are written out; of more there are loops."""
+from tilesmith.superopt.lower.windows import UNROLLED, Delay, delays, parts
 
 
 class Windows:
@@ -50,6 +47,8 @@ class Windows:
         """By dimension and tap where it is, and what of it is inside."""
         self.now: list[str] = []
         """For every tap along the walk what it sees now."""
+        self.coming: dict[int, list[str]] = {}
+        """For taps that see new planes the tiles of the next place, where those are loaded ahead."""
 
     def _held(self) -> Rows:
         """The rows of what is held before anything is gathered."""
@@ -80,12 +79,15 @@ class Windows:
         """What windows see along some dimensions, at `spots` along others; its name."""
         if math.prod(view.window.size for view in views) > UNROLLED:
             return self._looped(views, spots, mask, word)
-        loaded = []
+        tiles = [self._say(self._buffer, load) for load in self._loads(views, spots, mask)]
+        return self._joined([self._wide(tile) for tile in tiles], word)
+
+    def _loads(self, views: Sequence[Viewed], spots: dict[int, str], mask: str) -> Iterator[str]:
+        """Expressions that load a tile for each tap along some dimensions."""
         for taps in product(*(range(view.window.size) for view in views)):
             found = {view.dim: self._spot(view, tap) for view, tap in zip(views, taps, strict=True)}
             masks = [*([mask] if mask else []), *(inside for _, inside in found.values() if inside)]
-            loaded.append(self._loaded(spots | {dim: spot for dim, (spot, _) in found.items()}, masks))
-        return self._joined(loaded, word)
+            yield self._load(spots | {dim: spot for dim, (spot, _) in found.items()}, masks)
 
     def _looped(self, views: Sequence[Viewed], spots: dict[int, str], mask: str, word: str) -> str:
         """The same, one tap after another."""
@@ -102,7 +104,8 @@ class Windows:
             most = -(-view.window.padding // view.window.dilation)
             inside = self._kept(self.out, view, spot, most, most)
             found[view.dim], masks = spot, [*masks, *([inside] if inside else [])]
-        self.out(f"{name} = {self._pair(name, self._loaded(found, masks))}")
+        tile = self._say(self._buffer, self._load(found, masks))
+        self.out(f"{name} = {self._pair(name, self._wide(tile))}")
         self.out.indent = depth
         return name
 
@@ -146,17 +149,28 @@ class Windows:
         present = [other for other, row in enumerate(self.held) if row]
         return at(name, present.index(dim), len(present))
 
-    def _loaded(self, spots: dict[int, str], masks: Sequence[str]) -> str:
-        """A tile of taps; its name."""
+    @property
+    def _buffer(self) -> str:
+        return self.source.buffer.lower()
+
+    def _wide(self, tile: str) -> str:
+        """What was loaded in the dtype in which it is joined."""
+        return tile if self.dtype == self.source.dtype else f"{tile}.to({TL[self.dtype]})"
+
+    def _load(self, spots: dict[int, str], masks: Sequence[str]) -> str:
+        """The expression that loads a tile of taps."""
         uncut, lead = [(None, False)] * len(self.held), dict.fromkeys(range(self.views[0].dim), "0")
         address = self.places.address(self._image(), self.held, uncut, spots=lead | spots)
+        for view in self.views:
+            if view.seen is None and self.held[view.dim]:
+                # All places look at a single element.
+                address += f" + 0 * {self._lying(self.places.vector(self.held[view.dim]), view.dim)}"
         places = {view.places for view in self.views}
         axes = [axis for row in self.held for axis in row if not self.largest or axis not in places]
         ragged = self.places.mask([row for row in self.held if row], axes)
         mask = " & ".join([*([ragged] if ragged else []), *masks])
         other = "" if self.largest else ", other=0.0"
-        name = self._say(self.source.buffer.lower(), f"tl.load({address}{f', mask={mask}{other}' if mask else ''})")
-        return name if self.dtype == self.source.dtype else f"{name}.to({TL[self.dtype]})"
+        return f"tl.load({address}{f', mask={mask}{other}' if mask else ''})"
 
     def _image(self) -> View:
         """What windows look at as a view that begins with this program's image, or images."""
@@ -260,6 +274,15 @@ class Windows:
 
     def _plane(self, place: str, tap: int, word: str, beyond: bool = False) -> str:
         """What the tile's windows see of one plane: that of a tap at a place, which may be beyond the last one."""
+        return self._seen(self._across, *self._at(place, tap, beyond), word)
+
+    @property
+    def _across(self) -> Sequence[Viewed]:
+        """The dimensions of a plane whose taps are loaded."""
+        return self.views[1:-1] if self.choice.gather else self.views[1:]
+
+    def _at(self, place: str, tap: int, beyond: bool = False) -> tuple[dict[int, str], str]:
+        """Which plane it is, and a mask of whether there is such."""
         view, _, _ = self._walked()
         window = view.window
         shift = tap * window.dilation - window.padding
@@ -269,8 +292,7 @@ class Windows:
         if beyond:
             # Nobody sees it: it only has to be memory.
             self.out(f"{spot} = tl.minimum({spot}, {self._size(view)} - 1)")
-        views = self.views[1:-1] if self.choice.gather else self.views[1:]
-        return self._seen(views, {view.dim: spot}, mask, word)
+        return {view.dim: spot}, mask
 
     def begin(self) -> dict[Delay, list[str]]:
         """The planes that the first windows see and later taps would have seen before, the oldest first."""
@@ -287,7 +309,17 @@ class Windows:
             places = [f"{name}_first + {ahead}" if ahead else f"{name}_first" for ahead in range(delay.places)]
             planes = [self._plane(place, delay.tap, "carried", n > 0) for n, place in enumerate(places)]
             queues[delay] = [plane if plane.startswith("carried") else self._say("carried", plane) for plane in planes]
+        if self.choice.prefetch:
+            for tap in self._fresh():
+                loads = list(self._loads(self._across, *self._at(f"{name}_first", tap)))
+                self.coming[tap] = [self._say(f"next_{self._buffer}", load) for load in loads]
         return queues
+
+    def _fresh(self) -> list[int]:
+        """Taps of the walk that see what none has seen before."""
+        window = self._walked()[0].window
+        seen = {delay.tap for delay in delays(window)}
+        return [tap for tap in range(window.size) if tap not in seen]
 
     def line(self) -> str:
         """The head of the loop."""
@@ -297,8 +329,18 @@ class Windows:
     def next(self, queues: dict[Delay, list[str]]) -> str:
         """What the windows of one place see, in float32."""
         view, _, name = self._walked()
-        carried = {delay.tap: queue[0] for delay, queue in queues.items()}
-        self.now = [carried.get(tap) or self._plane(name, tap, "plane") for tap in range(view.window.size)]
+        planes = {delay.tap: queue[0] for delay, queue in queues.items()}
+        tiles = {tap: [self._say(self._buffer, tile) for tile in coming] for tap, coming in self.coming.items()}
+        if tiles:
+            # Behind the last place it is that once more.
+            ahead = self._say("ahead", f"tl.minimum({name} + 1, {name}_stop - 1)")
+            for tap, coming in self.coming.items():
+                for tile, load in zip(coming, self._loads(self._across, *self._at(ahead, tap)), strict=True):
+                    self.out(f"{tile} = {load}")
+        for tap in self._fresh():
+            loaded = [self._wide(tile) for tile in tiles.get(tap, ())]
+            planes[tap] = self._joined(loaded, "plane") if loaded else self._plane(name, tap, "plane")
+        self.now = [planes[tap] for tap in range(view.window.size)]
         return self._gathered(self._joined(self.now, "seen"))
 
     def shift(self, queues: dict[Delay, list[str]]) -> None:

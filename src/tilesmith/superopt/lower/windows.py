@@ -24,6 +24,8 @@ OTHERS = (1, 4, 8, 16, 32)
 WALKS = (16, 32, 64)
 """Places that a program walks along, if not all."""
 WARPS = (1, 2, 4, 8)
+UNROLLED = 27
+"""Taps whose loads are written out; of more there are loops."""
 ROW = 1 << 11
 """Elements of a row that a program holds to gather from."""
 LEAST_ROW = 4
@@ -102,8 +104,14 @@ def window_ways(plan: Plan) -> Iterator[Choice]:
             if largest > TILE:
                 continue
             fit = [warps for warps in WARPS if 4 <= largest / (32 * warps) <= 32] or [1]
-            for warps in fit:
-                yield Choice(blocks, warps, 1, again=False, order=order, walk=walk, gather=gather)
+            for warps, ahead in product(fit, (False, True) if walk and _few(plan, gather) else (False,)):
+                yield Choice(blocks, warps, 1, ahead, again=False, order=order, walk=walk, gather=gather)
+
+
+def _few(plan: Plan, gather: bool) -> bool:
+    """Whether the loads of a plane are written out, so that they may be started a place ahead."""
+    views = plan.axes.views[1:-1] if gather else plan.axes.views[1:]
+    return math.prod(view.window.size for view in views) <= UNROLLED
 
 
 def _tiles(plan: Plan, walk: bool, gather: bool) -> Iterator[tuple[int, ...]]:
