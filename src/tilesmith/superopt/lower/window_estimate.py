@@ -29,6 +29,8 @@ GATHERING = 0.75
 """Registers for an element of what is gathered from."""
 ISSUE = 0.7
 """Of the instructions that a multiprocessor could issue, how many it does."""
+FULL = 24
+"""Warps of a multiprocessor that issue so many."""
 
 
 def window_estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
@@ -88,7 +90,8 @@ def window_estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     flight = active * planes * taps * held * size * (1.0 if choice.prefetch else 0.5)
     dram = min(gpu.readable_bytes_per_s, flight / LATENCY_S)
     cache = tiles * (lead * seen + places * steps) * size / (L2_OVER_DRAM * gpu.readable_bytes_per_s)
-    issued = tiles * instructions / (128 * ISSUE * gpu.clock_hz * gpu.multiprocessors)
+    busy = ISSUE * min(1.0, resident * choice.warps / FULL)
+    issued = tiles * instructions / (128 * busy * gpu.clock_hz * gpu.multiprocessors)
     costs = sorted((once / dram * (1 + 0.3 * (idle - 1)), cache, issued * idle))
     seconds = LAUNCH_S + LATENCY_S + costs[2] + 0.2 * (costs[0] + costs[1]) + tiles * PROGRAM_S
     return Estimate(seconds, int(tiles), 0, registers)

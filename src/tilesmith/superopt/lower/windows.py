@@ -24,6 +24,8 @@ OTHERS = (1, 4, 8, 16, 32)
 WALKS = (16, 32, 64)
 """Places that a program walks along, if not all."""
 WARPS = (1, 2, 4, 8)
+LANES = (4, 16)
+"""Elements of one thread: few enough for many threads at once."""
 UNROLLED = 27
 """Taps whose loads are written out; of more there are loops."""
 ROW = 1 << 11
@@ -103,7 +105,8 @@ def window_ways(plan: Plan) -> Iterator[Choice]:
             largest = max(math.prod(blocks[axis] for row in rows for axis in row) for rows in held.axes.rows)
             if largest > TILE:
                 continue
-            fit = [warps for warps in WARPS if 4 <= largest / (32 * warps) <= 32] or [1]
+            fit = [warps for warps in WARPS if LANES[0] <= largest / (32 * warps) <= LANES[1]]
+            fit = fit or [WARPS[0] if largest < 32 * LANES[0] else WARPS[-1]]
             for warps, ahead in product(fit, (False, True) if walk and _few(plan, gather) else (False,)):
                 yield Choice(blocks, warps, 1, ahead, again=False, order=order, walk=walk, gather=gather)
 
