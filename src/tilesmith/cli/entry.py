@@ -582,7 +582,9 @@ def _say(words: str) -> int:
 
 def _fault(message: str, as_json: bool) -> int:
     """Exit status 2: one sentence on stderr, and with --json the one object on stdout."""
-    sentence = " ".join(message.split())
+    from tilesmith.report.words import one_line
+
+    sentence = " ".join(one_line(message).split())
     with suppress(OSError):
         print(f"tilesmith: {sentence}", file=sys.stderr, flush=True)
     if as_json:

@@ -26,12 +26,8 @@ def export(prefix: str, kind: str, out: Path | None, journal: Path, as_json: boo
         return 0
     path = html_file(out or Path(f"{told.record.run}.{kind}"))
     if kind == "parquet":
-        draft = path.with_name(f".{path.name}.part")
-        try:
+        with winner.replacing(path) as draft:
             rows.parquet(told, draft)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
     else:
         winner.write(path, rows.jsonl(told) if kind == "jsonl" else rows.comma(told))
     if as_json:

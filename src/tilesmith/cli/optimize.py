@@ -31,7 +31,7 @@ from tilesmith.report.live import Progress, best_words
 from tilesmith.report.record import Agreed, RunRecord
 from tilesmith.report.spending import model_words, spending_words
 from tilesmith.report.winner import Provenance, winner_file
-from tilesmith.report.words import counts, one_line, seconds, verdict_message, verdict_name
+from tilesmith.report.words import counts, harmless, one_line, seconds, verdict_message, verdict_name
 
 if TYPE_CHECKING:
     from tilesmith.propose.chat import Models
@@ -155,7 +155,7 @@ def _tell(record: RunRecord, spent_s: float, stop: Stop, fastest: Trial | None, 
             answer(f"  {one_line(each.model)}: {model_words(each)}")
     if fastest is None:
         first = trials[0].verdict if trials else None
-        why = f": the start kernel is {verdict_name(first)}: {verdict_message(first)}" if first else ""
+        why = f": the start kernel is {verdict_name(first)}: {harmless(verdict_message(first) or '')}" if first else ""
         answer(f"nothing correct was found{why}")
         return
     answer(f"best: {best_words(trials)}")

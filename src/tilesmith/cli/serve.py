@@ -6,6 +6,7 @@ import errno
 import hmac
 import ipaddress
 import json
+import re
 import secrets
 import socket
 import threading
@@ -39,6 +40,8 @@ def serve(prefix: str, host: str, port: int, token: str, look: bool, journal: Pa
     """Until it is interrupted. Raises `OptionError` for an address that is none, `MachineError` where it is taken."""
     if not 0 <= port <= 65535:
         raise OptionError(f"--port is {port}; it must be 0 to 65535, where 0 takes any that is free")
+    if not re.fullmatch(r"[\w.~-]*", token, re.ASCII):
+        raise OptionError("--token may have letters, digits and .~_- only: it is part of an address")
     alone = loopback(host)
     token = token or ("" if alone else secrets.token_urlsafe(16))
     if look:
@@ -164,6 +167,8 @@ class _Server6(_Server):
 
 
 def _listening(host: str, port: int, desk: Desk) -> ThreadingHTTPServer:
+    if not (host.isascii() and host.strip()):
+        raise OptionError(f"--host is {host!r}, which is no address of this machine")
     try:
         return (_Server6 if ":" in host else _Server)((host, port), handler(desk))
     except OSError as error:

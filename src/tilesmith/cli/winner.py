@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tilesmith.core.errors import OptionError
@@ -33,19 +34,34 @@ def place(out: str, problem_name: str, problem_path: str) -> Path:
 
 def write(path: Path, text: str) -> None:
     """Replace the file as one step: whoever reads it sees the old one or the new one, whatever happens between."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft beside a file, which takes its place when the block has ended well. Raises `OptionError` for a folder in
+    which nothing can be made.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        why = os.strerror(error.errno or 0)
+        raise OptionError(f"--out is {str(path)!r}, and nothing can be written there ({why}); name another") from None
     draft = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield draft
+        os.fsync(handle)
         draft.chmod(0o666 & ~_umask())
         draft.replace(path)
     except BaseException:
         with suppress(OSError):
             draft.unlink()
         raise
+    finally:
+        os.close(handle)
 
 
 def draw(line: Sequence[Trial], journal: Journal, out: Path) -> Path | None:

@@ -16,7 +16,7 @@ from tilesmith.report.page import content_hash, environment, style
 from tilesmith.report.progress import gains
 from tilesmith.report.spending import money
 from tilesmith.report.tables import plain, stop_words
-from tilesmith.report.words import baseline, counts, figure, interval_words, one_line, seconds, time_of
+from tilesmith.report.words import baseline, counts, figure, harmless, interval_words, one_line, seconds, time_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def table(found: Sequence[Column]) -> RenderableType:
     for column in found:
         page.add_column(column.run, overflow="fold")
     for name, *cells in _across(found):
-        page.add_row(name, *(Text(words) for words in cells))
+        page.add_row(name, *(Text(harmless(words)) for words in cells))
     return Group(page, Text(), Text(_note(found), style="dim")) if _note(found) else page
 
 

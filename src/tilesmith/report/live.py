@@ -33,7 +33,9 @@ from tilesmith.report.words import (
     counts,
     figure,
     gain,
+    harmless,
     interval_words,
+    one_line,
     seconds,
     time_of,
     verdict_message,
@@ -190,7 +192,7 @@ def best_words(trials: Sequence[Trial]) -> str:
         return f"{words}: the start kernel itself"
     ratio = gain(trials)
     times = f"{ratio:.2f} times as fast as" if ratio is not None else "against"
-    path = " > ".join(trial.candidate.origin for trial in lineage(fastest, trials))
+    path = " > ".join(one_line(trial.candidate.origin) for trial in lineage(fastest, trials))
     return f"{words}, {times} the start kernel ({figure(first.verdict.time)}); {path}"
 
 
@@ -220,7 +222,7 @@ def _table(lines: Sequence[tuple[str, str]]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, words in lines:
-        table.add_row(name, Text(words, style="bold" if name == "best" else ""))
+        table.add_row(name, Text(harmless(words), style="bold" if name == "best" else ""))
     return table
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 
 from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Column, Table
 from rich.text import Text
 
 from tilesmith.core.budget import Stop
@@ -17,7 +19,17 @@ from tilesmith.report.audit import Audit
 from tilesmith.report.live import best_words
 from tilesmith.report.record import Agreed, RunLine, RunRecord
 from tilesmith.report.spending import Spending, money, outcome_words, spending_words
-from tilesmith.report.words import clipped, counts, error_of, figure, one_line, time_of, verdict_message, verdict_name
+from tilesmith.report.words import (
+    clipped,
+    counts,
+    error_of,
+    figure,
+    harmless,
+    one_line,
+    time_of,
+    verdict_message,
+    verdict_name,
+)
 
 STYLES = {"correct": "green", "wrong": "red", "rejected": "red", "failed": "yellow", "unchecked": "yellow"}
 
@@ -196,9 +208,38 @@ def stop_words(stops: Sequence[Stop]) -> str:
     return stops[-1].value if stops else "not ended: running, or killed; `tilesmith resume` goes on with it"
 
 
+LEAST, GAP = 10, 3
+"""Characters of a column that folds: narrower ones nobody can read. And those between two columns."""
+
+
+class Sheet(Table):
+    """A calm table: a line under its head, no empty columns. Where a screen is too narrow each row is a list."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """See Rich."""
+        filled = [column for column in self.columns if not self.rows or any(str(cell) for cell in column.cells)]
+        if sum(_least(column) + GAP for column in filled) - GAP <= options.max_width:
+            made = copy(self)
+            made.columns = filled
+            yield from Table.__rich_console__(made, console, options)
+            return
+        for row, *cells in zip(self.rows, *(column.cells for column in filled), strict=True):
+            grid = _pairs()
+            for column, cell in zip(filled, cells, strict=True):
+                if str(cell):
+                    grid.add_row(Text(str(column.header)), cell, style=row.style)
+            yield from (grid, Text())
+
+
+def _least(column: Column) -> int:
+    """Characters that a column needs in order to be read."""
+    widest = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+    return widest if column.no_wrap or column.justify == "right" else min(widest, LEAST)
+
+
 def plain() -> Table:
-    """A calm table: a line under its head, nothing else."""
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    """An empty sheet."""
+    return Sheet(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
 
 
 def _pairs() -> Table:
@@ -209,4 +250,4 @@ def _pairs() -> Table:
 
 
 def _row(grid: Table, name: str, words: str, style: str = "") -> None:
-    grid.add_row(name, Text(words, style=style))
+    grid.add_row(name, Text(harmless(words), style=style))

@@ -120,6 +120,11 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
+def harmless(text: str) -> str:
+    """The text in its lines, for a terminal: what would move the cursor, turn the writing or hide is a space."""
+    return "\n".join(one_line(line) for line in text.strip().split("\n"))
+
+
 def brief(name: str) -> str:
     """A model's name without the folders of a path in it: "replay:…/matvec"; any other name as it is."""
     line = one_line(name)

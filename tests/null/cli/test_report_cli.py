@@ -60,6 +60,11 @@ def test_what_is_wrong_is_one_sentence(tilesmith: Command, run: str, place: Path
         (("compare", run), "two runs or more"),
         (("serve", run, "--host", "no.such.host.invalid"), "no address of this machine"),
         (("serve", run, "--port", "99999"), "--port"),
+        (("serve", run, "--host", "\u202e"), "no address of this machine"),
+        (("serve", run, "--host", ""), "no address of this machine"),
+        (("serve", run, "--token", "a\nb"), "--token may have"),
+        (("report", run, "--out", "/proc/report.html"), "nothing can be written there"),
+        (("export", run, "--out", "/proc/trials.parquet", "--format", "parquet"), "nothing can be written there"),
     ):
         answer = tilesmith(*words, "--json")
         assert answer.status == 2, words

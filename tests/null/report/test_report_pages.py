@@ -330,3 +330,42 @@ def test_a_panel_that_has_much_to_work_out_does_so_less_often() -> None:
     for _ in range(int(1 / live.SHARE)):
         next(ticks)
     assert drawn(panel(later)) == drawn(live.panel(later))
+
+
+def printed(page: RenderableType, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False)
+    console.print(page)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_tables_can_be_read_on_any_screen(width: int) -> None:
+    """Whole ids and whole times; on a narrow screen each row is a list."""
+    record = RunRecord("01jd3k7axyz", "rmsnorm_linear", TRIALS, (Stop.ROUNDS,))
+    for page in (
+        tables.run(record),
+        tables.trials(TRIALS),
+        tables.runs([RunLine("01jd3k7axyz", "rmsnorm_linear", 7, TRIALS[0], Stop.ROUNDS, False)]),
+    ):
+        lines = printed(page, width)
+        assert max(map(len, lines)) <= width
+        assert not any("…" in line for line in lines)
+    assert any("01jd3k7axyz" in line for line in lines)
+    assert any("93.2 µs" in line or "measured" in line or "estimated" in line for line in lines)
+
+
+def test_a_column_that_says_nothing_is_left_out() -> None:
+    head = printed(tables.trials([TRIALS[0]]), 200)[0]
+    assert "origin" in head
+    assert "because" not in head
+
+
+def test_words_of_others_cannot_move_a_terminal() -> None:
+    evil = "a\x1b[2Jb\u202ec\x00d\x07\u2028e"
+    trial = replace(TRIALS[0], verdict=Wrong(f"one\n{evil}"), protection=evil, evidence=(evil,))
+    record = RunRecord("r", evil, [trial], (Stop.ROUNDS,))
+    for page in (tables.evaluation(trial), tables.run(record)):
+        text = "\n".join(printed(page, 80))
+        assert all(character.isprintable() or character == "\n" for character in text)
+    assert words.harmless(f"one\n{evil}") == "one\na [2Jb c d  e"
