@@ -288,12 +288,20 @@ NB_MODULE(_core, module) {
         .def("join", [](Engine &engine, nb::bytes split) { engine.listing()->begin(view(split)); }, "split"_a)
         .def_prop_ro("items", [](Engine &engine) { return engine.listing()->items(); })
         .def_prop_ro("waiting", [](Engine &engine) { return engine.listing()->waiting(); })
+        .def_prop_ro("parked", [](Engine &engine) { return engine.listing()->parked(); })
         .def_prop_ro("idle", [](Engine &engine) { return engine.listing()->idle(); })
         .def("offer", [](Engine &engine, std::size_t item) { engine.listing()->offer(item); }, "item"_a)
         .def("give", [](Engine &engine) { return bytes(engine.listing()->give()); })
         .def("receive", [](Engine &engine, nb::bytes given) { engine.listing()->receive(view(given)); }, "given"_a)
         .def("end", [](Engine &engine) { engine.listing()->end(); })
         .def("fresh", [](Engine &engine) { return bytes(engine.listing()->fresh()); })
+        .def("wanted",
+             [](Engine &engine) {
+                 nb::list all;
+                 for (const std::string &each : engine.listing()->wanted()) all.append(bytes(each));
+                 return all;
+             })
+        .def("ask", [](Engine &engine, nb::bytes wanted) { engine.listing()->ask(view(wanted)); }, "wanted"_a)
         .def("learn", [](Engine &engine, nb::bytes made) { engine.learn(view(made)); }, "made"_a)
         .def("found", [](Engine &engine, bool all) { return bytes(engine.listing()->found(all)); }, "everything"_a)
         .def("tell", [](Engine &engine, nb::bytes found) { engine.tell(view(found)); }, "found"_a)

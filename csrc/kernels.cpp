@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <exception>
 #include <stdexcept>
+#include <thread>
 #include <unordered_map>
 
 #ifdef _OPENMP
@@ -47,11 +48,14 @@ class Explorer {
   public:
     // Nodes of one item breadth-first at most, and how many of them make work of their own.
     static constexpr std::size_t kBatch = 64, kBatches = 64;
+    // Programs that wait for what other processes make.
+    static constexpr std::size_t kMostParked = 1 << 16;
 
     Explorer(Listing &listing, Track &track);
 
     // Everything that an item leads to, but for what goes back to the pool.
     void run(const Item &item, Pool &pool);
+    void run_errand(const Item &item, Pool &pool);
     // The same as far as the next kernel; the rest goes to the pool, each program as an item.
     void split(const Item &item, Pool &pool);
 
@@ -77,14 +81,19 @@ class Explorer {
     void run(const Item &item, Pool &pool, bool breadth, std::size_t batch);
     void restore(const Prefix &node);
     void expand(const State &state, const Item *part);
-    void last(const State &state, Set all);
+    void last(const State &state, Set all, std::size_t from);
     void child(const Frame &frame, const Kernels &found, Set owners);
-    void finish(const State &state, Set inputs);
+    // Whether all that it takes is known.
+    bool finish(const State &state, Set inputs, bool only_ask = false);
     void share();
+    bool ends(const State &state, Set owners, const Item *part) const;
+    [[gnu::cold]] bool known(const Frame &frame, const Item *part);
+    [[gnu::cold]] void leave(Frame &frame, const Item *part);
+    [[gnu::cold]] void park(Item item, const State &state, const Memo::Entry &waits_for);
     void flush();
     bool has(const State &state, Tensor t) const;
     Set owned(Set inputs) const;
-    const Kernels &kernels(Set inputs, bool last);
+    const Kernels *kernels(Set inputs, bool last);
 
     Listing &listing_;
     const Space &space_;
@@ -142,7 +151,7 @@ Explorer::Set Explorer::owned(Set inputs) const {
     return owners;
 }
 
-const Kernels &Explorer::kernels(Set inputs, bool last) {
+const Kernels *Explorer::kernels(Set inputs, bool last) {
     std::array<Tensor, kMostTensors> tensors;
     std::size_t count = 0;
     std::uint64_t hash = 0;
@@ -198,9 +207,17 @@ void Explorer::run(const Item &item, Pool &pool, bool breadth, std::size_t batch
     listing_.book_.close(*segment_);
 }
 
+void Explorer::run_errand(const Item &item, Pool &pool) {
+    const Activity before = track_.to(Activity::busy);
+    if (catalogue_.make(item.errand)) pool.release();
+    track_.to(before);
+}
+
 // Kernels that end a program: they use everything that is needed and make every target that is left.
-void Explorer::finish(const State &state, Set inputs) {
-    const Kernels &found = kernels(inputs, true);
+bool Explorer::finish(const State &state, Set inputs, bool only_ask) {
+    const Kernels *known = kernels(inputs, true);
+    if (!known || only_ask) return known;
+    const Kernels &found = *known;
     for (std::uint32_t s = 0; s < found.signatures.size(); ++s) {
         int made = 0;
         bool again = false;
@@ -214,16 +231,81 @@ void Explorer::finish(const State &state, Set inputs) {
         path_[static_cast<std::size_t>(depth_)] = {&found, s};
         listing_.book_.add(*segment_, {path_.data(), static_cast<std::size_t>(depth_) + 1});
     }
+    return true;
 }
 
 // The last kernel, of sets that hold all that is needed.
-void Explorer::last(const State &state, Set all) {
+void Explorer::last(const State &state, Set all, std::size_t from) {
+    std::size_t place = 0, missing = 0;
+    const Memo::Entry *missed = nullptr;
+    const auto end = [&](Set inputs) {
+        if (place++ < from) return;
+        // What else is missing is asked for at once.
+        if (finish(state, inputs, missed) || missed) return;
+        missed = &catalogue_.missed();
+        missing = place - 1;
+    };
     const auto extend = [&](const auto &self, Set inputs, Set others, int more) -> void {
-        if (inputs && inputs >= state.last_inputs) finish(state, inputs);
+        if (inputs && inputs >= state.last_inputs) end(inputs);
         for (; others && more && !control_.stopped(); others &= others - 1)
             self(self, inputs | (others & -others), others & (others - 1), more - 1);
     };
     extend(extend, state.needed, all & ~state.needed, listing_.limits_.inputs - __builtin_popcountll(state.needed));
+    if (!missed) return;
+    Item item;
+    item.from = missing;
+    park(std::move(item), state, *missed);
+}
+
+bool Explorer::ends(const State &state, Set owners, const Item *part) const {
+    return !(part && part->first) && (owners & state.needed) == state.needed;
+}
+
+// Whether there is all that the frame's next set of inputs takes. What is not is asked for.
+bool Explorer::known(const Frame &frame, const Item *part) {
+    const Set inputs = listing_.subsets_[frame.at];
+    const bool between = depth_ + 1 == listing_.limits_.kernels || kernels(inputs, false);
+    return (!ends(frame.state, owned(inputs), part) || kernels(inputs, true)) && between;
+}
+
+// The frame's next sets of inputs wait for what another process makes; those after them do not.
+void Explorer::leave(Frame &frame, const Item *part) {
+    const Memo::Entry &missed = catalogue_.missed();
+    Item item;
+    item.from = frame.at;
+    known(frame, part);
+    while (frame.at + 1 < frame.end) {
+        ++frame.at;
+        if (!known(frame, part)) continue;
+        --frame.at;
+        break;
+    }
+    item.to = frame.at + 1;
+    if (part) {
+        item.first = part->first;
+        item.last = part->last;
+    }
+    park(std::move(item), frame.state, missed);
+}
+
+// Between what was found before it and what will be after it. It is asked for within a moment.
+void Explorer::park(Item item, const State &state, const Memo::Entry &waits_for) {
+    flush();
+    Prefix &node = item.nodes.emplace_back();
+    node.state = state;
+    node.depth = depth_;
+    std::copy_n(path_.begin(), depth_, node.path.begin());
+    Segment &rest = listing_.book_.after(*segment_, segment_->level());
+    item.segment = &listing_.book_.after(*segment_, item.level());
+    listing_.book_.close(*segment_);
+    segment_ = &rest;
+    pool_->park(std::move(item), waits_for);
+    const Activity before = track_.to(Activity::waiting);
+    while (pool_->parked() > kMostParked && !control_.poll()) {
+        if (const auto errand = pool_->errand()) run_errand(*errand, *pool_);
+        else std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+    track_.to(before);
 }
 
 // Of a program, or of that part of its continuations.
@@ -234,7 +316,7 @@ void Explorer::expand(const State &state, const Item *part) {
     const auto &subsets = listing_.subsets_;
     // The first kernel's sets are walked one by one, so that they can be shared.
     if (left == 1 && depth_ && !space_.renamings()) {
-        last(state, state.count == kMostTensors ? ~Set{0} : (Set{1} << state.count) - 1);
+        last(state, state.count == kMostTensors ? ~Set{0} : (Set{1} << state.count) - 1, part ? part->from : 0);
         return;
     }
     Frame &frame = frames_[static_cast<std::size_t>(depth_)];
@@ -249,10 +331,16 @@ void Explorer::expand(const State &state, const Item *part) {
         if (control_.stopped()) return;
         frame.signatures = 0;
         if (pool_->wanting() > 0) share();
+        if (pool_->errands())
+            if (const auto errand = pool_->errand()) run_errand(*errand, *pool_);
         const Set inputs = subsets[frame.at], owners = owned(inputs);
-        if (!(part && part->first) && (owners & state.needed) == state.needed) finish(state, inputs);
+        const Kernels *between = left > 1 ? kernels(inputs, false) : nullptr;
+        if ((left > 1 && !between) || (ends(state, owners, part) && !finish(state, inputs))) {
+            leave(frame, part);
+            continue;
+        }
         if (left == 1) continue;
-        const Kernels &found = kernels(inputs, false);
+        const Kernels &found = *between;
         frame.signature = part ? part->first : 0;
         if (inputs == state.last_inputs) frame.signature = std::max(frame.signature, state.last_signature + 1);
         frame.signatures = static_cast<std::uint32_t>(found.signatures.size());
@@ -416,6 +504,10 @@ void Listing::work(Explorer &explorer, Track &track, Pool &pool, Worker &worker)
         track.to(Activity::waiting);
         const auto item = pool.take();
         if (!item) return;
+        if (item->is_errand()) {
+            explorer.run_errand(*item, pool);
+            continue;
+        }
         track.to(Activity::stealing);
         ++worker.items;
         explorer.run(*item, pool);
@@ -489,6 +581,7 @@ void Listing::prepare(std::vector<Item> items) {
     }
     for (Segment *segment : segments)
         if (const auto found = numbers.find(segment); found != numbers.end()) chains_.emplace_back(found->second, segment);
+    memo_.deal(team_.rank, team_.ranks);
     split_ = true;
 }
 
@@ -516,6 +609,7 @@ void Listing::begin(std::string_view split) {
         ids_.push_back(reader.get<std::uint64_t>());
         items_.push_back(read_item(reader, memo_));
     }
+    memo_.deal(team_.rank, team_.ranks);
     split_ = true;
 }
 
@@ -534,13 +628,16 @@ void Listing::offer(std::size_t place) {
 
 std::string Listing::give() {
     const std::lock_guard lock(mutex_);
-    const auto item = pool_.lend();
+    auto item = pool_.lend();
+    // A search that is made here by now is not to be made again.
+    for (bool fresh = false; item && item->is_errand() && !fresh;)
+        if (memo_.at(item->errand.key, fresh, true); !fresh) item = pool_.lend();
     if (!item) return {};
     const std::uint64_t id = kFirstGiven * static_cast<std::uint64_t>(team_.rank + 1) + given_++;
     Writer writer;
     writer.put(id);
     write(writer, *item, memo_);
-    book_.send(*item->segment, id);
+    if (item->segment) book_.send(*item->segment, id);
     return writer.take();
 }
 
@@ -549,9 +646,36 @@ void Listing::receive(std::string_view given) {
     Reader reader(given);
     const auto id = reader.get<std::uint64_t>();
     Item item = read_item(reader, memo_);
-    item.segment = &book_.apart(item.level());
-    chains_.emplace_back(id, item.segment);
+    pool_.release();
+    if (item.is_errand()) {
+        item.errand.lent = true;
+    } else {
+        item.segment = &book_.apart(item.level());
+        chains_.emplace_back(id, item.segment);
+    }
     pool_.put(std::move(item));
+}
+
+std::vector<std::string> Listing::wanted() {
+    std::vector<Writer> writers(static_cast<std::size_t>(std::max(1, team_.ranks)));
+    for (const Wanted &wanted : memo_.wanted()) {
+        Writer &writer = writers[static_cast<std::size_t>(memo_.maker(wanted.key))];
+        writer.put(wanted.key);
+        writer.put_all(wanted.inputs);
+    }
+    std::vector<std::string> bytes;
+    for (Writer &writer : writers) bytes.push_back(writer.take());
+    return bytes;
+}
+
+void Listing::ask(std::string_view wanted) {
+    Reader reader(wanted);
+    while (reader.more()) {
+        Item item;
+        item.errand.key = reader.get<std::uint64_t>();
+        item.errand.inputs = reader.get_all<Tensor>();
+        pool_.put(std::move(item));
+    }
 }
 
 std::string Listing::fresh() {
@@ -568,6 +692,7 @@ std::string Listing::fresh() {
 void Listing::learn(std::string_view made) {
     Reader reader(made);
     read_entries(reader, memo_);
+    pool_.release();
 }
 
 std::string Listing::found(bool all) {

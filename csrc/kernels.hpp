@@ -56,11 +56,15 @@ class Listing {
     std::string give();
     void receive(std::string_view given);
     std::size_t waiting() { return pool_.size(); }
+    std::size_t parked() const { return pool_.parked(); }
     bool idle() { return pool_.idle(); }
     void end() { pool_.close(); }
     // Block searches made here since the last call.
     std::string fresh();
     void learn(std::string_view made);
+    // Block searches that this process waits for, by the process that makes them; and what others ask of this one.
+    std::vector<std::string> wanted();
+    void ask(std::string_view wanted);
     // What was found here and not told before, work by work: what is finished, or after the search all.
     std::string found(bool all);
 

@@ -42,7 +42,7 @@ void read_entries(Reader &reader, Memo &memo) {
         }
         bool fresh = false;
         Memo::Entry &entry = memo.at(key, fresh);
-        if (fresh) memo.fill(entry, std::move(kernels), true);
+        if (fresh || (entry.elsewhere() && !entry.ready())) memo.fill(entry, std::move(kernels), true);
     }
 }
 
@@ -75,6 +75,8 @@ void write(Writer &writer, const Item &item, Memo &memo) {
             if (const auto key = key_of(*node.path[static_cast<std::size_t>(k)].kernels, false); keys.insert(key).second)
                 entries.push_back(&memo.entry(key));
     write(writer, entries);
+    writer.put(item.errand.key);
+    writer.put_all(item.errand.inputs);
     writer.put<std::uint64_t>(item.nodes.size());
     for (const Prefix &node : item.nodes) {
         writer.put(node.state);
@@ -94,6 +96,8 @@ void write(Writer &writer, const Item &item, Memo &memo) {
 Item read_item(Reader &reader, Memo &memo) {
     read_entries(reader, memo);
     Item item;
+    item.errand.key = reader.get<std::uint64_t>();
+    item.errand.inputs = reader.get_all<Tensor>();
     for (auto left = reader.get<std::uint64_t>(); left > 0; --left) {
         Prefix &node = item.nodes.emplace_back();
         node.state = reader.get<State>();
@@ -104,7 +108,7 @@ Item read_item(Reader &reader, Memo &memo) {
             node.path[static_cast<std::size_t>(k)] = {&memo.entry(key).kernels(), reader.get<std::uint32_t>()};
         }
     }
-    if (item.nodes.empty()) throw std::invalid_argument("a message has no work");
+    if (item.nodes.empty() && !item.is_errand()) throw std::invalid_argument("a message has no work");
     item.from = reader.get<std::uint64_t>();
     item.to = reader.get<std::uint64_t>();
     item.first = reader.get<std::uint32_t>();

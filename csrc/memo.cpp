@@ -3,14 +3,35 @@
 #include <algorithm>
 #include <set>
 #include <stdexcept>
+#include <utility>
 
 namespace tilesmith {
 
-Memo::Entry &Memo::at(std::uint64_t key, bool &fresh) {
+void Memo::deal(int rank, int ranks) {
+    rank_ = rank;
+    ranks_ = ranks;
+}
+
+int Memo::maker(std::uint64_t key) const {
+    const int ranks = ranks_.load(std::memory_order_acquire);
+    return ranks < 2 ? rank_ : static_cast<int>(mix(key) % static_cast<std::uint64_t>(ranks));
+}
+
+void Memo::want(Wanted wanted) {
+    const std::lock_guard lock(mutex_);
+    wanted_.push_back(std::move(wanted));
+}
+
+std::vector<Wanted> Memo::wanted() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(wanted_, {});
+}
+
+Memo::Entry &Memo::at(std::uint64_t key, bool &fresh, bool elsewhere) {
     Shard &shard = this->shard(key);
     const std::lock_guard lock(shard.mutex);
     Entry *&place = shard.places.at(key, fresh);
-    if (fresh) place = &shard.entries.emplace_back(key);
+    if (fresh) place = &shard.entries.emplace_back(key, elsewhere);
     return *place;
 }
 
@@ -32,7 +53,8 @@ const Memo::Entry &Memo::entry(std::uint64_t key) {
         const std::lock_guard lock(shard.mutex);
         if (Entry *const *place = shard.places.find(key)) entry = *place;
     }
-    if (!entry) throw std::invalid_argument("a message names a block search that is not known");
+    if (!entry || (entry->elsewhere() && !entry->ready()))
+        throw std::invalid_argument("a message names a block search that is not known");
     entry->wait();
     return *entry;
 }
@@ -53,23 +75,42 @@ std::size_t Memo::tensors() {
     return seen.size();
 }
 
-const Kernels &Catalogue::kernels(std::span<const Tensor> inputs, std::uint64_t hash, bool last) {
+void Catalogue::fill(Memo::Entry &entry, std::span<const Tensor> inputs) {
+    Kernels found;
+    found.inputs.assign(inputs.begin(), inputs.end());
+    try {
+        found = search_.run(inputs, Memo::last(entry.key()) ? Goal::last : Goal::between);
+    } catch (...) {
+        memo_.fill(entry, std::move(found));
+        throw;
+    }
+    memo_.fill(entry, std::move(found));
+}
+
+bool Catalogue::make(const Wanted &wanted) {
+    bool fresh = false;
+    Memo::Entry &entry = memo_.at(wanted.key, fresh);
+    if (entry.ready() || !(fresh || wanted.lent)) return false;
+    fill(entry, wanted.inputs);
+    return entry.elsewhere();
+}
+
+const Kernels *Catalogue::kernels(std::span<const Tensor> inputs, std::uint64_t hash, bool last) {
     bool fresh = false;
     const std::uint64_t key = Memo::key(hash, last);
     const Kernels *&known = known_.at(key, fresh);
-    if (fresh) {
-        Memo::Entry &entry = memo_.at(key, fresh);
-        if (fresh) {
-            Kernels found;
-            found.inputs.assign(inputs.begin(), inputs.end());
-            try {
-                found = search_.run(inputs, last ? Goal::last : Goal::between);
-            } catch (...) {
-                memo_.fill(entry, std::move(found));
-                throw;
-            }
-            memo_.fill(entry, std::move(found));
-        } else if (!entry.ready()) {
+    if (!known) {
+        Memo::Entry &entry = memo_.at(key, fresh, memo_.theirs(key));
+        if (fresh && entry.elsewhere()) {
+            memo_.want({key, {inputs.begin(), inputs.end()}});
+        } else if (fresh) {
+            fill(entry, inputs);
+        }
+        if (!entry.ready() && entry.elsewhere()) {
+            missed_ = &entry;
+            return nullptr;
+        }
+        if (!entry.ready()) {
             const Activity before = track_.to(Activity::waiting);
             entry.wait();
             track_.to(before);
@@ -77,7 +118,7 @@ const Kernels &Catalogue::kernels(std::span<const Tensor> inputs, std::uint64_t 
         known = &entry.kernels();
     }
     if (!std::ranges::equal(known->inputs, inputs)) throw std::logic_error("two sets of tensors have one hash");
-    return *known;
+    return known;
 }
 
 } // namespace tilesmith

@@ -1,5 +1,7 @@
 #include "pool.hpp"
 
+#include <algorithm>
+
 namespace tilesmith {
 
 Pool::Pool(Control &control, int workers, bool fed) : control_(control), workers_(workers), fed_(fed) {}
@@ -7,15 +9,62 @@ Pool::Pool(Control &control, int workers, bool fed) : control_(control), workers
 void Pool::put(Item item) {
     {
         const std::lock_guard lock(mutex_);
-        bytes_ += item.bytes();
-        ++size_;
-        items_[static_cast<std::size_t>(item.level())].push_back(std::move(item));
+        push(std::move(item));
         count();
     }
     more_.notify_one();
 }
 
+void Pool::push(Item item) {
+    if (item.is_errand()) return errands_.push_back(std::move(item));
+    bytes_ += item.bytes();
+    ++size_;
+    items_[static_cast<std::size_t>(item.level())].push_back(std::move(item));
+}
+
+void Pool::count() {
+    wanting_.store(waiting_ + abroad_ - static_cast<int>(size_), std::memory_order_relaxed);
+    errand_count_.store(errands_.size(), std::memory_order_relaxed);
+    parked_count_.store(parked_.size(), std::memory_order_relaxed);
+}
+
+void Pool::park(Item item, const Memo::Entry &waits_for) {
+    {
+        const std::lock_guard lock(mutex_);
+        // What became ready before this is not told again.
+        item.waits_for = &waits_for;
+        if (waits_for.ready()) push(std::move(item));
+        else parked_.push_back(std::move(item));
+        count();
+    }
+    more_.notify_one();
+}
+
+void Pool::release() {
+    {
+        const std::lock_guard lock(mutex_);
+        const auto waits = [](const Item &item) { return !item.waits_for->ready(); };
+        const auto ready = std::partition(parked_.begin(), parked_.end(), waits);
+        std::for_each(ready, parked_.end(), [&](Item &item) { push(std::move(item)); });
+        parked_.erase(ready, parked_.end());
+        count();
+    }
+    more_.notify_all();
+}
+
+std::optional<Item> Pool::pop_errand() {
+    if (errands_.empty()) return std::nullopt;
+    std::optional<Item> item = std::move(errands_.front());
+    errands_.pop_front();
+    return item;
+}
+
 std::optional<Item> Pool::pop() {
+    auto item = pop_errand();
+    return item ? std::move(item) : pop_work();
+}
+
+std::optional<Item> Pool::pop_work() {
     for (auto &level : items_) {
         if (level.empty()) continue;
         std::optional<Item> item = std::move(level.front());
@@ -30,7 +79,7 @@ std::optional<Item> Pool::pop() {
 std::optional<Item> Pool::take() {
     std::unique_lock lock(mutex_);
     ++waiting_;
-    while (!size_ && !ended_) {
+    while (!size_ && errands_.empty() && !ended_) {
         if (waiting_ == workers_ && !fed_) {
             ended_ = true;
             more_.notify_all();
@@ -42,7 +91,7 @@ std::optional<Item> Pool::take() {
         if (control_.poll()) ended_ = true;
     }
     std::optional<Item> item;
-    if (!control_.stopped() && size_) {
+    if (!control_.stopped() && (size_ || !errands_.empty())) {
         item = pop();
         --waiting_;
     }
@@ -57,10 +106,25 @@ std::optional<Item> Pool::spare() {
     return item;
 }
 
+std::optional<Item> Pool::errand() {
+    const std::lock_guard lock(mutex_);
+    std::optional<Item> item = pop_errand();
+    count();
+    return item;
+}
+
 std::optional<Item> Pool::lend() {
     const std::lock_guard lock(mutex_);
     std::optional<Item> item;
-    if (static_cast<int>(size_) > waiting_) item = pop();
+    if (static_cast<int>(size_ + errands_.size()) > waiting_) {
+        const auto errand = std::ranges::find_if(errands_, [](const Item &each) { return !each.errand.lent; });
+        if (errand != errands_.end()) {
+            item = std::move(*errand);
+            errands_.erase(errand);
+        } else {
+            item = pop_work();
+        }
+    }
     abroad_ = item ? 0 : 1;
     count();
     return item;
@@ -84,7 +148,7 @@ std::size_t Pool::size() {
 
 bool Pool::idle() {
     const std::lock_guard lock(mutex_);
-    return !size_ && waiting_ == workers_;
+    return !size_ && errands_.empty() && parked_.empty() && waiting_ == workers_;
 }
 
 int Pool::lowest() {

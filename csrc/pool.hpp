@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "book.hpp"
+#include "memo.hpp"
 
 namespace tilesmith {
 
@@ -31,32 +32,40 @@ struct Prefix {
     std::array<Choice, kMostKernels> path;
 };
 
-// Programs to be continued, all of as many kernels.
+// Programs to be continued, all of as many kernels; or a block search that another process asked for.
 struct Item {
     static constexpr std::size_t kAll = ~std::size_t{0};
 
     std::vector<Prefix> nodes;
-    // Where there is but one: only with those sets of inputs as its next kernel's.
+    // Where there is but one: only with those sets of inputs as its next kernel's, or its last from the first on.
     std::size_t from = 0, to = kAll;
     // Where that is but one set: only those kernels, by their signatures; where not from the first, none that ends.
     std::uint32_t first = 0, last = ~std::uint32_t{0};
     Segment *segment = nullptr;
+    Wanted errand;
+    const Memo::Entry *waits_for = nullptr; // while it is parked
 
-    int level() const { return nodes.front().depth; }
+    bool is_errand() const { return !errand.inputs.empty(); }
+    int level() const { return is_errand() ? 0 : nodes.front().depth; }
     std::size_t bytes() const { return sizeof(Item) + nodes.size() * sizeof(Prefix); }
 };
 
-// Whoever takes gets what has the fewest kernels, and of that what was put first.
+// Whoever takes gets an errand, or what has the fewest kernels, and of that what was put first.
 class Pool {
   public:
     // Ends when all of so many workers wait, unless it is `fed` from elsewhere: then when it is closed too.
     Pool(Control &control, int workers, bool fed = false);
 
     void put(Item item);
+    // To be put by the first `release` after what it waits for is there.
+    void park(Item item, const Memo::Entry &waits_for);
+    void release();
     // Waits for an item; none at the end, and where the control stopped.
     std::optional<Item> take();
     // What is there, for another pool; none where nothing is.
     std::optional<Item> spare();
+    // For who is busy with an item.
+    std::optional<Item> errand();
     // The same for another process: only what no worker waits for. Otherwise the workers are asked for more.
     std::optional<Item> lend();
     // So many workers take.
@@ -67,14 +76,20 @@ class Pool {
     // How many more items would find a taker at once.
     int wanting() const { return wanting_.load(std::memory_order_relaxed); }
     std::size_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
+    std::size_t parked() const { return parked_count_.load(std::memory_order_relaxed); }
+    bool errands() const { return errand_count_.load(std::memory_order_relaxed) > 0; }
+    // Of items that can be taken.
     std::size_t size();
-    // Whether all workers wait for an item.
+    // Whether all workers wait for an item, and nothing is parked.
     bool idle();
     int lowest();
 
   private:
+    void push(Item item);
     std::optional<Item> pop();
-    void count() { wanting_.store(waiting_ + abroad_ - static_cast<int>(size_), std::memory_order_relaxed); }
+    std::optional<Item> pop_errand();
+    std::optional<Item> pop_work();
+    void count();
 
     Control &control_;
     int workers_, waiting_ = 0, abroad_ = 0;
@@ -82,7 +97,10 @@ class Pool {
     std::mutex mutex_;
     std::condition_variable more_;
     std::array<std::deque<Item>, kMostKernels + 1> items_; // by level
-    std::size_t size_ = 0;
+    std::deque<Item> errands_;
+    std::vector<Item> parked_;
+    std::size_t size_ = 0; // of items_
+    std::atomic<std::size_t> errand_count_{0}, parked_count_{0};
     std::atomic<std::size_t> bytes_{0};
     std::atomic<int> wanting_{0};
 };

@@ -1,8 +1,10 @@
 // Runs without Python, so that sanitizers see nothing but ours. Expected counts are those of an independent prototype.
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -236,45 +238,72 @@ void forward_closures() {
         }
 }
 
-// A rank that is offered its work piece by piece, gives some away and gets it back, finds what one thread finds.
+// Ranks that are offered work piece by piece, give some away and make block searches for each other find what one thread
+// finds, and make no search twice.
 void served() {
     const Program program = test::program("blk");
     const Table table = build_table(program, {});
     const Space space(program, table, {});
     const KernelLimits limits{.block = {.operators = 9, .stores = 2}, .inputs = 4, .kernels = 3};
     const Listed alone = listed(space, limits, {});
-    for (const Order order : {Order::dfs, Order::bfs}) {
-        Control control;
-        Listing listing(space, limits, control, {.order = order, .threads = 3, .ranks = 1});
-        Ledger ledger;
-        std::thread search([&] { listing.run(); });
-        while (listing.begin().empty()) std::this_thread::yield();
-        const auto hear = [&](bool all) {
-            const std::string found = listing.found(all);
-            Reader reader(found);
-            while (reader.more()) ledger.add(read_chain(reader, listing.memo()));
-        };
-        std::size_t next = 0;
-        while (next < listing.items() || !listing.idle()) {
-            if (next < listing.items() && listing.waiting() < 3) listing.offer(next++);
-            if (const std::string given = listing.give(); !given.empty()) listing.receive(given);
-            hear(false);
+    Control serial_control;
+    Listing serial(space, limits, serial_control, {});
+    serial.run();
+    for (const Order order : {Order::dfs, Order::bfs})
+        for (const int ranks : {1, 2, 3}) {
+            Control control;
+            std::vector<std::unique_ptr<Listing>> all;
+            std::vector<std::thread> threads;
+            for (int rank = 0; rank < ranks; ++rank)
+                all.push_back(std::make_unique<Listing>(
+                    space, limits, control, Team{.order = order, .threads = rank ? 1 : 2, .ranks = ranks, .rank = rank}));
+            for (const auto &listing : all) threads.emplace_back([&listing] { listing->run(); });
+            Listing &first = *all.front();
+            std::string split;
+            while ((split = first.begin()).empty()) std::this_thread::yield();
+            Ledger ledger;
+            const auto others = [&](const Listing &but, const auto &act) {
+                for (const auto &listing : all)
+                    if (listing.get() != &but) act(*listing);
+            };
+            const auto hear = [&](Listing &listing, bool everything) {
+                const std::string found = listing.found(everything), made = listing.fresh();
+                if (!made.empty()) others(listing, [&](Listing &other) { other.learn(made); });
+                Reader reader(found);
+                while (reader.more()) ledger.add(read_chain(reader, first.memo()));
+            };
+            others(first, [&](Listing &other) { other.begin(split); });
+            std::size_t next = 0;
+            const auto idle = [](const auto &listing) { return listing->idle(); };
+            while (next < first.items() || !std::ranges::all_of(all, idle))
+                for (const auto &listing : all) {
+                    if (next < first.items() && listing->waiting() < 1) listing->offer(next++);
+                    const std::vector<std::string> wanted = listing->wanted();
+                    for (std::size_t rank = 0; rank < wanted.size(); ++rank)
+                        if (!wanted[rank].empty()) all[rank]->ask(wanted[rank]);
+                    if (const std::string given = listing->give(); !given.empty())
+                        all[(next + given.size()) % all.size()]->receive(given);
+                    hear(*listing, false);
+                }
+            for (const auto &listing : all) listing->end();
+            for (std::thread &thread : threads) thread.join();
+            for (const auto &listing : all) hear(*listing, true);
+            std::uint64_t graphs = 0, states = 0;
+            std::vector<std::uint64_t> plans;
+            ledger.plans(0, order, graphs).each([&](Plan plan) {
+                plans.push_back(plan.size());
+                for (const Choice &choice : plan) {
+                    plans.push_back(choice.signature);
+                    for (const Tensor input : choice.kernels->inputs) plans.push_back(input);
+                }
+            });
+            for (const auto &listing : all)
+                for (const Worker &worker : listing->workers()) states += worker.counters.states;
+            const std::string what = " of " + std::to_string(ranks) + " ranks";
+            check_count(graphs, alone.graphs, "graphs" + what);
+            check_count(states, serial.workers()[0].counters.states, "states" + what);
+            check(plans == alone.plans, "programs" + what);
         }
-        listing.end();
-        search.join();
-        hear(true);
-        std::uint64_t graphs = 0;
-        std::vector<std::uint64_t> plans;
-        ledger.plans(0, order, graphs).each([&](Plan plan) {
-            plans.push_back(plan.size());
-            for (const Choice &choice : plan) {
-                plans.push_back(choice.signature);
-                for (const Tensor input : choice.kernels->inputs) plans.push_back(input);
-            }
-        });
-        check_count(graphs, alone.graphs, "graphs of a rank");
-        check(plans == alone.plans, "programs of a rank");
-    }
 }
 
 // Closures of the prototype: tensors, sets of them, and what kernels lead from sets to.

@@ -136,6 +136,8 @@ class Engine:
     """What the search is split into."""
     waiting: int
     """Pieces of work that no worker has taken."""
+    parked: int
+    """Pieces of work that wait for what another rank makes."""
     idle: bool
     """Whether all workers wait for work, and there is none."""
     def begin(self) -> bytes:
@@ -149,6 +151,10 @@ class Engine:
     def fresh(self) -> bytes:
         """Block searches made here since the last call."""
     def learn(self, made: bytes) -> None: ...
+    def wanted(self) -> list[bytes]:
+        """Block searches to ask each rank for: whoever a set of tensors belongs to makes them."""
+    def ask(self, wanted: bytes) -> None:
+        """Another rank asks for these."""
     def found(self, everything: bool) -> bytes:
         """What was found and not told: in work that is done, or after the search in all."""
     def tell(self, found: bytes) -> None:

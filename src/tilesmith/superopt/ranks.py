@@ -2,8 +2,9 @@
 
 The first rank splits the search once; all ranks pull what it was split into, by a shared counter that they add to with
 one-sided atomics, or by asking the first. A rank that has nothing left asks another for half of its shallowest work.
-Block searches are told to all as they are made, so that few are made twice. What was found goes to the first rank, work
-by work, and is put in the order in which one thread would have found it.
+Every block search belongs to a rank: the others ask it, do something else meanwhile, and are all told what it found, so
+that none is made twice. What was found goes to the first rank, work by work, and is put in the order in which one thread
+would have found it.
 
 A launcher ends all ranks when one dies. What was found until then is kept by a process of its own, outside the job,
 which answers in the first rank's place.
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 PAUSE_S = 0.001
 """Between two looks at messages, tickets and what the threads need."""
 SOON_S = 0.0001
-"""The same while there is something to tell: what is told late is searched twice."""
+"""The same while there is something to tell, or to wait for."""
 ASK_S = 0.02
 """After so long without work to give a rank says so."""
 LOOK_S = 0.25
@@ -352,12 +353,16 @@ class _Part:
         # What was found names what was made before.
         chains = self.made.found(not self.thread.is_alive())
         made = self.made.fresh()
-        self.told = bool(made or chains)
+        self.told = bool(made or chains or self.made.parked)
         if made:
             for rank in range(self.job.size):
                 if rank != self.job.rank and (self.thread.is_alive() or rank == 0):
                     self._send(rank, b"F", made)
             self.job.keep(b"F", made)
+        for rank, keys in enumerate(self.made.wanted()):
+            if keys:
+                self.told = True
+                self._send(rank, b"R", keys)
         if chains:
             if self.job.rank == 0:
                 self._hear(chains)
@@ -489,13 +494,16 @@ class _Part:
         if kind == b"B":
             self._begin(body)
         elif kind == b"F":
-            if self.made.ready:
+            if self._ready():
                 self.made.learn(body)
             self.job.keep(b"F", body)
             if self.late:
                 self.late = [each for each in self.late if not _told(self.made, each)]
         elif kind == b"C":
             self._hear(body)
+        elif kind == b"R":
+            if self._ready():
+                self.made.ask(body)
         elif kind == b"T":
             self._send(source, b"K", struct.pack("<q", self._next()))
         elif kind == b"K":
@@ -518,13 +526,17 @@ class _Part:
             self.quit = True
 
     def _begin(self, split: bytes) -> None:
-        while not self.made.ready and self.thread.is_alive():
-            time.sleep(PAUSE_S)
         self.started = True
         if not split:
             self.made.interrupt()
-        elif self.made.ready:
+        elif self._ready():
             self.made.join(split)
+
+    def _ready(self) -> bool:
+        """Whether there is something to tell, once that is known: others may have been faster, and tell but once."""
+        while not self.made.ready and self.thread.is_alive():
+            time.sleep(PAUSE_S)
+        return self.made.ready
 
     def _add(self, place: int, number: int) -> int:
         """To a counter of the first rank; what it was before."""

@@ -209,6 +209,7 @@ def test_ranks_find_what_one_thread_finds(alone: Results, program: Path, ranks: 
     assert [graph["hash"] for graph in found["graphs"]] == [graph.hash for graph in alone.graphs]
     assert [graph["estimate_us"] for graph in found["graphs"]] == [graph.estimate_us for graph in alone.graphs]
     assert {worker["rank"] for worker in found["workers"]} == set(range(ranks))
+    assert found["states"] == alone.states, "no block search is made twice"
 
 
 def test_the_first_graphs_of_ranks(program: Path) -> None:
