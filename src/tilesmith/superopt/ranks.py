@@ -3,8 +3,8 @@
 The first rank splits the search once; all ranks pull what it was split into, by a shared counter that they add to with
 one-sided atomics, or by asking the first. A rank that has nothing left asks another for half of its shallowest work.
 Every block search belongs to a rank: the others ask it, do something else meanwhile, and are all told what it found, so
-that none is made twice. What was found goes to the first rank, work by work, and is put in the order in which one thread
-would have found it.
+that none is made twice. What was found goes to the first rank, work by work, and is put in the order in which one
+thread would have found it.
 
 A launcher ends all ranks when one dies. What was found until then is kept by a process of its own, outside the job,
 which answers in the first rank's place.
