@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from tilesmith import config
 from tilesmith.cli.screen import answer, say
 from tilesmith.core.errors import MachineError, OptionError, TilesmithError
-from tilesmith.core.graph import Graph, Limits
+from tilesmith.core.graph import Graph, Limits, Op
 from tilesmith.core.graph_check import kernel_ops
 from tilesmith.superopt import concrete
 from tilesmith.superopt.draw import dot, svg
@@ -205,12 +205,14 @@ def read(path: Path) -> Program:
     problem = config.load_problem(path)
     traced = trace(problem)
     cut = partition(traced)
-    if not cut.parts:
+    alone = [(place, traced.nodes[place]) for part in cut.parts if part.lone for place in part.nodes]
+    rest = (*traced.opaque, *(f"{op.operator} ({traced.places[place]})" for place, op in alone if isinstance(op, Op)))
+    parts = tuple((same[0].graph, len(same)) for same in cut.distinct.values() if not same[0].lone)
+    if not parts:
         raise OptionError(
-            f"{path} holds nothing to superoptimize: {'; '.join(traced.opaque[:3]) or 'no operator'} stays PyTorch's"
+            f"{path} holds nothing to superoptimize: {'; '.join(rest[:3]) or 'no operator'} stays PyTorch's"
         )
-    parts = tuple((same[0].graph, len(same)) for same in cut.distinct.values())
-    return Program(problem.name, parts, traced.opaque)
+    return Program(problem.name, parts, rest)
 
 
 def _document(program: Program, results: list[Results], drawn: dict[str, str]) -> dict[str, object]:

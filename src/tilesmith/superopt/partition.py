@@ -1,8 +1,9 @@
 """Cut a traced program into its LAX parts: multi-linear operators, division, exponentials and element-wise functions.
 
 A part is convex: no way leads out of it and back in, so that it can be replaced by one call. On no way through it are
-two exponentials, since a pair of fields gives meaning to one. Parts are maximal: no two of them that touch can be
-joined. Constants belong to every part that needs them.
+two exponentials, since a pair of fields gives meaning to one. What windows see is a part by itself: no axiom joins it
+with anything. Parts are maximal: no two of them that touch can be joined. Constants belong to every part that needs
+them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from tilesmith.core.graph import Graph, Op
 from tilesmith.core.graph_check import apply, kernel_ops, tensors
 from tilesmith.core.graph_hash import Canonical, canonical
+from tilesmith.core.operators import OPERATORS
 from tilesmith.superopt.traced import Opaque, Traced, Value
 
 EXPONENTIALS = frozenset({"exp", "softmax"})
@@ -30,6 +32,11 @@ class Part:
     """For each output the traced value."""
     nodes: tuple[int, ...]
     """The traced nodes that it stands for, in order."""
+
+    @property
+    def lone(self) -> bool:
+        """Whether it is an operator that no search finds in other terms."""
+        return any(isinstance(node, Op) and _lone(node) for node in self.graph.nodes)
 
     @property
     def form(self) -> Canonical:
@@ -77,6 +84,10 @@ def partition(traced: Traced, largest: int | None = None, *, whole: bool = False
     inside = {place for part in worthy for place in part.nodes}
     rest = [place for place in sorted(live) if place not in inside and not _constant(traced, place)]
     return Partition(worthy, tuple(rest))
+
+
+def _lone(op: Op) -> bool:
+    return OPERATORS[op.operator].kind == "window" or op.operator == "mean_pool"
 
 
 def _constant(traced: Traced, place: int) -> bool:
@@ -149,6 +160,8 @@ class _Groups:
         if one == two or one not in self.members or two not in self.members:
             return False
         nodes = sorted(self.members[one] + self.members[two])
+        if any(isinstance(node := self.traced.nodes[place], Op) and _lone(node) for place in nodes):
+            return False
         if self._around(one, two) or self._exponentials(nodes) > 1 or not self._small(nodes):
             return False
         del self.members[two]
