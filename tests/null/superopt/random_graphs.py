@@ -79,7 +79,10 @@ def kernel(draw: st.DrawFn, b: Program, values: list[Expression]) -> list[Expres
 
 rows = st.lists(numbers, max_size=4).map(tuple)
 cuts = st.lists(st.one_of(st.none(), numbers), max_size=3).map(tuple)
-OTHERS = "sum mean softmax rms_norm matmul reshape permute expand slice unfold max_pool sum_pool mean_pool concat constant convolve pow clamp cast blur"
+OTHERS = (
+    "sum mean softmax rms_norm matmul reshape permute expand slice unfold max_pool sum_pool mean_pool concat constant "
+    "convolve pow clamp cast blur"
+)
 names = st.sampled_from((*UNARY, *BINARY, *OTHERS.split()))
 ops = st.builds(
     Op,
