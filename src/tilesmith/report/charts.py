@@ -85,15 +85,19 @@ def best_by(gains: Sequence[Gain], of: str, title: str, baseline_us: float | Non
     """The best so far over rounds, seconds, usd or tokens: `of` is the field of `Gain`."""
     rows = [{"x": getattr(gain, of), "us": gain.best_us} for gain in gains]
     last = max((row["x"] for row in rows), default=0)
-    ticks = alt.Axis(format="d", tickCount=min(max(last, 1), 8)) if of == "round" else alt.Axis(tickCount=6)
-    x = alt.X("x:Q", title=title, axis=ticks, scale=alt.Scale(zero=True))
+    x = alt.X("x:Q", title=title, axis=alt.Axis(tickCount=6), scale=alt.Scale(zero=True))
+    if of == "round":
+        x = alt.X("x:Q", title=title, axis=_whole(rows[0]["x"] if rows else 0, last), scale=alt.Scale(zero=False))
     scale = _times([g.best_us for g in gains], baseline_us)
     y = _micros(scale, f"best, µs ({label})")
-    layers = [
-        _chart("rows")
-        .mark_line(interpolate="step-after", color="var(--accent)", strokeWidth=2, aria=False)
-        .encode(x=x, y=y),
-    ]
+    line = _chart("rows").encode(x=x, y=y)
+    # Between rounds there is nothing; over time the best stays until there is a better one.
+    drawn = line.mark_line(
+        interpolate="linear" if of == "round" else "step-after", color="var(--accent)", strokeWidth=2, aria=False
+    )
+    layers = [drawn]
+    if of == "round":
+        layers.append(line.mark_circle(color="var(--accent)", opacity=1, size=40, aria=False))
     if baseline_us is not None:
         layers += _rule("baseline", scale)
     data: dict[str, Sequence[Row]] = {"rows": _least(rows), "baseline": [{"us": baseline_us, "words": "start kernel"}]}
@@ -153,12 +157,12 @@ def lineage(family: Family, names: Sequence[str], label: str) -> Picture:
         if above is not None:
             x0, y0 = places[above]
             edges.append({"x": x0, "us": y0, "x2": x, "us2": time_us, "win": member.winning})
-    rounds = max(counts, default=0)
+    first, rounds = min(counts, default=0), max(counts, default=0)
     x_axis = alt.X(
         "x:Q",
         title="round",
-        scale=alt.Scale(domain=[-0.5, rounds + 0.5], nice=False),
-        axis=alt.Axis(tickMinStep=1, format="d", grid=False),
+        scale=alt.Scale(domain=[first - 0.5, rounds + 0.5], nice=False),
+        axis=_whole(first, rounds),
     )
     times = [float(str(point["us"])) for point in points]
     y = _micros(_times(times), f"time, µs ({label})")
@@ -179,7 +183,7 @@ def lineage(family: Family, names: Sequence[str], label: str) -> Picture:
             y=y,
             x2="x2:Q",
             y2="us2:Q",
-            color=alt.condition("datum.win", alt.value("var(--accent)"), alt.value("var(--rule)")),
+            color=alt.condition("datum.win", alt.value("var(--accent)"), alt.value("var(--faint)")),
             strokeWidth=alt.condition("datum.win", alt.value(2.5), alt.value(1)),
         ),
         _chart("points")
@@ -330,7 +334,7 @@ def _times(times: Sequence[float], baseline_us: float | None = None) -> alt.Scal
     """Logarithmic where the times lie far apart, else from the least to the greatest with some air."""
     known = [time for time in [*times, baseline_us] if time is not None and time > 0] or [1.0]
     low, high = min(known), max(known)
-    if high > 4 * low:
+    if high > 2.5 * low:
         return alt.Scale(type="log", domain=[low / 1.15, high * 1.15], nice=False)
     air = (high - low) * 0.08 or low * 0.05
     return alt.Scale(type="linear", domain=[low - air, high + air], nice=False)
@@ -338,6 +342,12 @@ def _times(times: Sequence[float], baseline_us: float | None = None) -> alt.Scal
 
 def _micros(scale: alt.Scale, title: str) -> alt.Y:
     return alt.Y("us:Q", title=title, scale=scale, axis=alt.Axis(tickCount=5, format=",.4~g"))
+
+
+def _whole(first: int, last: int) -> alt.Axis:
+    """Ticks at whole numbers, a dozen at most."""
+    step = 1 + (last - first) // 12
+    return alt.Axis(format="d", grid=False, values=list(range(first, last + 1, step)))
 
 
 def _rule(data: str, scale: alt.Scale) -> list[alt.Chart]:

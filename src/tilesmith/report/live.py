@@ -35,7 +35,6 @@ from tilesmith.report.words import (
     gain,
     harmless,
     interval_words,
-    one_line,
     seconds,
     time_of,
     verdict_message,
@@ -114,7 +113,9 @@ def standing(progress: Progress) -> Standing:
     """How the run stands."""
     trials = progress.trials
     merged = sum(isinstance(trial.verdict, Duplicate) for trial in trials)
-    latest = f"{verdict_name(trials[-1].verdict)}: {trials[-1].candidate.origin}" if trials else "waiting for the first"
+    latest = "waiting for the first"
+    if trials:
+        latest = f"{verdict_name(trials[-1].verdict)}: {brief(trials[-1].candidate.origin)}"
     return Standing(
         spending(trials, progress.replies, progress.endings),
         usd_of(progress.replies),
@@ -170,7 +171,7 @@ def line(progress: Progress) -> str:
     verdict = trial.verdict
     told = figure(verdict.time) if isinstance(verdict, Correct) else verdict_message(verdict)
     where = f"round {trial.round}, trial {len(progress.trials)}, {seconds(progress.spent_s)}"
-    return clipped(f"{where}: {verdict_name(verdict)}, {trial.candidate.origin}: {told}", 160)
+    return clipped(f"{where}: {verdict_name(verdict)}, {brief(trial.candidate.origin)}: {told}", 160)
 
 
 def status(progress: Progress) -> str:
@@ -192,7 +193,7 @@ def best_words(trials: Sequence[Trial]) -> str:
         return f"{words}: the start kernel itself"
     ratio = gain(trials)
     times = f"{ratio:.2f} times as fast as" if ratio is not None else "against"
-    path = " > ".join(one_line(trial.candidate.origin) for trial in lineage(fastest, trials))
+    path = " > ".join(brief(trial.candidate.origin) for trial in lineage(fastest, trials))
     return f"{words}, {times} the start kernel ({figure(first.verdict.time)}); {path}"
 
 
@@ -258,8 +259,8 @@ def _places(progress: Progress) -> list[tuple[str, str]]:
     lines = []
     for device in shown:
         held = holders.pop(device)
-        words = [f"timing {step.origin}" for step in held if step.exclusive]
-        words = words or [f"checking {step.origin}" for step in held]
+        words = [f"timing {brief(step.origin)}" for step in held if step.exclusive]
+        words = words or [f"checking {brief(step.origin)}" for step in held]
         lines.append((f"GPU {device}", clipped(", ".join(words) or "idle", 100)))
     if holders:
         idle = sum(not held for held in holders.values())

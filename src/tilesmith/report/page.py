@@ -255,13 +255,14 @@ def _found(chronicle: Chronicle, tree: Family) -> Found | None:
 def _stats(chronicle: Chronicle, spent: Spending) -> tuple[tuple[str, str], ...]:
     trials = chronicle.trials
     merged = sum(isinstance(trial.verdict, Duplicate) for trial in trials)
+    alone_s = sum(trial.cost.gpu_s for trial in trials)
     rows = [
         ("trials", f"{chronicle.whole or len(trials):,}"),
         ("correct", f"{sum(isinstance(t.verdict, Correct) for t in trials):,}"),
         ("duplicates merged", f"{merged:,}"),
         ("rounds", f"{max((t.round for t in trials), default=0):,}"),
         ("from first to last", seconds(chronicle.ended_s - chronicle.began_s)),
-        ("GPU time, alone", f"{sum(t.cost.gpu_s for t in trials):,.1f} s"),
+        ("GPU time, alone", f"{alone_s:,.1f} s" if alone_s else "none"),
     ]
     if spent.models:
         rows += [("tokens", f"{spent.tokens:,}"), ("models", ("≥ " if spent.unpriced else "") + money(spent.usd))]

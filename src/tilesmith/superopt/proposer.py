@@ -122,4 +122,6 @@ def _proposal(graph: Graph, made: Lowered) -> _Proposal:
 
 
 def _short(note: str) -> str:
-    return note if len(note) <= 60 else note[:57] + "..."
+    """Its tiles, which tell it from the others; not the names of its kernels, which they share."""
+    tiles = re.sub(r"\w+: ", "", note)
+    return tiles if len(tiles) <= 80 else tiles[:79] + "…"
