@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <stdexcept>
 
 #ifdef _OPENMP
@@ -9,6 +10,7 @@
 #endif
 
 #include "kernels.hpp"
+#include "ledger.hpp"
 
 namespace tilesmith {
 namespace {
@@ -214,17 +216,32 @@ void Closure::run() {
     }
 }
 
-void Closure::search(const std::vector<std::uint32_t> &sets, std::size_t size) {
+void Closure::search(const Sets &sets, std::size_t size) {
+    counted_.searched += sets.size() / size;
+    for (Kernels &kernels : team_.ranks ? search_together(sets, size) : search_here(sets, size)) {
+        if (kernels.signatures.empty()) continue;
+        for (const Signature &signature : kernels.signatures)
+            for (const Tensor output : signature.outputs)
+                if (output != kNoTensor) add(output);
+        kernels_.push_back(std::move(kernels));
+    }
+}
+
+Kernels Closure::search(const Sets &sets, std::size_t size, std::size_t place, BlockSearch &block) const {
+    std::vector<Tensor> inputs(size);
+    for (std::size_t m = 0; m < size; ++m) inputs[m] = tensors_[sets[place * size + m]];
+    std::ranges::sort(inputs);
+    return block.run(inputs, Goal::any);
+}
+
+std::vector<Kernels> Closure::search_here(const Sets &sets, std::size_t size) {
     const auto count = static_cast<std::int64_t>(sets.size() / size);
-    counted_.searched += static_cast<std::uint64_t>(count);
     std::vector<Kernels> found(static_cast<std::size_t>(count));
-    const auto one = [&](std::int64_t i, BlockSearch &block, std::vector<Tensor> &inputs) {
+    const auto one = [&](std::int64_t i, BlockSearch &block) {
         if (control_.stopped()) return;
-        const auto set = static_cast<std::size_t>(i);
-        for (std::size_t m = 0; m < size; ++m) inputs[m] = tensors_[sets[set * size + m]];
-        std::ranges::sort(inputs);
-        Kernels kernels = block.run(inputs, Goal::any);
-        if (!kernels.signatures.empty()) found[set] = std::move(kernels);
+        const auto place = static_cast<std::size_t>(i);
+        Kernels kernels = search(sets, size, place, block);
+        if (!kernels.signatures.empty()) found[place] = std::move(kernels);
     };
     // Who is done takes the next few; dealt out, every worker has its own from the start.
     constexpr int kAtOnce = 16;
@@ -233,14 +250,13 @@ void Closure::search(const std::vector<std::uint32_t> &sets, std::size_t size) {
         Worker &worker = workers_[static_cast<std::size_t>(this_worker())];
         Track track(control_, team_.timeline);
         BlockSearch block(space_, limits_.block, control_);
-        std::vector<Tensor> inputs(size);
         track.to(Activity::busy);
         if (team_.sharing == Sharing::dealt) {
 #pragma omp for schedule(static, 1) nowait
-            for (std::int64_t i = 0; i < count; ++i) one(i, block, inputs);
+            for (std::int64_t i = 0; i < count; ++i) one(i, block);
         } else {
 #pragma omp for schedule(dynamic, kAtOnce) nowait
-            for (std::int64_t i = 0; i < count; ++i) one(i, block, inputs);
+            for (std::int64_t i = 0; i < count; ++i) one(i, block);
         }
         track.to(Activity::waiting);
 #pragma omp barrier
@@ -248,12 +264,101 @@ void Closure::search(const std::vector<std::uint32_t> &sets, std::size_t size) {
         ++worker.items;
         worker.times += track.take();
     }
-    for (Kernels &kernels : found) {
-        if (kernels.signatures.empty()) continue;
-        for (const Signature &signature : kernels.signatures)
-            for (const Tensor output : signature.outputs)
-                if (output != kNoTensor) add(output);
-        kernels_.push_back(std::move(kernels));
+    return found;
+}
+
+// Several processes ------------------------------------------------------------------------------------------------
+
+// Chunks are numbered on and on, so that a process may be offered one of sets that it does not know yet.
+std::vector<Kernels> Closure::search_together(const Sets &sets, std::size_t size) {
+    constexpr std::size_t kChunks = 256, kMostSets = 256;
+    const std::size_t count = sets.size() / size, each = std::clamp<std::size_t>(count / kChunks, 1, kMostSets);
+    {
+        const std::lock_guard lock(mutex_);
+        end_ = first_ + (count + each - 1) / each;
+        missing_ = end_ - first_ - static_cast<std::size_t>(std::distance(known_.begin(), known_.lower_bound(end_)));
+    }
+#pragma omp parallel num_threads(team_.threads)
+    {
+        Worker &worker = workers_[static_cast<std::size_t>(this_worker())];
+        Track track(control_, team_.timeline);
+        BlockSearch block(space_, limits_.block, control_);
+        while (const auto chunk = take()) {
+            track.to(Activity::busy);
+            const std::size_t from = (*chunk - first_) * each;
+            std::vector<Kernels> found;
+            for (std::size_t place = from; place < std::min(from + each, count) && !control_.stopped(); ++place) {
+                Kernels kernels = search(sets, size, place, block);
+                if (!kernels.signatures.empty()) found.push_back(std::move(kernels));
+            }
+            know(*chunk, std::move(found), !control_.stopped());
+            ++worker.items;
+            track.to(Activity::waiting);
+        }
+        worker.counters += block.counters;
+        worker.times += track.take();
+    }
+    const std::lock_guard lock(mutex_);
+    if (missing_) control_.ask(Stop::interrupted);
+    std::vector<Kernels> all;
+    for (; !known_.empty() && known_.begin()->first < end_; known_.erase(known_.begin()))
+        std::ranges::move(known_.begin()->second, std::back_inserter(all));
+    first_ = end_;
+    return all;
+}
+
+std::optional<std::size_t> Closure::take() {
+    std::unique_lock lock(mutex_);
+    ++idle_;
+    while (missing_ && !control_.poll() && !ended_ && (offered_.empty() || offered_.front() >= end_))
+        changed_.wait_for(lock, std::chrono::milliseconds(20));
+    --idle_;
+    if (control_.stopped() || offered_.empty() || offered_.front() >= end_) return std::nullopt;
+    const std::size_t chunk = offered_.front();
+    offered_.pop_front();
+    return chunk;
+}
+
+void Closure::know(std::size_t chunk, std::vector<Kernels> found, bool tell) {
+    const std::lock_guard lock(mutex_);
+    if (tell) {
+        fresh_.put<std::uint64_t>(chunk);
+        fresh_.put<std::uint64_t>(found.size());
+        for (const Kernels &kernels : found) write(fresh_, kernels);
+    }
+    if (known_.emplace(chunk, std::move(found)).second && chunk < end_) --missing_;
+    changed_.notify_all();
+}
+
+void Closure::offer(std::size_t chunk) {
+    const std::lock_guard lock(mutex_);
+    offered_.push_back(chunk);
+    changed_.notify_one();
+}
+
+std::size_t Closure::waiting() {
+    const std::lock_guard lock(mutex_);
+    return offered_.size();
+}
+
+void Closure::end() {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+    changed_.notify_all();
+}
+
+std::string Closure::fresh() {
+    const std::lock_guard lock(mutex_);
+    return fresh_.take();
+}
+
+void Closure::learn(std::string_view made) {
+    Reader reader(made);
+    while (reader.more()) {
+        const auto chunk = reader.get<std::uint64_t>();
+        std::vector<Kernels> found;
+        for (auto left = reader.get<std::uint64_t>(); left > 0; --left) found.push_back(read_kernels(reader));
+        know(chunk, std::move(found), false);
     }
 }
 

@@ -1,10 +1,18 @@
 // Every tensor that any number of kernels can compute, and every kernel that leads from some of them to others.
 #pragma once
 
+#include <atomic>
+#include <condition_variable>
 #include <deque>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
 #include <vector>
 
+#include "served.hpp"
 #include "team.hpp"
+#include "wire.hpp"
 #include "worker.hpp"
 
 namespace tilesmith {
@@ -63,8 +71,9 @@ class Joins {
 };
 
 // The kernels between the tensors that can be reached. Sets of tensors are searched once; tensors that a round finds are
-// added after it, in order, so that the result does not depend on workers.
-class Closure {
+// added after it, in order, so that the result does not depend on workers. Several processes go through the same sets, each
+// searches those whose numbers it is offered, and all are told what was found before any goes on.
+class Closure : public Served {
   public:
     Closure(const Space &space, const ClosureLimits &limits, Control &control, const Team &team);
 
@@ -78,9 +87,28 @@ class Closure {
 
     const std::vector<Worker> &workers() const { return workers_; }
 
+    std::string begin() override { return "closure"; }
+    void begin(std::string_view) override {}
+    std::size_t items() override { return kAnyItems; }
+    void offer(std::size_t chunk) override;
+    std::size_t waiting() override;
+    std::size_t parked() const override { return idle_.load(std::memory_order_relaxed); }
+    // Nothing more is offered or told: what is missing is left out, and what would follow from it.
+    void end() override;
+    std::string fresh() override;
+    void learn(std::string_view made) override;
+
   private:
+    using Sets = std::vector<std::uint32_t>; // so many tensors each, one set after another
+
     void add(Tensor t);
-    void search(const std::vector<std::uint32_t> &sets, std::size_t size);
+    void search(const Sets &sets, std::size_t size);
+    Kernels search(const Sets &sets, std::size_t size, std::size_t place, BlockSearch &block) const;
+    std::vector<Kernels> search_here(const Sets &sets, std::size_t size);
+    std::vector<Kernels> search_together(const Sets &sets, std::size_t size);
+    // The next chunk of the sets; none once all are known.
+    std::optional<std::size_t> take();
+    void know(std::size_t chunk, std::vector<Kernels> found, bool tell);
 
     const Space &space_;
     ClosureLimits limits_;
@@ -91,6 +119,16 @@ class Closure {
     std::deque<Kernels> kernels_;
     ClosureCounters counted_;
     std::vector<Worker> workers_;
+
+    std::size_t first_ = 0, end_ = 0; // chunks of the sets that are searched together
+    std::atomic<std::size_t> idle_{0};
+    std::mutex mutex_; // of all below
+    std::condition_variable changed_;
+    std::deque<std::size_t> offered_;
+    std::map<std::size_t, std::vector<Kernels>> known_; // chunks of these sets and of the next, where others are ahead
+    std::size_t missing_ = 0; // of the chunks of these
+    Writer fresh_;
+    bool ended_ = false;
 };
 
 } // namespace tilesmith

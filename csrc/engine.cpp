@@ -56,9 +56,19 @@ const Result &Engine::run() {
     return result_;
 }
 
+void Engine::make() {
+    if (request_.closure) {
+        const ClosureLimits limits{request_.kernels.block, request_.kernels.inputs};
+        closure_ = std::make_unique<Closure>(*space_, limits, control_, request_.team);
+        shown_.store(closure_.get(), std::memory_order_release);
+    } else {
+        listing_ = std::make_unique<Listing>(*space_, request_.kernels, control_, request_.team);
+        shown_.store(listing_.get(), std::memory_order_release);
+    }
+}
+
 void Engine::list() {
-    listing_ = std::make_unique<Listing>(*space_, request_.kernels, control_, request_.team);
-    shown_.store(listing_.get(), std::memory_order_release);
+    make();
     const auto settle = [&] {
         result_.graphs = listing_->graphs();
         result_.plans = listing_->plans().size();
@@ -81,8 +91,14 @@ void Engine::tell(std::string_view found) {
 }
 
 void Engine::learn(std::string_view made) {
-    if (!listing_ && open()) listing_ = std::make_unique<Listing>(*space_, request_.kernels, control_, request_.team);
-    if (listing_) listing_->learn(made);
+    if (!served() && open()) make();
+    if (Served *search = served()) search->learn(made);
+}
+
+void Engine::replay() {
+    if (!closure_) return;
+    closure_->end();
+    close();
 }
 
 bool Engine::told_enough() {
@@ -91,6 +107,11 @@ bool Engine::told_enough() {
 
 const Result &Engine::conclude() {
     const auto ranking = Control::Clock::now();
+    if (request_.closure) {
+        if (closure_) derive();
+        result_.rank_s = seconds_since(ranking);
+        return result_;
+    }
     result_.graphs = 0;
     told_ = ledger_.plans(request_.team.graphs, request_.team.order, result_.graphs);
     result_.plans = told_.size();
@@ -104,8 +125,7 @@ const Result &Engine::conclude() {
 }
 
 void Engine::close() {
-    const ClosureLimits limits{request_.kernels.block, request_.kernels.inputs};
-    closure_ = std::make_unique<Closure>(*space_, limits, control_, request_.team);
+    if (!closure_) make();
     closure_->run();
     for (const Kernels &kernels : closure_->kernels())
         for (const Signature &signature : kernels.signatures) {

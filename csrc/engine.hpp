@@ -49,14 +49,16 @@ class Engine {
     // Once. Other threads may call `control().interrupt()` meanwhile.
     const Result &run();
 
-    // One of several processes: `listing` is there once it can take part. What all of them found is told to the first,
+    // One of several processes: `served` is there once it can take part. What all of them found is told to the first,
     // which then concludes.
-    Listing *listing() { return shown_.load(std::memory_order_acquire); }
+    Served *served() { return shown_.load(std::memory_order_acquire); }
     void learn(std::string_view made);
     void tell(std::string_view found);
+    // Goes through what was learned, without `run`, as far as it leads.
+    void replay();
     // Whether what was told begins with as many graphs as end the search.
     bool told_enough();
-    // Ranks what was told. Without `run` an engine may learn and be told too: of a search whose process is gone.
+    // Ranks what was told. Without `run` an engine may learn and be told too: of a search whose processes are gone.
     const Result &conclude();
 
     Control &control() { return control_; }
@@ -67,6 +69,7 @@ class Engine {
 
   private:
     bool open();
+    void make();
     void list();
     void rank(const Plans &plans);
     void close();
@@ -78,7 +81,7 @@ class Engine {
     Table table_;
     std::unique_ptr<Space> space_;
     std::unique_ptr<Listing> listing_;
-    std::atomic<Listing *> shown_{nullptr};
+    std::atomic<Served *> shown_{nullptr};
     Ledger ledger_;
     Plans told_;
     std::unique_ptr<Closure> closure_;

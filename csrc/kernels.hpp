@@ -11,6 +11,7 @@
 
 #include "memo.hpp"
 #include "pool.hpp"
+#include "served.hpp"
 #include "team.hpp"
 #include "worker.hpp"
 
@@ -28,7 +29,7 @@ std::vector<Tensor> program_inputs(const Space &space);
 // Every program of at most so many kernels, once: its kernels come in the one order in which their keys grow (the set
 // of inputs as a number, the newest tensor in the highest bit, then the signature). No kernel computes what is there,
 // and everything that is computed is used.
-class Listing {
+class Listing : public Served {
   public:
     Listing(const Space &space, const KernelLimits &limits, Control &control, const Team &team = {});
 
@@ -44,29 +45,23 @@ class Listing {
     const std::vector<Worker> &workers() const { return workers_; }
     Memo &memo() { return memo_; }
 
-    // One of several processes. The first splits the work, all get what it was split into, and each is offered some of it
-    // or gives some away, until it is ended. May be called while another thread runs it.
-    //
-    // What the first process split, for all; empty as long as it has not.
-    std::string begin();
-    void begin(std::string_view split);
-    std::size_t items();
-    void offer(std::size_t item);
-    // Some of the work here, for another process; empty where there is none just now.
-    std::string give();
-    void receive(std::string_view given);
-    std::size_t waiting() { return pool_.size(); }
-    std::size_t parked() const { return pool_.parked(); }
-    bool idle() { return pool_.idle(); }
-    void end() { pool_.close(); }
-    // Block searches made here since the last call.
-    std::string fresh();
-    void learn(std::string_view made);
-    // Block searches that this process waits for, by the process that makes them; and what others ask of this one.
-    std::vector<std::string> wanted();
-    void ask(std::string_view wanted);
-    // What was found here and not told before, work by work: what is finished, or after the search all.
-    std::string found(bool all);
+    std::string begin() override;
+    void begin(std::string_view split) override;
+    std::size_t items() override;
+    void offer(std::size_t item) override;
+    std::string give() override;
+    void receive(std::string_view given) override;
+    std::size_t waiting() override { return pool_.size(); }
+    std::size_t parked() const override { return pool_.parked(); }
+    bool idle() override { return pool_.idle(); }
+    void end() override { pool_.close(); }
+    // Block searches.
+    std::string fresh() override;
+    void learn(std::string_view made) override;
+    std::vector<std::string> wanted() override;
+    void ask(std::string_view wanted) override;
+    // Chains.
+    std::string found(bool all) override;
 
   private:
     friend class Explorer;

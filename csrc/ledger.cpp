@@ -14,32 +14,40 @@ std::uint64_t key_of(const Kernels &kernels, bool last) {
 
 } // namespace
 
+void write(Writer &writer, const Kernels &kernels) {
+    writer.put_all(kernels.inputs);
+    writer.put_all(kernels.steps);
+    writer.put<std::uint64_t>(kernels.signatures.size());
+    for (const Signature &signature : kernels.signatures) {
+        writer.put(signature.outputs);
+        writer.put_all(signature.implementations);
+    }
+}
+
+Kernels read_kernels(Reader &reader) {
+    Kernels kernels;
+    kernels.inputs = reader.get_all<Tensor>();
+    kernels.steps = reader.get_all<Step>();
+    for (auto more = reader.get<std::uint64_t>(); more > 0; --more) {
+        Signature &signature = kernels.signatures.emplace_back();
+        signature.outputs = reader.get<std::array<Tensor, kMaxStores>>();
+        signature.implementations = reader.get_all<Implementation>();
+    }
+    return kernels;
+}
+
 void write(Writer &writer, const std::vector<const Memo::Entry *> &entries) {
     writer.put<std::uint64_t>(entries.size());
     for (const Memo::Entry *entry : entries) {
-        const Kernels &kernels = entry->kernels();
         writer.put(entry->key());
-        writer.put_all(kernels.inputs);
-        writer.put_all(kernels.steps);
-        writer.put<std::uint64_t>(kernels.signatures.size());
-        for (const Signature &signature : kernels.signatures) {
-            writer.put(signature.outputs);
-            writer.put_all(signature.implementations);
-        }
+        write(writer, entry->kernels());
     }
 }
 
 void read_entries(Reader &reader, Memo &memo) {
     for (auto left = reader.get<std::uint64_t>(); left > 0; --left) {
         const auto key = reader.get<std::uint64_t>();
-        Kernels kernels;
-        kernels.inputs = reader.get_all<Tensor>();
-        kernels.steps = reader.get_all<Step>();
-        for (auto more = reader.get<std::uint64_t>(); more > 0; --more) {
-            Signature &signature = kernels.signatures.emplace_back();
-            signature.outputs = reader.get<std::array<Tensor, kMaxStores>>();
-            signature.implementations = reader.get_all<Implementation>();
-        }
+        Kernels kernels = read_kernels(reader);
         bool fresh = false;
         Memo::Entry &entry = memo.at(key, fresh);
         if (fresh || (entry.elsewhere() && !entry.ready())) memo.fill(entry, std::move(kernels), true);

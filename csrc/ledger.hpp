@@ -21,10 +21,12 @@ struct Chain {
     std::vector<std::uint64_t> places; // ids of chains
 };
 
-// Block searches and chains as bytes. A reader knows the block searches that chains name by their keys.
+// Block searches, by themselves or with their keys, and chains as bytes. A reader knows the block searches that chains name by their keys.
+void write(Writer &writer, const Kernels &kernels);
 void write(Writer &writer, const std::vector<const Memo::Entry *> &entries);
 void write(Writer &writer, const Chain &chain);
 void write(Writer &writer, const Item &item, Memo &memo);
+Kernels read_kernels(Reader &reader);
 // Of a memo that may know some.
 void read_entries(Reader &reader, Memo &memo);
 Chain read_chain(Reader &reader, Memo &memo);

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace tilesmith {
@@ -22,7 +23,7 @@ class Writer {
         put<std::uint64_t>(values.size());
         if (!values.empty()) bytes_.append(reinterpret_cast<const char *>(values.data()), values.size() * sizeof(T));
     }
-    std::string take() { return std::move(bytes_); }
+    std::string take() { return std::exchange(bytes_, {}); }
 
   private:
     std::string bytes_;

@@ -1,6 +1,7 @@
 // Runs without Python, so that sanitizers see nothing but ours. Expected counts are those of an independent prototype.
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -343,6 +344,65 @@ std::vector<std::pair<std::vector<Tensor>, std::array<Tensor, kMaxStores>>> edge
     return edges;
 }
 
+// Ranks that are offered sets in turn, and tell each other what they found, come to the closure that one comes to.
+void closures_of_ranks() {
+    const Program program = test::program("blkres");
+    const Table table = build_table(program, {});
+    const Space space(program, table, {.fused_accumulators = true});
+    const ClosureLimits limits{.block = {}, .inputs = 3, .filtered = true};
+    const auto said = [](const Closure &closure) {
+        std::vector<std::uint64_t> all = closure.tensors();
+        for (const Kernels &kernels : closure.kernels()) {
+            all.insert(all.end(), kernels.inputs.begin(), kernels.inputs.end());
+            for (const Signature &made : kernels.signatures) all.insert(all.end(), {made.outputs[0], made.implementations.size()});
+        }
+        return all;
+    };
+    Control alone_control;
+    Closure alone(space, limits, alone_control, {});
+    alone.run();
+    for (const int ranks : {1, 2, 3}) {
+        Control control;
+        std::vector<std::unique_ptr<Closure>> all;
+        std::vector<std::thread> threads;
+        std::atomic<int> left{ranks};
+        for (int rank = 0; rank < ranks; ++rank)
+            all.push_back(std::make_unique<Closure>(space, limits, control, Team{.threads = 2 - rank % 2, .ranks = ranks, .rank = rank}));
+        for (const auto &closure : all)
+            threads.emplace_back([&closure, &left] {
+                closure->run();
+                --left;
+            });
+        std::string told;
+        for (std::size_t next = 0; left > 0; std::this_thread::yield())
+            for (const auto &closure : all) {
+                if (closure->waiting() < 2) closure->offer(next++);
+                const std::string made = closure->fresh();
+                told += made;
+                for (const auto &other : all)
+                    if (other != closure && !made.empty()) other->learn(made);
+            }
+        for (std::thread &thread : threads) thread.join();
+        const std::string what = " of " + std::to_string(ranks) + " ranks";
+        std::uint64_t states = 0;
+        for (const auto &closure : all) {
+            check(said(*closure) == said(alone), "closure" + what);
+            for (const Worker &worker : closure->workers()) states += worker.counters.states;
+        }
+        check_count(states, alone.workers()[0].counters.states, "states" + what);
+        Control later;
+        Closure again(space, limits, later, Team{.ranks = 1});
+        again.learn(told);
+        again.end();
+        again.run();
+        check(said(again) == said(alone) && !later.stopped(), "what was told" + what);
+    }
+    Closure nothing(space, limits, alone_control, Team{.ranks = 1});
+    nothing.end();
+    nothing.run();
+    check(alone_control.reason() == Stop::interrupted && nothing.kernels().empty(), "what was not told");
+}
+
 // Sets that are left out because no chain of operators joins them have no kernel; workers do not change the result.
 void filters() {
     for (const char *name : {"rms", "lora", "ntransp", "mlpres", "blkres", "qkvlora", "nsattn"}) {
@@ -464,6 +524,7 @@ int main(int argc, char **) {
     kernel_level();
     forward_closures();
     closures();
+    closures_of_ranks();
     filters();
     derivations();
     budgets();

@@ -159,6 +159,8 @@ class Engine:
         """What was found and not told: in work that is done, or after the search in all."""
     def tell(self, found: bytes) -> None:
         """Raises ValueError where it names a block search that was not learned."""
+    def replay(self) -> None:
+        """Goes through what was learned, as far as it leads, where nothing was run."""
     def told_enough(self) -> bool: ...
     def conclude(self) -> Result:
         """Ranks what was told."""

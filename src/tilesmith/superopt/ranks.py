@@ -190,6 +190,7 @@ def rescued(graph: Graph, limits: Limits, plan: Plan, blobs: Sequence[tuple[byte
     for kind, body in blobs:
         if kind == b"C":
             _told(made, body)
+    made.replay()
     result = made.conclude()
     return results_of(program, made, result, (), (), limits, plan, ("interrupted", DIED))
 
@@ -221,8 +222,6 @@ def search(job: Job, graph: Graph, limits: Limits, plan: Plan) -> Results | None
     Raises `OptionError` for a program that the space does not know, or for limits of nothing.
     """
     checked(limits, plan)
-    if plan.kernels == "closure":
-        raise OptionError("--schedule mpi is of the listing; --kernels closure goes by openmp or static.")
     program = named(graph, limits)
     job.parts.append(len(job.parts))
     job.keep(b"P")
@@ -356,7 +355,7 @@ class _Part:
         self.told = bool(made or chains or self.made.parked)
         if made:
             for rank in range(self.job.size):
-                if rank != self.job.rank and (self.thread.is_alive() or rank == 0):
+                if rank != self.job.rank:
                     self._send(rank, b"F", made)
             self.job.keep(b"F", made)
         for rank, keys in enumerate(self.made.wanted()):

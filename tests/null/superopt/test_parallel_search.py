@@ -148,7 +148,7 @@ def test_every_call_of_a_solver_is_an_event(cache: Any) -> None:
     assert sum(worker.oracle_seconds for worker in results.workers) == pytest.approx(results.oracle.seconds)
 
 
-def test_closures_have_no_order_and_no_ranks() -> None:
+def test_closures_have_no_order() -> None:
     with pytest.raises(OptionError, match="--order is of the listing"):
         search(PROGRAMS["lora"](), Limits(), Plan(kernels="closure", order="bfs"))
 
@@ -210,6 +210,17 @@ def test_ranks_find_what_one_thread_finds(alone: Results, program: Path, ranks: 
     assert [graph["estimate_us"] for graph in found["graphs"]] == [graph.estimate_us for graph in alone.graphs]
     assert {worker["rank"] for worker in found["workers"]} == set(range(ranks))
     assert found["states"] == alone.states, "no block search is made twice"
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_close_what_one_thread_closes(program: Path, ranks: int) -> None:
+    alone = search(norm_lora(), Limits(block_ops=9), Plan(keep=6, kernels="closure"))
+    status, found, _ = launched(ranks, program, 1, ["--kernels", "closure", "--threads", "2"])
+    assert status == 0
+    assert (found["stop"], found["candidates"], found["states"]) == (alone.stop, alone.candidates, alone.states)
+    assert [graph["hash"] for graph in found["graphs"]] == [graph.hash for graph in alone.graphs]
+    assert [graph["estimate_us"] for graph in found["graphs"]] == [graph.estimate_us for graph in alone.graphs]
+    assert {worker["rank"] for worker in found["workers"]} == set(range(ranks))
 
 
 def test_the_first_graphs_of_ranks(program: Path) -> None:
