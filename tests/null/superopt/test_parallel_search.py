@@ -214,7 +214,7 @@ def test_ranks_find_what_one_thread_finds(alone: Results, program: Path, ranks: 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_close_what_one_thread_closes(program: Path, ranks: int) -> None:
-    alone = search(norm_lora(), Limits(block_ops=9), Plan(keep=6, kernels="closure"))
+    alone = search(NORM_LORA, Limits(block_ops=9), Plan(keep=6, kernels="closure"))
     status, found, _ = launched(ranks, program, 1, ["--kernels", "closure", "--threads", "2"])
     assert status == 0
     assert (found["stop"], found["candidates"], found["states"]) == (alone.stop, alone.candidates, alone.states)
