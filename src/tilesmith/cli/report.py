@@ -166,6 +166,7 @@ def _drawings(run: Run, numbered: Sequence[tuple[int, Trial]]) -> tuple[Drawing,
         return ()
     from tilesmith.superopt.draw import svg
     from tilesmith.superopt.schema import from_json, to_json
+    from tilesmith.superopt.threads import fused
 
     fastest = best(trials)
     found: dict[str, Drawing] = {}
@@ -175,7 +176,7 @@ def _drawings(run: Run, numbered: Sequence[tuple[int, Trial]]) -> tuple[Drawing,
         made = derivations.get(trial.candidate.id)
         if made is None or made.graph_hash in found or len(found) == DRAWN:
             continue
-        graph = from_json(made.graph, "a µGraph in the journal")
+        graph = fused(from_json(made.graph, "a µGraph in the journal"))
         name = f"µGraph {made.graph_hash[:12]}: {made.note}"
         words = to_json(graph)
         found[made.graph_hash] = Drawing(name, svg(graph), words, numbers[trial.candidate.id])

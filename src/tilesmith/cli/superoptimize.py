@@ -24,6 +24,7 @@ from tilesmith.superopt.programs import PROGRAMS
 from tilesmith.superopt.schema import from_json, to_json
 from tilesmith.superopt.search import Found, Results, Worker, search
 from tilesmith.superopt.table import TooLarge
+from tilesmith.superopt.threads import fused
 from tilesmith.superopt.timeline import trace_json
 from tilesmith.superopt.trace import trace
 from tilesmith.superopt.traced import Traced
@@ -324,8 +325,9 @@ def _drawn(program: Program, results: list[Results], folder: Path | None) -> dic
         for result in results:
             for found in result.graphs:
                 path = folder / f"{program.name}-{found.hash}.svg"
-                path.write_text(svg(found.graph), "utf-8")
-                path.with_suffix(".dot").write_text(dot(found.graph), "utf-8")
+                graph = fused(found.graph)
+                path.write_text(svg(graph), "utf-8")
+                path.with_suffix(".dot").write_text(dot(graph), "utf-8")
                 paths[found.hash] = str(path)
     except OSError as error:
         raise MachineError(f"the drawings cannot be written to {folder}: {error.strerror}") from error

@@ -72,9 +72,10 @@ def draw(line: Sequence[Trial], journal: Journal, out: Path) -> Path | None:
         return None
     from tilesmith.superopt.draw import svg
     from tilesmith.superopt.schema import from_json
+    from tilesmith.superopt.threads import fused
 
     path = out.with_suffix(".svg")
-    write(path, svg(from_json(found.graph)))
+    write(path, svg(fused(from_json(found.graph))))
     return path
 
 

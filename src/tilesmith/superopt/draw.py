@@ -102,7 +102,8 @@ def _step(step: Step, value: int, made: Block, constants: Mapping[int, str], pla
     before = tuple((place_of[operand], 0) for operand in step.operands if operand in place_of)
     shape = _shape(made.tiles[value])
     if isinstance(step, Thread):
-        lines = tuple(_written(op, {}) for op in step.ops)
+        inside = {place: constants[operand] for place, operand in enumerate(step.operands) if operand in constants}
+        lines = tuple(_written(op, inside) for op in step.ops)
         return Item("thread", (*lines, shape), before)
     if isinstance(step, Accumulate):
         axes = f" over {', '.join(map(str, step.axes))}" if step.axes else ""
