@@ -13,6 +13,9 @@ reach this one's memory. It hands out packets of inputs, and compares the answer
     moved     size, slot                          the same for the last timed launch, whose inputs have changed since
     restore   size                                inputs made what they were
 
+A process that opens another's GPU memory gets the whole of what the driver once gave out, not one tensor of it. So what
+is lent lies in pools of its own, inputs in one and each slot's outboxes in another, and no expected value beside it.
+
 A size is a name, "small" or "full". Every answer may be {"fault": text}: the problem itself is at fault.
 """
 
@@ -27,6 +30,7 @@ import tempfile
 import traceback
 import types
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -44,6 +48,8 @@ from tilesmith.bench.modules import cast
 from tilesmith.bench.wire import Gone, Late, Message, adopt
 from tilesmith.bench.zygote import die_with_parent
 
+INPUTS = -1
+"""Among the owners of lent memory, which are slots otherwise."""
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -291,6 +297,8 @@ class Question:
         self.prepared: list[Prepared] = []
         self.sums: list[int] = []
         self.outboxes: dict[int, list[list[torch.Tensor]]] = {}
+        self.pools: dict[int, Any] = {}
+        """The GPU memory pools that are lent: the inputs', and for each slot its outboxes'."""
         self.moving: Inputs
         self.signed = False
 
@@ -331,7 +339,7 @@ class Question:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         left = message["memory_bytes"]
         with torch.no_grad():
-            for inputs in variants(self.program, "cuda"):
+            for inputs in self._made():
                 before = torch.cuda.memory_allocated()
                 try:
                     self.prepared.append(prepare(self.program, inputs))
@@ -352,10 +360,28 @@ class Question:
         )
         return {"names": [prepared.inputs.name for prepared in self.prepared], "least_bytes": least}, b""
 
+    def _made(self) -> Iterator[Inputs]:
+        """Input sets in the memory that is lent; what is computed with them comes to lie elsewhere."""
+        sets = variants(self.program, "cuda")
+        while True:
+            with self._lent(INPUTS):
+                inputs = next(sets, None)
+            if inputs is None:
+                return
+            yield inputs
+
+    def _lent(self, owner: int) -> AbstractContextManager[None]:
+        """Within, GPU memory is of the pool that is lent for the inputs, or for the outboxes of a slot."""
+        if owner not in self.pools:
+            self.pools[owner] = torch.cuda.MemPool()
+        within: AbstractContextManager[None] = torch.cuda.use_mem_pool(self.pools[owner])
+        return within
+
     def _moving(self) -> tuple[Inputs, bool]:
         """Inputs for timed launches, which change from one to the next; of both signs where the reference allows."""
-        own = self.program.make(3, "cuda")
-        signed = _changed(own, "moving", torch.randn_like)
+        with self._lent(INPUTS):
+            own = self.program.make(3, "cuda")
+            signed = _changed(own, "moving", torch.randn_like)
         try:
             prepare(self.program, signed)
         except Fault:
@@ -377,10 +403,11 @@ class Question:
     def lend(self, message: Message) -> tuple[Message, bytes]:
         """Handles that another process opens with `pickle`; they are good for one process."""
         if message["slot"] not in self.outboxes:
-            self.outboxes[message["slot"]] = [
-                [torch.empty(e.truth.shape, dtype=e.dtype, device=e.truth.device) for e in self._expected(number)]
-                for number in (*range(len(self.prepared)), 0)
-            ]
+            with self._lent(message["slot"]):
+                self.outboxes[message["slot"]] = [
+                    [torch.empty(e.truth.shape, dtype=e.dtype, device=e.truth.device) for e in self._expected(number)]
+                    for number in (*range(len(self.prepared)), 0)
+                ]
         outboxes = self.outboxes[message["slot"]]
         for outbox in (outbox for boxes in outboxes for outbox in boxes):
             outbox.fill_(math.nan if outbox.is_floating_point() else 1)
