@@ -4,7 +4,8 @@ Expected on an H200, over the six published programs at batch 1 and 8: a geometr
 eager, torch.compile and max-autotune (aim 1.65), and no program slower beyond its interval. Besides: fused_gate_up at
 least 1.10 times torch.compile (aim 1.14), matvec at most 985 us, rmsnorm_nchw at least 0.90 and max_pool3d 0.95 of the
 speed of a pure reader of as many bytes, under the same timing. A row is one search of at most `--budget-seconds`, then
-its winner and torch in turns in a fresh process, cold caches, medians. GPUs take rows side by side, one each.
+its winner and torch in turns in a fresh process that has the GPU to itself, cold caches, medians of device time. GPUs
+take rows side by side.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from lib.answer import ROOT, answer, parser, say
 from lib.contest import contest, environment
 from lib.gpu import described, first_gpu
-from tilesmith.bench.gpus import find
+from tilesmith.bench.gpus import Device, find
 
 PUBLISHED = ("rmsnorm_linear", "gated_mlp", "gqa", "qknorm_gqa", "lora", "norm_transformer")
 OTHERS = ("fused_gate_up", "matvec", "rmsnorm_nchw", "max_pool3d")
@@ -41,7 +43,7 @@ def problem(name: str, batch: int, folder: Path) -> Path:
     return made
 
 
-def measured(name: str, batch: int, gpu: int, budget_s: float, kept: Path) -> dict[str, object]:
+def measured(name: str, batch: int, device: Device, budget_s: float, kept: Path) -> dict[str, object]:
     """One row. Its files are kept in a folder of their own."""
     folder = kept / f"{name}-{batch}"
     folder.mkdir(parents=True)
@@ -49,7 +51,7 @@ def measured(name: str, batch: int, gpu: int, budget_s: float, kept: Path) -> di
     began = time.perf_counter()
     command = [sys.executable, "-m", "tilesmith.cli", "optimize", str(made), "--no-start-kernel", "--json"]
     command += ["--proposers", "superopt,rewrite"]
-    command += ["--bench", "local", "--gpus", str(gpu), "--budget-seconds", str(budget_s)]
+    command += ["--bench", "local", "--gpus", str(device.index), "--budget-seconds", str(budget_s)]
     command += ["--journal", str(folder / "tilesmith.db"), "--out", str(folder / "winner.py")]
     with (folder / "log").open("w") as log:
         done = subprocess.run(
@@ -65,7 +67,7 @@ def measured(name: str, batch: int, gpu: int, budget_s: float, kept: Path) -> di
         "lineage": " > ".join(told["best"]["lineage"]),
     }
     try:
-        rows = {str(each["contender"]): each for each in contest(made, folder / "winner.py", folder, gpu=gpu)}
+        rows = {str(each["contender"]): each for each in contest(made, folder / "winner.py", folder, device=device)}
     except (subprocess.SubprocessError, ValueError) as error:
         return {**row, "fault": f"no comparison with torch: {error}"}
     best = min((rows[each] for each in BASELINES), key=lambda each: float(str(each["median_us"])))
@@ -82,11 +84,30 @@ def measured(name: str, batch: int, gpu: int, budget_s: float, kept: Path) -> di
     }
 
 
+def met(row: dict[str, Any]) -> bool:
+    """Whether one of the other programs is as fast as is asked of it."""
+    if "fault" in row:
+        return False
+    ours = row["tilesmith_us"]
+    match row["program"]:
+        case "fused_gate_up":
+            return row["torch.compile_us"] >= 1.10 * ours and row["high"] >= 1
+        case "matvec":
+            return ours <= 985
+        case "rmsnorm_nchw":
+            return row["of_floor"] >= 0.90
+        case _:
+            return row["of_floor"] >= 0.95
+
+
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--programs", default=",".join((*PUBLISHED, *OTHERS)))
     options.add_argument("--batches", default="1,8")
     options.add_argument("--budget-seconds", type=float, default=110.0)
+    options.add_argument(
+        "--beside", type=int, default=2, help="rows at a time on each GPU; none is timed beside another"
+    )
     options.add_argument("--out", type=Path, help="keep journals, winners and rows in this folder")
     given = options.parse_args()
     device = first_gpu()
@@ -98,17 +119,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tilesmith-programs-") as temporary:
         kept = (given.out or Path(temporary)).resolve()
 
-        def serve(gpu: int) -> None:
+        def serve(device: Device) -> None:
             while True:
                 try:
                     name, batch = work.get_nowait()
                 except queue.Empty:
                     return
-                row = measured(name, batch, gpu, given.budget_seconds, kept)
+                row = measured(name, batch, device, given.budget_seconds, kept)
                 rows.append(row)
                 say(json.dumps(row))
 
-        threads = [threading.Thread(target=serve, args=(each.index,)) for each in find()]
+        threads = [threading.Thread(target=serve, args=(each,)) for each in find() for _ in range(given.beside)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -118,8 +139,16 @@ def main() -> int:
     asked = sum(row["program"] in PUBLISHED for row in rows)
     mean = math.exp(sum(map(math.log, published)) / len(published)) if published else None
     slower = [f"{row['program']} {row['batch']}" for row in rows if float(str(row.get("high", 1.0))) < 1.0]
-    holds = mean is not None and len(published) == asked and mean >= 1.5 and not slower
-    document = {"gpu": described(device), "geometric_mean": mean, "slower": slower, "holds": holds, "rows": rows}
+    missed = [str(row["program"]) for row in rows if row["program"] in OTHERS and not met(row)]
+    holds = len(published) == asked and (mean is None or mean >= 1.5) and not slower and not missed
+    document: dict[str, object] = {
+        "gpu": described(device),
+        "geometric_mean": mean,
+        "slower": slower,
+        "missed": missed,
+        "holds": holds,
+    }
+    document["rows"] = rows
     answer(document, given.json)
     return 0 if holds else 1
 

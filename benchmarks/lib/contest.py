@@ -13,12 +13,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from lib.answer import median, say
+from tilesmith.bench.gpus import Device, lease
 from tilesmith.bench.timing import interval
 from tilesmith.config import load_problem
+
+LAUNCHES = 11
+"""In a block, of which the median counts."""
+FLUSH_BYTES = 256 << 20
+HEAD_START_CYCLES = 1_000_000
+"""About 0.5 ms: a compiled call of many kernels costs the host more than the bench's 0.2 ms on a slow one."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -35,31 +43,49 @@ def contest(
     compiled: bool = True,
     rounds: int = 40,
     limit_s: float = 200.0,
-    gpu: int | None = None,
+    device: Device | None = None,
 ) -> list[dict[str, object]]:
     """A row a contender: eager, compiled, compiled with max-autotune, the winner, and a pure reader of as many bytes as
-    the problem reads and writes; do_bench's cold-cache medians.
+    the problem reads and writes; medians with the second-level cache cold.
 
-    Short blocks in many rounds, so that clocks and heat happen to all alike. `over_tilesmith` is the median over rounds
+    Short blocks in many rounds, so that clocks and heat happen to all alike. Before each launch the device waits until
+    the host has enqueued all of it: what is timed is the device's work alone, whatever the host costs. With `device`
+    nobody else is on that GPU meanwhile. `over_tilesmith` is the median over rounds
     of the contender's time over the winner's in the same round, with its 95 % interval. Raises
     `subprocess.SubprocessError` where the process fails or takes too long.
     """
     command = [sys.executable, "-m", "lib.contest", str(problem), str(winner), "--rounds", str(rounds)]
     command += [] if compiled else ["--no-compile"]
-    only = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+    only = {} if device is None else {"CUDA_VISIBLE_DEVICES": device.uuid}
     caches = environment(
         **only, TRITON_CACHE_DIR=str(folder / "triton"), TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor")
     )
-    done = subprocess.run(
-        command, cwd=folder, env=caches, stdout=subprocess.PIPE, text=True, check=True, timeout=limit_s
-    )
+    with nullcontext() if device is None else lease(device.uuid, "exclusive"):
+        done = subprocess.run(
+            command, cwd=folder, env=caches, stdout=subprocess.PIPE, text=True, check=True, timeout=limit_s
+        )
     rows: list[dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
     return rows
 
 
+def cold_us(call: Callable[[], Any], flush: Any) -> list[float]:
+    """Device time of each of a few calls, microseconds."""
+    import torch
+
+    starts, ends = ([torch.cuda.Event(enable_timing=True) for _ in range(1 + LAUNCHES)] for _ in range(2))
+    for start, end in zip(starts, ends, strict=True):
+        torch.cuda._sleep(HEAD_START_CYCLES)
+        flush.zero_()
+        start.record()
+        call()
+        end.record()
+    torch.cuda.synchronize()
+    # The first follows another contender.
+    return [1000 * start.elapsed_time(end) for start, end in zip(starts, ends, strict=True)][1:]
+
+
 def contend(problem: Path, winner: Path, compiled: bool, rounds: int) -> list[dict[str, object]]:
     import torch
-    import triton.testing
 
     asked = load_problem(problem)
     reference: dict[str, Any] = {"__name__": "problem"}
@@ -109,10 +135,10 @@ def contend(problem: Path, winner: Path, compiled: bool, rounds: int) -> list[di
             say(f"  {name}: first call {time.perf_counter() - began:.1f} s, off by {worst:.2%} of the range")
         contenders["pure reader"] = floor
         times["pure reader"] = []
+        flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
         for _ in range(rounds):
             for name, call in contenders.items():
-                ms = triton.testing.do_bench(lambda c=call: c(*inputs), warmup=5, rep=20, return_mode="median")
-                times[name].append(1000 * ms)
+                times[name].append(median(cold_us(lambda c=call: c(*inputs), flush)))
     rows = []
     for name, each in times.items():
         ratios = [theirs / ours for theirs, ours in zip(each, times["tilesmith"], strict=True)]

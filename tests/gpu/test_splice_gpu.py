@@ -13,7 +13,12 @@ from tilesmith.bench.gpus import find
 from tilesmith.splice.contest import contest, faster
 from tilesmith.splice.explanation import Explanation
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not find(), reason="this machine has no NVIDIA GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not find(), reason="this machine has no NVIDIA GPU"),
+    # Inductor's own, when it is first imported.
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning"),
+]
 
 
 class Mlp(nn.Module):

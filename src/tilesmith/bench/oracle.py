@@ -224,7 +224,7 @@ def _precise(inputs: Inputs, native: list[Any], nudge: float = 0.0) -> Any:
         wide = tensor.to(dtype)
         return wide + nudge * wide * torch.randn_like(wide).sign() if nudge else wide
 
-    for dtype in (torch.float64, torch.float32):
+    for dtype in (torch.float32,) if _large(inputs, native) else (torch.float64, torch.float32):
         try:
             model = cast(copy.deepcopy(inputs.model), dtype)
             values = tree_map_only(torch.Tensor, lambda t, d=dtype: raised(t, d), inputs.inputs)
@@ -240,6 +240,14 @@ def _precise(inputs: Inputs, native: list[Any], nudge: float = 0.0) -> Any:
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
     return native
+
+
+def _large(inputs: Inputs, native: list[Any]) -> bool:
+    """Whether all is of 16 bits, to which float32 is precise, and in float64 would take an eighth of a GPU's memory."""
+    leaves = [leaf for leaf in [*_tensors(inputs), *native] if isinstance(leaf, torch.Tensor)]
+    if not any(leaf.is_cuda for leaf in leaves) or any(leaf.element_size() > 2 for leaf in leaves):
+        return False
+    return bool(8 * sum(leaf.numel() for leaf in leaves) > torch.cuda.mem_get_info()[1] // 8)
 
 
 def _copied(value: Any) -> Any:
@@ -339,7 +347,8 @@ class Question:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         left = message["memory_bytes"]
         with torch.no_grad():
-            for inputs in self._made():
+            for made in variants(self.program, "cuda"):
+                inputs = self._lendable(made)
                 before = torch.cuda.memory_allocated()
                 try:
                     self.prepared.append(prepare(self.program, inputs))
@@ -355,20 +364,16 @@ class Question:
         self.sums = [checksum(prepared.inputs) for prepared in self.prepared]
         with torch.no_grad():
             self.moving, self.signed = self._moving()
+        _release()
         least = _nbytes(self.prepared[0].inputs.inputs) + sum(
             e.truth.numel() * e.dtype.itemsize for e in self._expected(0)
         )
         return {"names": [prepared.inputs.name for prepared in self.prepared], "least_bytes": least}, b""
 
-    def _made(self) -> Iterator[Inputs]:
-        """Input sets in the memory that is lent; what is computed with them comes to lie elsewhere."""
-        sets = variants(self.program, "cuda")
-        while True:
-            with self._lent(INPUTS):
-                inputs = next(sets, None)
-            if inputs is None:
-                return
-            yield inputs
+    def _lendable(self, inputs: Inputs) -> Inputs:
+        """A copy in the memory that is lent; what it was made with, and what is computed with it, lies elsewhere."""
+        with self._lent(INPUTS):
+            return copy.deepcopy(inputs)
 
     def _lent(self, owner: int) -> AbstractContextManager[None]:
         """Within, GPU memory is of the pool that is lent for the inputs, or for the outboxes of a slot."""
@@ -379,25 +384,26 @@ class Question:
 
     def _moving(self) -> tuple[Inputs, bool]:
         """Inputs for timed launches, which change from one to the next; of both signs where the reference allows."""
-        with self._lent(INPUTS):
-            own = self.program.make(3, "cuda")
-            signed = _changed(own, "moving", torch.randn_like)
+        own = self.program.make(3, "cuda")
+        signed = _changed(own, "moving", torch.randn_like)
         try:
             prepare(self.program, signed)
         except Fault:
-            return own, False
-        return signed, True
+            return self._lendable(own), False
+        return self._lendable(signed), True
 
     def moved(self, message: Message) -> tuple[Message, bytes]:
         """The scaled error of what the last timed launch returned, for what its inputs are now."""
         with torch.no_grad():
             prepared = prepare(self.program, self.moving)
-        boxes = self.outboxes[message["slot"]][-1]
+        boxes = self.outboxes[message["slot"]][0]
         expected = [e for e in prepared.expected if isinstance(e, Expected)]
         errors = [scaled_error(b, e, self.tolerance) for b, e in zip(boxes, expected, strict=True)]
         for outbox in boxes:
             outbox.fill_(math.nan if outbox.is_floating_point() else 1)
         torch.cuda.synchronize()
+        del prepared, expected
+        _release()
         return {"error": max(errors) if max(errors) < math.inf else None}, b""
 
     def lend(self, message: Message) -> tuple[Message, bytes]:
@@ -406,10 +412,11 @@ class Question:
             with self._lent(message["slot"]):
                 self.outboxes[message["slot"]] = [
                     [torch.empty(e.truth.shape, dtype=e.dtype, device=e.truth.device) for e in self._expected(number)]
-                    for number in (*range(len(self.prepared)), 0)
+                    for number in range(len(self.prepared))
                 ]
-        outboxes = self.outboxes[message["slot"]]
-        for outbox in (outbox for boxes in outboxes for outbox in boxes):
+        # What is timed is called after every answer of a check was collected, and answers in the first set's box.
+        outboxes = [*self.outboxes[message["slot"]], self.outboxes[message["slot"]][0]]
+        for outbox in (outbox for boxes in outboxes[:-1] for outbox in boxes):
             outbox.fill_(math.nan if outbox.is_floating_point() else 1)
         sets = [packet(self.program, prepared.inputs, lambda tensor: tensor) for prepared in self.prepared]
         moving = packet(self.program, self.moving, lambda tensor: tensor)
@@ -452,6 +459,13 @@ def _tensors(inputs: Inputs) -> list[torch.Tensor]:
     """Every tensor that candidates are given: inputs, parameters and buffers."""
     leaves = tree_flatten(inputs.inputs)[0] + list(inputs.model.state_dict().values())
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def _release() -> None:
+    """Give back what is kept for reuse, where it is so much that candidates might lack it."""
+    total = torch.cuda.mem_get_info()[1]
+    if torch.cuda.memory_reserved() - torch.cuda.memory_allocated() > total // 16:
+        torch.cuda.empty_cache()
 
 
 def _nbytes(value: Any) -> int:
