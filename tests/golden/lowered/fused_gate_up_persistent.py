@@ -98,6 +98,6 @@ def kernel_function(x, Wg, Wu):
         BLOCK_COLUMNS=BLOCK_COLUMNS,
         GROUP=GROUP,
         num_warps=8,
-        num_stages=3,
+        num_stages=4,
     )
     return made1

@@ -187,7 +187,7 @@ def kernel_function(Q, K, V):
         BLOCK_INNER=BLOCK_INNER_0,
         BLOCK_COLUMNS=BLOCK_COLUMNS_0,
         num_warps=8,
-        num_stages=3,
+        num_stages=5,
     )
     made4 = torch.empty((BATCH, ROWS, COLUMNS), device=Q.device, dtype=torch.float16)
     BLOCK_DEPTH_1, BLOCK_ROWS_1, BLOCK_COLUMNS_1 = 16, 4, 64

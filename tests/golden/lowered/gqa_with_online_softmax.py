@@ -111,17 +111,27 @@ def matmul_div_softmax_kernel(
     )
     tl.store(partials3_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots4, weights, mask=rows_inside)
     tl.debug_barrier()
-    ticket = tl.atomic_add(tickets_ptr + tile * (SPLIT + 1), 1, sem="acq_rel")
+    count_ptr = tickets_ptr + tile * (SPLIT + 1)
+    ticket = tl.atomic_add(count_ptr, 1, sem="acq_rel")
     goal = ticket - ticket % SPLIT + SPLIT
     come = ticket + 1
     looks = 0
     while (come != goal) & (looks < LOOKS):
-        come = tl.atomic_add(tickets_ptr + tile * (SPLIT + 1), 0, sem="acquire")
+        come = tl.atomic_add(count_ptr, 0, sem="acquire")
         looks += 1
-    own_slices = tl.where(ticket + 1 == goal, SPLIT, tl.where(come == goal, 1, 0))
+    if come != goal:
+        tl.atomic_xchg(count_ptr + 1 + part, goal)
+        come = tl.atomic_add(count_ptr, 0, sem="acq_rel")
+    own_slices = tl.where(come == goal, 1, 0)
+    if ticket + 1 == goal:
+        marks = tl.load(count_ptr + 1 + tl.arange(0, SPLIT), cache_modifier=".cg")
+        own_slices = tl.where(tl.max(tl.where(marks == goal, 1, 0), axis=0) > 0, SPLIT, 1)
     for turn in range(0, own_slices):
         own = (part + turn) % SPLIT
-        if tl.atomic_xchg(tickets_ptr + tile * (SPLIT + 1) + 1 + own, goal, sem="acq_rel") != goal:
+        mark = goal
+        if turn > 0:
+            mark = tl.load(count_ptr + 1 + own, cache_modifier=".cg")
+        if mark == goal:
             rows_slice = rows_tile * BLOCK_ROWS + own * BLOCK_ROWS_SLICE + tl.arange(0, BLOCK_ROWS_SLICE)
             rows_slice_inside = rows_slice < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS_SLICE,), True, tl.int1)
             own_peaks = tl.full((BLOCK_ROWS_SLICE,), float("-inf"), tl.float32)
@@ -170,7 +180,7 @@ def kernel_function(Q, K, V):
     INNER = K.shape[2]
     COLUMNS = V.shape[2]
     made1 = torch.empty((BATCH, ROWS, COLUMNS), device=Q.device, dtype=torch.float16)
-    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, SPLIT, BLOCK_ROWS_SLICE, LOOKS = 64, 128, 64, 16, 4, 64
+    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, SPLIT, BLOCK_ROWS_SLICE, LOOKS = 64, 128, 64, 32, 2, 64
     BLOCK_DEPTH = max(triton.next_power_of_2(DEPTH), 16)
     tiles = triton.cdiv(COLUMNS, BLOCK_COLUMNS) * triton.cdiv(ROWS, BLOCK_ROWS) * BATCH
     partials = torch.empty(tiles * SPLIT * BLOCK_ROWS, device=Q.device, dtype=torch.float32)
@@ -196,7 +206,7 @@ def kernel_function(Q, K, V):
         SPLIT=SPLIT,
         BLOCK_ROWS_SLICE=BLOCK_ROWS_SLICE,
         LOOKS=LOOKS,
-        num_warps=8,
+        num_warps=4,
         num_stages=3,
     )
     return made1

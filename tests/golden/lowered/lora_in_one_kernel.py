@@ -105,6 +105,6 @@ def kernel_function(X, W, A, B):
         BLOCK_COLUMNS=BLOCK_COLUMNS,
         BLOCK_DEPTH=BLOCK_DEPTH,
         num_warps=4,
-        num_stages=4,
+        num_stages=5,
     )
     return made1

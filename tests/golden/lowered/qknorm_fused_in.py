@@ -48,7 +48,7 @@ def square_sum_exp_kernel(
     BLOCK_INNER: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     SPLIT: tl.constexpr,
-    BLOCK_COLUMNS_SLICE: tl.constexpr,
+    BLOCK_ROWS_SLICE: tl.constexpr,
     LOOKS: tl.constexpr,
 ):
     program = tl.program_id(0)
@@ -117,35 +117,43 @@ def square_sum_exp_kernel(
     )
     tl.store(partials2_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots3, sums, mask=rows_inside)
     tl.debug_barrier()
-    ticket = tl.atomic_add(tickets_ptr + tile * (SPLIT + 1), 1, sem="acq_rel")
+    count_ptr = tickets_ptr + tile * (SPLIT + 1)
+    ticket = tl.atomic_add(count_ptr, 1, sem="acq_rel")
     goal = ticket - ticket % SPLIT + SPLIT
     come = ticket + 1
     looks = 0
     while (come != goal) & (looks < LOOKS):
-        come = tl.atomic_add(tickets_ptr + tile * (SPLIT + 1), 0, sem="acquire")
+        come = tl.atomic_add(count_ptr, 0, sem="acquire")
         looks += 1
-    own_slices = tl.where(ticket + 1 == goal, SPLIT, tl.where(come == goal, 1, 0))
+    if come != goal:
+        tl.atomic_xchg(count_ptr + 1 + part, goal)
+        come = tl.atomic_add(count_ptr, 0, sem="acq_rel")
+    own_slices = tl.where(come == goal, 1, 0)
+    if ticket + 1 == goal:
+        marks = tl.load(count_ptr + 1 + tl.arange(0, SPLIT), cache_modifier=".cg")
+        own_slices = tl.where(tl.max(tl.where(marks == goal, 1, 0), axis=0) > 0, SPLIT, 1)
     for turn in range(0, own_slices):
         own = (part + turn) % SPLIT
-        if tl.atomic_xchg(tickets_ptr + tile * (SPLIT + 1) + 1 + own, goal, sem="acq_rel") != goal:
-            columns_slice = columns_tile * BLOCK_COLUMNS + own * BLOCK_COLUMNS_SLICE + tl.arange(0, BLOCK_COLUMNS_SLICE)
-            columns_slice_inside = columns_slice < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full(
-                (BLOCK_COLUMNS_SLICE,), True, tl.int1
-            )
-            own_products = tl.full((BLOCK_ROWS, BLOCK_COLUMNS_SLICE), 0.0, tl.float32)
-            own_sums = tl.full((BLOCK_ROWS,), 0.0, tl.float32)
-            spots4 = tl.arange(0, BLOCK_ROWS)[:, None] * BLOCK_COLUMNS + (own * BLOCK_COLUMNS_SLICE + tl.arange(0, BLOCK_COLUMNS_SLICE))[None, :]
-            spots5 = tl.arange(0, BLOCK_ROWS)
+        mark = goal
+        if turn > 0:
+            mark = tl.load(count_ptr + 1 + own, cache_modifier=".cg")
+        if mark == goal:
+            rows_slice = rows_tile * BLOCK_ROWS + own * BLOCK_ROWS_SLICE + tl.arange(0, BLOCK_ROWS_SLICE)
+            rows_slice_inside = rows_slice < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS_SLICE,), True, tl.int1)
+            own_products = tl.full((BLOCK_ROWS_SLICE, BLOCK_COLUMNS), 0.0, tl.float32)
+            own_sums = tl.full((BLOCK_ROWS_SLICE,), 0.0, tl.float32)
+            spots4 = (own * BLOCK_ROWS_SLICE + tl.arange(0, BLOCK_ROWS_SLICE))[:, None] * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)[None, :]
+            spots5 = (own * BLOCK_ROWS_SLICE + tl.arange(0, BLOCK_ROWS_SLICE))
             for other in tl.static_range(SPLIT):
                 part_own_products = tl.load(
                     partials_ptr + (tile * SPLIT + other) * (BLOCK_ROWS * BLOCK_COLUMNS) + spots4,
-                    mask=rows_inside[:, None] & columns_slice_inside[None, :],
+                    mask=rows_slice_inside[:, None] & columns_inside[None, :],
                     other=0.0,
                     cache_modifier=".cg",
                 )
                 part_own_sums = tl.load(
                     partials2_ptr + (tile * SPLIT + other) * (BLOCK_ROWS) + spots5,
-                    mask=rows_inside,
+                    mask=rows_slice_inside,
                     other=0.0,
                     cache_modifier=".cg",
                 )
@@ -153,9 +161,9 @@ def square_sum_exp_kernel(
                 own_sums += part_own_sums
             ratio4 = own_products / own_sums[:, None]
             tl.store(
-                made1_ptr + batch * (COLUMNS * ROWS) + rows[:, None] * COLUMNS + columns_slice[None, :],
+                made1_ptr + batch * (COLUMNS * ROWS) + rows_slice[:, None] * COLUMNS + columns[None, :],
                 ratio4.to(tl.float16),
-                mask=rows_inside[:, None] & columns_slice_inside[None, :],
+                mask=rows_slice_inside[:, None] & columns_inside[None, :],
             )
 
 
@@ -166,7 +174,7 @@ def kernel_function(Q, K, V):
     INNER = K.shape[1]
     COLUMNS = V.shape[2]
     made1 = torch.empty((BATCH, ROWS, COLUMNS), device=Q.device, dtype=torch.float16)
-    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, SPLIT, BLOCK_COLUMNS_SLICE, LOOKS = 64, 128, 64, 16, 4, 64
+    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, SPLIT, BLOCK_ROWS_SLICE, LOOKS = 64, 128, 64, 16, 4, 64
     BLOCK_DEPTH = max(triton.next_power_of_2(DEPTH), 16)
     tiles = triton.cdiv(COLUMNS, BLOCK_COLUMNS) * triton.cdiv(ROWS, BLOCK_ROWS) * BATCH
     partials = torch.empty(tiles * SPLIT * BLOCK_ROWS * BLOCK_COLUMNS, device=Q.device, dtype=torch.float32)
@@ -188,9 +196,9 @@ def kernel_function(Q, K, V):
         BLOCK_INNER=BLOCK_INNER,
         BLOCK_COLUMNS=BLOCK_COLUMNS,
         SPLIT=SPLIT,
-        BLOCK_COLUMNS_SLICE=BLOCK_COLUMNS_SLICE,
+        BLOCK_ROWS_SLICE=BLOCK_ROWS_SLICE,
         LOOKS=LOOKS,
         num_warps=8,
-        num_stages=3,
+        num_stages=5,
     )
     return made1

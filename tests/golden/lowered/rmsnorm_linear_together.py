@@ -97,17 +97,24 @@ def matmul_square_sqrt_kernel(
     )
     tl.store(partials2_ptr + (tile * SPLIT + part) * (BLOCK_ROWS) + spots3, sums, mask=rows_inside)
     tl.debug_barrier()
-    ticket = tl.atomic_add(tickets_ptr + tile * (SPLIT + 1), 1, sem="acq_rel")
+    count_ptr = tickets_ptr + tile * (SPLIT + 1)
+    ticket = tl.atomic_add(count_ptr, 1, sem="acq_rel")
     goal = ticket - ticket % SPLIT + SPLIT
     come = ticket + 1
     looks = 0
     while (come != goal) & (looks < LOOKS):
-        come = tl.atomic_add(tickets_ptr + tile * (SPLIT + 1), 0, sem="acquire")
+        come = tl.atomic_add(count_ptr, 0, sem="acquire")
         looks += 1
-    own_slices = tl.where(ticket + 1 == goal, SPLIT, tl.where(come == goal, 1, 0))
+    if come != goal:
+        tl.atomic_xchg(count_ptr + 1 + part, goal)
+        come = tl.atomic_add(count_ptr, 0, sem="acq_rel")
+    own_slices = tl.where(come == goal, 1, 0)
+    if ticket + 1 == goal:
+        marks = tl.load(count_ptr + 1 + tl.arange(0, SPLIT), cache_modifier=".cg")
+        own_slices = tl.where(tl.max(tl.where(marks == goal, 1, 0), axis=0) > 0, SPLIT, 1)
     for turn in range(0, own_slices):
         own = (part + turn) % SPLIT
-        if tl.atomic_xchg(tickets_ptr + tile * (SPLIT + 1) + 1 + own, goal, sem="acq_rel") != goal:
+        if (turn == 0) | (tl.load(count_ptr + 1 + own) == goal):
             columns_slice = columns_tile * BLOCK_COLUMNS + own * BLOCK_COLUMNS_SLICE + tl.arange(0, BLOCK_COLUMNS_SLICE)
             columns_slice_inside = columns_slice < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full(
                 (BLOCK_COLUMNS_SLICE,), True, tl.int1

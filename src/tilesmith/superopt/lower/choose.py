@@ -52,8 +52,9 @@ def choices(plan: Plan, gpu: Gpu, most: int) -> tuple[Ranked, ...]:
             f"Kernel {plan.node} ({plan.name}) needs {least.needed} {least.what} at its smallest tiles, and {gpu.name} "
             f"has {least.limit}; cut the dimensions that its blocks hold whole."
         )
-    # A tie goes to the plainer: fewer stages, less splitting.
-    fitting.sort(key=lambda ranked: (ranked[1].seconds, ranked[0].split, ranked[0].stages, ranked[0].warps))
+    # A tie goes to less splitting, and to more loads under way: measured, 4 or 5 stages were never behind 3 by 5 %, and
+    # up to 15 % before.
+    fitting.sort(key=lambda ranked: (ranked[1].seconds, ranked[0].split, -ranked[0].stages, ranked[0].warps))
     return tuple(_varied(fitting, most))
 
 

@@ -115,7 +115,10 @@ class _Emitter:
             "height",
             "other",
             "spots",
+            "count_ptr",
             "ticket",
+            "mark",
+            "marks",
             "goal",
             "come",
             "looks",
@@ -776,24 +779,34 @@ class _Emitter:
     def _together(self, axis: int) -> None:
         """Every program of a tile leaves what it has, waits a little for the others, and adds a slice of the tile.
 
-        SPLIT programs come in every call, so that the count needs no reset; a slice is taken by who first writes this
-        call's goal on it. Whoever has not seen all others after LOOKS looks gives up, and the last to arrive takes what
-        nobody took: nothing depends on programs running at once.
+        SPLIT programs come in every call, so that the count needs no reset. Whoever has not seen all others after LOOKS
+        looks marks its slice with this call's goal and counts once more: either all have come by then, or the last to
+        come finds the mark and takes the slice. So nothing depends on programs running at once, and where they do, the
+        last reads all marks at once and goes on as the others.
         """
         out, carried = self.out, self._carried()
         self._left(carried)
-        here = "tickets_ptr + tile * (SPLIT + 1)"
-        out(f'ticket = tl.atomic_add({here}, 1, sem="acq_rel")')
+        out("count_ptr = tickets_ptr + tile * (SPLIT + 1)")
+        out('ticket = tl.atomic_add(count_ptr, 1, sem="acq_rel")')
         out("goal = ticket - ticket % SPLIT + SPLIT")
         out("come = ticket + 1")
         out("looks = 0")
         out("while (come != goal) & (looks < LOOKS):")
-        out(f'    come = tl.atomic_add({here}, 0, sem="acquire")')
+        out('    come = tl.atomic_add(count_ptr, 0, sem="acquire")')
         out("    looks += 1")
-        out("own_slices = tl.where(ticket + 1 == goal, SPLIT, tl.where(come == goal, 1, 0))")
+        out("if come != goal:")
+        out("    tl.atomic_xchg(count_ptr + 1 + part, goal)")
+        out('    come = tl.atomic_add(count_ptr, 0, sem="acq_rel")')
+        out("own_slices = tl.where(come == goal, 1, 0)")
+        out("if ticket + 1 == goal:")
+        out('    marks = tl.load(count_ptr + 1 + tl.arange(0, SPLIT), cache_modifier=".cg")')
+        out("    own_slices = tl.where(tl.max(tl.where(marks == goal, 1, 0), axis=0) > 0, SPLIT, 1)")
         out("for turn in range(0, own_slices):")
         out("    own = (part + turn) % SPLIT")
-        out(f'    if tl.atomic_xchg({here} + 1 + own, goal, sem="acq_rel") != goal:')
+        out("    mark = goal")
+        out("    if turn > 0:")
+        out('        mark = tl.load(count_ptr + 1 + own, cache_modifier=".cg")')
+        out("    if mark == goal:")
         self.places = self.tiles.sliced(axis, "own")
         self.out = Lines()
         new = {name: self.names.new(f"own_{name}") for name in carried}

@@ -33,6 +33,8 @@ TICKET_S = 0.8e-6
 TOGETHER_S = 1.4e-6
 """What waiting for all of them adds."""
 L2_LATENCY_S = 0.3e-6
+CROSSING_S = 0.4e-6
+"""What an iteration waits whose warps exchange what one product made and the next reads."""
 PORT_BYTES = 43.0
 """What one multiprocessor pulls from the second-level cache in a clock."""
 REGISTERS = 255
@@ -42,6 +44,8 @@ SLOW = {"exp": 4, "log": 4, "sigmoid": 6, "silu": 7, "tanh": 7, "gelu": 12, "gel
         "div": 6, "pow": 8}  # fmt: skip
 """Operations of an element; others are one."""
 COPIED = 0.6
+BESIDE = 0.4
+"""What the shorter of multiplying and computing adds to the longer where programs overlap."""
 SHORT_RUNS = 1.4
 """What runs of a sector cost more than long ones: a normalization with 16 pixels of 64 channels a tile."""
 STREAMED = 0.9
@@ -88,10 +92,13 @@ def estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     # A warp waits for its own results: few warps do not fill a multiprocessor's 128 lanes.
     alone = others / (min(128, 16 * choice.warps) * gpu.clock_hz)
     waiting = ITERATION_S if _overlaps(choice) else ITERATION_S + LATENCY_S / resident
+    waiting += CROSSING_S if _crossing(plan, choice) else 0.0
     chain = rounds * (steps * waiting + alone)
     # What waits in registers is copied to shared memory before a product, and the copy is not overlapped.
     matrix *= COPIED if choice.prefetch else 1.0 if choice.stages > 2 else 0.8
-    arithmetic = programs * (dots / matrix + others / (0.5 * gpu.fp32_flops * busy))
+    # Two programs of a multiprocessor multiply and compute at once; one alone does so in turns.
+    units = sorted((dots / matrix, others / (0.5 * gpu.fp32_flops * busy)))
+    arithmetic = programs * (units[1] + units[0] * (BESIDE if active > gpu.multiprocessors else 1.0))
     parts = sorted((memory, arithmetic, chain))
     seconds = LAUNCH_S + LATENCY_S + parts[2] + 0.3 * (parts[0] + parts[1]) + launched * PROGRAM_S
     if choice.split > 1:
@@ -161,6 +168,9 @@ def _shared(plan: Plan, choice: Choice) -> int:
     # The wide products of Hopper read their operands while the next are copied: one buffer more.
     wide = choice.warps >= 4 and max((_rows(plan, choice, step) for step in plan.kernel.body), default=0) >= 64
     buffers = choice.stages if wide else max(1, choice.stages - 1)
+    # Their left operand stays in registers if it was made there.
+    if wide and not _crossing(plan, choice):
+        factors -= _lefts(plan)
     made = 0
     for value in range(len(plan.made.tiles)):
         size = _held(plan, choice, plan.axes.rows[value]) * BYTES[plan.made.tiles[value].dtype]
@@ -170,6 +180,27 @@ def _shared(plan: Plan, choice: Choice) -> int:
         elif value in factors:
             made += size
     return made
+
+
+def _lefts(plan: Plan) -> set[int]:
+    """Left operands of products that the loop computes, not loads."""
+    first = len(plan.kernel.loads)
+
+    def made(value: int) -> bool:
+        step = plan.kernel.body[value - first] if value >= first else None
+        if isinstance(step, Op) and OPERATORS[step.operator].kind == "view":
+            return made(step.operands[0])
+        return step is not None
+
+    lefts = {step.operands[0] for step in plan.kernel.body if plan.dots(step)}
+    return {value for value in lefts if plan.made.phases[value] is Phase.VARYING and made(value)}
+
+
+def _crossing(plan: Plan, choice: Choice) -> bool:
+    """Whether warps that have other columns of a product need one another's as the left operand of the next."""
+    lefts = _lefts(plan)
+    products = [step for step in plan.kernel.body if plan.dots(step) and step.operands[0] in lefts]
+    return any(16 * choice.warps > _rows(plan, choice, step) for step in products)
 
 
 def _rows(plan: Plan, choice: Choice, step: Step) -> int:
@@ -197,7 +228,9 @@ def _registers(plan: Plan, choice: Choice) -> int:
         inside = now in gathered or plan.made.phases[now] is Phase.VARYING
         beside = sum(sizes[v] for v in alive if not inside or v not in gathered)
         most = max(most, beside + (carried if inside else 0.0))
-    return FIXED_REGISTERS + math.ceil(most / (32 * choice.warps))
+    # What one product made and the next reads is there twice while it is rounded; the compiler takes no less.
+    rounded = sum(sizes[value] / 2 for value in _lefts(plan))
+    return FIXED_REGISTERS * (2 if rounded else 1) + math.ceil((most + rounded) / (32 * choice.warps))
 
 
 def _kept(plan: Plan, choice: Choice, value: int, factor: bool) -> float:

@@ -98,14 +98,23 @@ def may_split(plan: Plan) -> bool:
 
 
 def slices(plan: Plan, blocks: Sequence[int], split: int) -> int | None:
-    """The axis along which the programs of a tile can each finish an equal slice, the longest; None without one.
+    """The axis along which the programs of a tile can each finish an equal slice; None without one.
 
     Nothing after the loop may sum over it or read what was loaded for the loop, and every store has it.
     """
     if split < 2 or split & (split - 1) or not may_split(plan):
         return None
     fit = [axis for axis in range(len(plan.axes.axes)) if blocks[axis] % split == 0 and _slices(plan, axis)]
-    return max(fit, key=lambda axis: min(blocks[axis], plan.sizes[axis].number) // split, default=None)
+    # What lies first in a partial tile comes in runs; among axes that do, the one with most to share.
+    return max(fit, key=lambda axis: (not _last(plan, axis), min(blocks[axis], plan.sizes[axis].number)), default=None)
+
+
+def _last(plan: Plan, axis: int) -> bool:
+    """Whether neighbours in some partial result lie along an axis, and other axes before it."""
+    gathered = (plan.axes.rows[value] for value, step in enumerate(plan.kernel.body, len(plan.kernel.loads))
+                if isinstance(step, Accumulate))  # fmt: skip
+    present = ([row for row in rows if row] for rows in gathered)
+    return any(len(rows) > 1 and axis in rows[-1] for rows in present)
 
 
 def _slices(plan: Plan, axis: int) -> bool:
@@ -115,7 +124,7 @@ def _slices(plan: Plan, axis: int) -> bool:
     if any([row for row in rows[store.source] if axis in row] != [(axis,)] for store in plan.kernel.stores):
         return False
     after = [step for value, step in enumerate(plan.kernel.body, first)
-             if isinstance(step, Op) and plan.made.phases[value] is not Phase.VARYING]  # fmt: skip
+             if isinstance(step, Op) and plan.made.phases[value] is Phase.AFTER]  # fmt: skip
     late = {o for step in after for o in step.operands} | {store.source for store in plan.kernel.stores}
     for value in late:
         still = plan.made.phases[value] is Phase.INVARIANT
