@@ -353,6 +353,7 @@ template <typename Visit> void Worker::add_operators(const Visit &visit) {
     const std::size_t unary = space_.unary_operators(inside), binary = space_.binary_operators();
     const std::uint64_t all_unary = ((std::uint64_t{1} << unary) - 1) << binary, all_binary = (std::uint64_t{1} << binary) - 1;
     const std::uint64_t commuting = rules_.as_coded ? 0 : commuting_;
+    const std::size_t ordered = binary - static_cast<std::size_t>(std::popcount(commuting));
     // What the table excludes need not be looked at one by one, where it is the table that is asked and now.
     const bool table = !z3_ && rules_.oracle_every == 1;
     const auto possible = [&](int a) { return table ? all_unary & space_.possible(values[a].cls) : all_unary; };
@@ -366,7 +367,7 @@ template <typename Visit> void Worker::add_operators(const Visit &visit) {
             if ((here | slot(1, static_cast<std::uint8_t>(b)) | 0xffff) <= last) continue;
             attempt_all(joins(a, b), binary, a, b, visit);
             if (!rules_.as_coded && b < a)
-                attempt_all(joins(b, a) & ~commuting, binary - static_cast<std::size_t>(std::popcount(commuting)), b, a, visit);
+                attempt_all(joins(b, a) & ~commuting, ordered, b, a, visit);
         }
     }
 }
@@ -374,12 +375,12 @@ template <typename Visit> void Worker::add_operators(const Visit &visit) {
 // Operators of two values, or of one, out of so many.
 template <typename Visit>
 void Worker::attempt_all(std::uint64_t codes, std::size_t count, int a, int b, const Visit &visit) {
-    const std::size_t excluded = count - static_cast<std::size_t>(std::popcount(codes));
-    counts_.candidates += excluded;
-    counts_.oracle += excluded;
-    for (; codes; codes &= codes - 1)
+    std::size_t excluded = count; // but for those that are attempted; counting bits is a call on some processors
+    for (; codes; codes &= codes - 1, --excluded)
         attempt(static_cast<std::size_t>(std::countr_zero(codes)), static_cast<std::uint8_t>(a),
                 b < 0 ? Step::kNone : static_cast<std::uint8_t>(b), visit);
+    counts_.candidates += excluded;
+    counts_.oracle += excluded;
 }
 
 template <typename Visit> void Worker::attempt(std::size_t code, std::uint8_t a, std::uint8_t b, const Visit &visit) {
