@@ -2,7 +2,6 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <ranges>
 
 #include "../concrete.hpp"
 
@@ -98,8 +97,7 @@ void frontiers() {
                 if (!was.inside) continue;
                 const Block &block = state.blocks[0];
                 demand(block.steps == was.blocks[0].steps && block.loads == 2 && block.setting.loop == 4, "its block is");
-                demand(std::ranges::equal(block.body | std::views::take(int{block.steps}), was.blocks[0].body | std::views::take(int{block.steps})),
-                       "its steps are");
+                demand(std::equal(block.body.begin(), block.body.begin() + block.steps, was.blocks[0].body.begin()), "its steps are");
                 demand(state.block.count == was.block.count && state.block.last == was.block.last && state.block.bytes == was.block.bytes,
                        "what its block has is");
                 for (std::size_t t = 0; t < was.block.count; ++t) demand(same(state.block.tiles[t], was.block.tiles[t]), "its tiles are");
