@@ -598,6 +598,7 @@ bool Worker::ask(Expression e) {
 
 // What z3 cannot decide within its effort is no sub-expression, as published.
 bool Worker::solve(Expression e) {
+    if (control_.stopped()) return false; // what is left to try on the way out would cost a call each
     const std::string text = formula(space_.theory(), expressions_, e);
     ++counts_.calls;
     if (text.empty()) return false;
