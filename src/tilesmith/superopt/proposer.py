@@ -6,6 +6,7 @@ none, and it is said why.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -105,8 +106,13 @@ def _different(lists: Sequence[Sequence[_Proposal]]) -> list[list[_Proposal]]:
 
 
 def _constants(traced: Traced) -> frozenset[Fraction]:
-    """Every number that the program applies, and what dividing by it multiplies with."""
-    values = {value for node in traced.nodes if isinstance(node, Op) for value in node.values} | {Fraction(1)}
+    """Every number that the program applies, and what dividing by it multiplies with; those of windows, and of how much
+    they see."""
+    ops = [node for node in traced.nodes if isinstance(node, Op)]
+    values = {value for op in ops for value in op.values} | {Fraction(1)}
+    for op in ops:
+        numbers = [n for w in op.windows for n in (w.size, w.stride, w.padding, w.dilation)]
+        values |= {*map(Fraction, numbers), Fraction(math.prod(window.size for window in op.windows))}
     return frozenset(values | {1 / value for value in values if value})
 
 

@@ -171,6 +171,9 @@ class _Emitter:
 
     def run(self) -> Written:
         plan = self.plan
+        for window in (view.window for view in self.axes.views):
+            for number in (window.size, window.stride, window.padding, window.dilation):
+                self._held(number)
         self.places.programs()
         values = range(len(self.phases))
         still = [v for v in values if self.phases[v] is Phase.INVARIANT]

@@ -22,7 +22,7 @@ from tilesmith.superopt.macros import spell
 from tilesmith.superopt.needed import needed, pruned
 
 SMALL_IMAGE = 1 << 10
-"""Places of windows that do not fill a program."""
+"""Places of windows, but for those of the first dimension, that do not fill a program."""
 WHOLE_ROW = 1 << 15
 """Elements of a row that one program holds; longer ones are walked along."""
 
@@ -213,7 +213,7 @@ def _windows(op: Op, x: Tensor) -> Kernel:
     first = len(x.dims) - len(op.windows)
     made = apply(replace(op, operands=(0,)), [x]).dims
     kept = [axis for axis, extent in enumerate(made) if extent > 1]
-    several = first - 1 if math.prod(made[first:]) <= SMALL_IMAGE else first
+    several = first - 1 if math.prod(made[first + 1 :]) <= SMALL_IMAGE else first
     grid = tuple(1 if axis >= several else made[axis] for axis in kept)
     imap = tuple(axis if axis < first else None for axis in kept)
     kernel = Kernel(grid, 1, (Load(op.operands[0], imap),), (replace(op, operands=(0,)),), (Store(1, tuple(kept)),))
