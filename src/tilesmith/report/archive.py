@@ -16,6 +16,7 @@ from tilesmith.report.family import Family, Member
 from tilesmith.report.words import (
     error_of,
     figure,
+    harmless,
     micros,
     one_line,
     seconds,
@@ -111,7 +112,7 @@ def _facts(chronicle: Chronicle, member: Member, names: Mapping[str, str]) -> li
     if stage := getattr(verdict, "stage", None):
         rows.append(("stage", str(stage)))
     if message := verdict_message(verdict):
-        rows.append(("because", message))
+        rows.append(("because", harmless(message)))
     if time is not None:
         rows.append(("time", figure(time)))
     if isinstance(time, Timing):
@@ -125,7 +126,8 @@ def _facts(chronicle: Chronicle, member: Member, names: Mapping[str, str]) -> li
     if error is not None:
         rows.append(("error", f"{error:.3g}, where 1 is the limit"))
     if member.gain is not None:
-        rows.append(("against its parent", f"{member.gain:.3f} times as fast"))
+        estimated = "" if isinstance(time, Timing) else ", by estimates"
+        rows.append(("against its parent", f"{member.gain:.3f} times as fast{estimated}"))
     way = trial.candidate.direction
     rows.append(("by", one_line(trial.candidate.origin)))
     if way is not None:
@@ -138,13 +140,13 @@ def _facts(chronicle: Chronicle, member: Member, names: Mapping[str, str]) -> li
         rows.append(("round", str(trial.round)))
     if techniques := chronicle.techniques.get(trial.candidate.id):
         rows.append(("techniques", ", ".join(sorted(techniques))))
-    return [*rows, *(("seen", line) for line in trial.evidence)]
+    return [*rows, *(("seen", one_line(line)) for line in trial.evidence)]
 
 
 def _more(trial: Trial) -> list[tuple[str, str]]:
     rows = [
         ("cost", f"{seconds(trial.cost.wall_s)} of judging, {trial.cost.gpu_s:.2f} s of a GPU alone"),
-        ("walls", trial.protection),
+        ("walls", one_line(trial.protection)),
         ("candidate", trial.candidate.id),
     ]
     return [*rows, ("fingerprint", trial.fingerprint)] if trial.fingerprint else rows
@@ -186,7 +188,8 @@ def _profile(profile: Profile | None) -> Entry | None:
 
 
 def _bottlenecks(analysis: Analysis | None) -> Sequence[tuple[str, str, str]]:
-    return [(each.limiter, each.cause, each.advice) for each in analysis.bottlenecks] if analysis else []
+    found = analysis.bottlenecks if analysis else ()
+    return [(each.limiter, harmless(each.cause), harmless(each.advice)) for each in found]
 
 
 def _reply(trial: Trial, replies: Mapping[str, str]) -> str | None:

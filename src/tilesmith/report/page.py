@@ -189,7 +189,7 @@ def view(chronicle: Chronicle) -> View:
         roofs=under,
         timeline=times,
         environments=_environments(trials),
-        walls=tuple(Counter(trial.protection for trial in trials).most_common()),
+        walls=tuple(Counter(one_line(trial.protection) for trial in trials).most_common()),
         archive=archive(chronicle, tree),
         drawings=tuple((drawing, _data(drawing.svg)) for drawing in chronicle.drawings),
         made=_utc(datetime.now(UTC).timestamp()),
@@ -244,11 +244,11 @@ def _found(chronicle: Chronicle, tree: Family) -> Found | None:
                 f"{micros(time.estimate_us)} by a roofline model over the compiled code; not measured on a GPU",
             )
         )
-    rows += [("Seen", line) for line in fastest.evidence]
+    rows += [("Seen", one_line(line)) for line in fastest.evidence]
     if fastest.environment:
         rows.append(("Where", _where(fastest)))
-    rows.append(("Walls", fastest.protection))
-    rows.append(("By", one_line(fastest.candidate.origin)))
+    rows.append(("Walls", one_line(fastest.protection)))
+    rows.append(("By", brief(fastest.candidate.origin)))
     return Found(member, figure(time), told, alone, line, tuple(rows))
 
 
@@ -383,7 +383,8 @@ def _where(trial: Trial) -> str:
         return "not known"
     device = where.gpu or f"no GPU, compiled for {where.target}"
     driver = f", driver {where.driver}" if where.driver else ""
-    return f"{where.bench} bench, {device}{driver}, torch {where.torch}, triton {where.triton}, python {where.python}"
+    software = f"torch {where.torch}, triton {where.triton}, python {where.python}"
+    return one_line(f"{where.bench} bench, {device}{driver}, {software}")
 
 
 def _state(chronicle: Chronicle) -> str:

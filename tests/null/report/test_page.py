@@ -170,6 +170,9 @@ def test_hostile_strings_stay_text(html: str) -> None:
     assert "{{ 7 * 7 }}" in seen.words
     assert "alert(1)" not in seen.scripts[-1]
     told_of.encode()
+    # Nothing but sources and what was asked is shown with what turns the writing, or hides.
+    outside = re.sub(r"<pre.*?</pre>", "", told_of, flags=re.DOTALL)
+    assert {character for character in outside if not character.isprintable()} <= set("\n\u00a0")
 
 
 @settings(max_examples=25, deadline=None)
