@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,15 +65,23 @@ class _Value:
 
 def run(graph: Graph, inputs: Sequence[Planes], algebra: Algebra) -> list[Planes]:
     """The outputs. Every plane has one leading axis, the rounds. Raises `OptionError` for a malformed graph."""
-    graph = expand(graph)
-    known = tensors(graph)
+    spelled, phases = _spelled(graph)
     values = [_Value(planes, planes[0].ndim - 1) for planes in inputs]
-    for node in graph.nodes:
+    for place, node in enumerate(spelled.nodes):
         if isinstance(node, Op):
             values.append(_apply(node, values, 1, algebra))
         else:
-            values += _kernel(node, values, block(node, known).phases, algebra)
-    return [values[output].planes for output in graph.outputs]
+            values += _kernel(node, values, phases[place], algebra)
+    return [values[output].planes for output in spelled.outputs]
+
+
+@lru_cache(maxsize=64)
+def _spelled(graph: Graph) -> tuple[Graph, dict[int, tuple[Phase, ...]]]:
+    """Without macros, and for each kernel the phases of its values: a graph is run over several algebras."""
+    spelled = expand(graph)
+    known = tensors(spelled)
+    kernels = {place: node for place, node in enumerate(spelled.nodes) if isinstance(node, Kernel)}
+    return spelled, {place: block(node, known).phases for place, node in kernels.items()}
 
 
 # Operators, at every level -------------------------------------------------------------------------------------------

@@ -121,13 +121,7 @@ class Fields:
                 return self._function(name, x)
 
     def matmul(self, x: Planes, y: Planes) -> Planes:
-        made = []
-        for a, b, prime in self._pairs(x, y):
-            total: Array = a[..., :, 0, None] * b[..., None, 0, :] % prime
-            for k in range(1, a.shape[-1]):
-                total = (total + a[..., :, k, None] * b[..., None, k, :] % prime) % prime
-            made.append(total)
-        return tuple(made)
+        return tuple(_product(a, b, prime) for a, b, prime in self._pairs(x, y))
 
     def reduce(self, operator: str, x: Planes, axes: tuple[int, ...]) -> Planes:
         if operator == "sum":
@@ -176,8 +170,8 @@ class Fields:
 def number_radicands(fields: Fields) -> tuple[list[Array], int]:
     """A number for every radicand so far, equal ones alike, and how many sign relations hold among them at most.
 
-    A relation is a product of radicands that is a square in every round: the root of a square y² is |y| over the reals,
-    y or -y by chance over a field.
+    A relation is a product of radicands that is a square in every round, or in none: the root of a square y² is |y|
+    over the reals, y or -y by chance over a field.
     """
     rounds = len(fields.omega)
     numbers: dict[bytes, int] = {}
@@ -193,7 +187,7 @@ def number_radicands(fields: Fields) -> tuple[list[Array], int]:
                 signs.append(sum(1 << i for i, is_square in enumerate(square) if not is_square))
             made.append(number)
         numbered.append(np.array(made).reshape(1, *plane.shape[1:]))
-    return numbered, len(signs) - _rank(signs)
+    return numbered, len(signs) - (_rank([*signs, (1 << rounds) - 1]) - 1)
 
 
 def _rank(rows: Iterable[int]) -> int:
@@ -214,6 +208,21 @@ def draw_fields(rng: random.Random, rounds: int) -> Fields:
     # p - 1 = 2q: squares have order q, except 1.
     omega = [pow(rng.randrange(2, p - 1), 2, p) for _ in range(rounds)]
     return Fields(p, q, np.array(omega, dtype=np.uint64), rng.getrandbits(64))
+
+
+def _product(x: Array, y: Array, prime: np.uint64) -> Array:
+    """The product of matrices mod a prime below 2³², by that of floating-point ones.
+
+    x is h·2¹⁶ + l, and the products of h and l with y are below 2⁴⁸: sums of 32 of them are exact in float64.
+    """
+    high, low, wide = ((part.astype(np.float64)) for part in (x >> np.uint64(16), x & np.uint64(0xFFFF), y))
+    total: Array = np.zeros((), dtype=np.uint64)
+    for k in range(0, x.shape[-1], 32):
+        some = (..., slice(k, k + 32))
+        rows = wide[..., k : k + 32, :]
+        made = [(part[some] @ rows).astype(np.uint64) % prime for part in (high, low)]
+        total = (total + (made[0] << np.uint64(16)) + made[1]) % prime
+    return total
 
 
 def _power(base: Array, exponent: Array | int, prime: int) -> Array:

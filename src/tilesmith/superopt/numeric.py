@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -12,7 +11,7 @@ import numpy as np
 from tilesmith.core.errors import OptionError
 from tilesmith.core.graph import Graph, Op
 from tilesmith.superopt.evaluate import Array, Planes, run
-from tilesmith.superopt.shrink import shrink
+from tilesmith.superopt.shrink import views
 
 _erf = np.frompyfunc(math.erf, 1, 1)
 
@@ -88,23 +87,39 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array]) -> list[Array]:
 def difference(candidate: Graph, reference: Graph, seed: int, order: Sequence[int] = (), small: bool = True) -> float:
     """How far the outputs of two graphs are apart, in standard deviations of the reference's, on normal inputs.
 
-    At small sizes that the seed chooses, or at the graphs' own. `order` says which output of the candidate answers each
-    of the reference. Where the reference is not finite nothing is compared; the answer is infinite if that is
-    everywhere. Raises `OptionError` for malformed graphs, and `Misfit` where there are no small sizes.
+    At small sizes that the seed chooses, the worst of them, or at the graphs' own. `order` says which output of the
+    candidate answers each of the reference. Where one of the two overflows, smaller inputs are drawn; if none do, what
+    is not finite in the reference is not compared, and the answer is infinite if that is everything. Raises
+    `OptionError` for malformed graphs, and `Misfit` where there are no small sizes.
     """
-    if small:
-        candidate, reference = shrink((candidate, reference), random.Random(seed))
+    pairs = views((candidate, reference), seed) if small else ((candidate, reference),)
+    return max(_difference(one, other, seed, order) for one, other in pairs)
+
+
+SCALES = (1.0, 0.5, 0.25, 0.1)
+"""Of inputs: sums of exponentials overflow where scores are large."""
+
+
+def _difference(candidate: Graph, reference: Graph, seed: int, order: Sequence[int]) -> float:
     rng = np.random.default_rng(seed)
-    drawn = {tensor.name: rng.standard_normal(tensor.dims) for tensor in reference.inputs}
-    expected = evaluate(reference, drawn)
-    if not all(np.isfinite(array).all() for array in expected):
-        drawn = {name: np.abs(array) for name, array in drawn.items()}
-        expected = evaluate(reference, drawn)
-    places = {tensor.name: drawn[other.name] for tensor, other in zip(candidate.inputs, reference.inputs, strict=True)}
-    found = evaluate(candidate, places)
+    drawn = [rng.standard_normal(tensor.dims) for tensor in reference.inputs]
+    for change in (np.positive, np.abs):
+        for scale in SCALES:
+            expected, found = (_outputs(graph, [change(x) * scale for x in drawn]) for graph in (reference, candidate))
+            if all(np.isfinite(array).all() for array in (*expected, *found)):
+                return _apart(expected, [found[place] for place in order] or found)
+    expected, found = (_outputs(graph, [np.abs(x) for x in drawn]) for graph in (reference, candidate))
+    return _apart(expected, [found[place] for place in order] or found)
+
+
+def _outputs(graph: Graph, drawn: Sequence[Array]) -> list[Array]:
+    return evaluate(graph, {tensor.name: array for tensor, array in zip(graph.inputs, drawn, strict=True)})
+
+
+def _apart(expected: Sequence[Array], found: Sequence[Array]) -> float:
+    """Where the expected is finite; infinite where that is nowhere, or the found is not."""
     worst = 0.0
-    for place, array in enumerate(expected):
-        other = found[order[place] if order else place]
+    for array, other in zip(expected, found, strict=True):
         finite = np.isfinite(array)
         if other.shape != array.shape or not finite.any() or not np.isfinite(other[finite]).all():
             return math.inf

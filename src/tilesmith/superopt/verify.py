@@ -9,19 +9,25 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tilesmith.core.errors import OptionError
-from tilesmith.core.graph import Graph
+from tilesmith.core.graph import Dims, Graph
 from tilesmith.core.operators import Misfit
 from tilesmith.superopt.degree import chance
 from tilesmith.superopt.evaluate import Planes, run
 from tilesmith.superopt.field import draw_fields, number_radicands
-from tilesmith.superopt.shrink import shrink
+from tilesmith.superopt.shrink import views
 
 ROUNDS = 64
+"""At a time."""
+ENOUGH = 1e-30
+"""Rounds go on until the bound is below this."""
+MOST_ROUNDS = 512
+HOPELESS = 0.99
+"""A bound above this says nothing, and more rounds do not help."""
 LEAST = 1e-300
 """No bound below this is stated: floating-point numbers end there."""
 
@@ -36,8 +42,8 @@ class Verified:
     seed: int
     rounds: int
     primes: tuple[int, int]
-    inputs: tuple[tuple[int, ...], ...]
-    """The extents at which they were compared."""
+    sizes: tuple[tuple[Dims, ...], ...]
+    """The extents of the inputs at which they were compared, one choice or several."""
     assumes: tuple[str, ...]
     """What the bound presupposes, in clauses."""
 
@@ -63,12 +69,13 @@ class Refuted:
     witness: Witness | None = None
 
 
-def verify(candidate: Graph, reference: Graph, seed: int, rounds: int = ROUNDS) -> Verified | Refuted:
+def verify(candidate: Graph, reference: Graph, seed: int, rounds: int | None = None) -> Verified | Refuted:
     """Whether two graphs of the same inputs compute the same outputs, in any order.
 
-    The same seed gives the same answer. Raises `OptionError` for a malformed graph, other inputs, or no rounds.
+    In so many rounds, or without a number in as many as it takes to be sure. The same seed gives the same answer.
+    Raises `OptionError` for a malformed graph, other inputs, or no rounds.
     """
-    if rounds < 1:
+    if rounds is not None and rounds < 1:
         raise OptionError(f"Verification takes at least one round, not {rounds}.")
     if [(t.dims, t.dtype) for t in candidate.inputs] != [(t.dims, t.dtype) for t in reference.inputs]:
         raise OptionError("The two graphs do not have the same inputs, so that they cannot be compared.")
@@ -76,9 +83,38 @@ def verify(candidate: Graph, reference: Graph, seed: int, rounds: int = ROUNDS) 
         return Refuted(f"it has {len(candidate.outputs)} outputs, not {len(reference.outputs)}", seed)
     rng = random.Random(seed)
     try:
-        small, wanted = shrink((candidate, reference), rng)
+        pairs = views((candidate, reference), seed)
     except Misfit as reason:
         return Refuted(f"the two cannot be compared at small sizes: {reason}", seed)
+    compared: list[Verified] = []
+    for small, wanted in pairs:
+        verdict = _compared(small, wanted, seed, rng, rounds) if rounds else _sure(small, wanted, seed, rng)
+        if isinstance(verdict, Refuted):
+            return verdict
+        if compared and verdict.order != compared[0].order:
+            return Refuted("which output answers which depends on the sizes", seed)
+        compared.append(verdict)
+    # Wrong is what differs at one of the sizes, whichever that is.
+    worst = max(compared, key=lambda each: each.bound)
+    sizes = tuple(size for each in compared for size in each.sizes)
+    return replace(worst, sizes=sizes, assumes=tuple(dict.fromkeys(c for each in compared for c in each.assumes)))
+
+
+def _sure(small: Graph, wanted: Graph, seed: int, rng: random.Random) -> Verified | Refuted:
+    """At one choice of sizes, until the bound is low."""
+    bound, rounds = 1.0, 0
+    while True:
+        # In other fields and of other inputs each time: what passed once is as unlikely to pass again.
+        verdict = _compared(small, wanted, seed, rng, ROUNDS)
+        if isinstance(verdict, Refuted):
+            return verdict
+        bound, rounds = max(LEAST, bound * verdict.bound), rounds + ROUNDS
+        if bound < ENOUGH or verdict.bound > HOPELESS or rounds >= MOST_ROUNDS:
+            return replace(verdict, bound=bound, rounds=rounds)
+
+
+def _compared(small: Graph, wanted: Graph, seed: int, rng: random.Random, rounds: int) -> Verified | Refuted:
+    """At one choice of sizes."""
     fields = draw_fields(rng, rounds)
     drawn = np.random.default_rng(rng.getrandbits(64))
     inputs = [fields.random(drawn, tensor.dims) for tensor in wanted.inputs]
@@ -97,7 +133,7 @@ def verify(candidate: Graph, reference: Graph, seed: int, rounds: int = ROUNDS) 
     missed = chance(small, wanted, order, (numbers[taken:], numbers[:taken]), fields.q)
     bound = max(LEAST, (1 - math.ldexp(1 - missed.probability, -relations)) ** rounds)
     dims = tuple(tensor.dims for tensor in wanted.inputs)
-    return Verified(bound, tuple(order), seed, rounds, (fields.p, fields.q), dims, missed.assumes)
+    return Verified(bound, tuple(order), seed, rounds, (fields.p, fields.q), (dims,), missed.assumes)
 
 
 def _same(left: Planes, right: Planes) -> bool:

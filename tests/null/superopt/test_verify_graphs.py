@@ -12,18 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import programs as programs_of
 from right_graphs import RIGHT
-from wrong_graphs import WRONG, all_mutants
+from wrong_graphs import WRONG, all_mutants, mutants
 
 from tilesmith.core.errors import OptionError
-from tilesmith.core.graph import Graph, Op
+from tilesmith.core.graph import Graph, Kernel, Limits, Op
 from tilesmith.core.graph_hash import canonical
 from tilesmith.core.operators import Misfit
 from tilesmith.superopt import programs
 from tilesmith.superopt.build import Program
 from tilesmith.superopt.evaluate import run
 from tilesmith.superopt.field import draw_fields, draw_primes, is_prime
+from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.numeric import Floats, difference
-from tilesmith.superopt.shrink import shrink
+from tilesmith.superopt.search import search
+from tilesmith.superopt.shrink import shrink, views
 from tilesmith.superopt.verify import Refuted, Verified, verify
 
 
@@ -70,7 +72,7 @@ def test_every_program_equals_itself_at_small_and_distinct_sizes(name: str) -> N
     verdict = verify(graph, graph, seed=5)
     assert isinstance(verdict, Verified)
     assert verdict.bound < 1e-30
-    assert all(math.prod(dims) < 2000 for dims in verdict.inputs)
+    assert all(math.prod(dims) < 2000 for inputs in verdict.sizes for dims in inputs)
 
 
 def test_the_same_seed_gives_the_same_answer_and_another_other_primes() -> None:
@@ -237,3 +239,102 @@ def test_one_output_answers_one() -> None:
         verdict = verify(pair(*once), pair(*twice), 1)
         assert isinstance(verdict, Refuted)
         assert verdict.witness is not None
+
+
+def test_a_whole_layer_is_compared_kernel_by_kernel_and_no_mutant_of_it_passes() -> None:
+    """The cheapest of any number of kernels. With every cut at once its sizes are too large, and say nothing."""
+    b = Program()
+    x, query, key, value = (
+        b.input("x", (2048, 4096)),
+        *(b.input(name, (4096, 128)) for name in ("query", "key", "value")),
+    )
+    output, down = b.input("output", (128, 4096)), b.input("down", (11008, 4096))
+    gate, up = b.input("gate", (4096, 11008)), b.input("up", (4096, 11008))
+    normed = b.rms_norm(x)
+    weights = b.exp((normed @ query) @ b.transpose(normed @ key))
+    h = x + ((weights / b.sum(weights, 1)) @ (normed @ value)) @ output
+    normed = b.rms_norm(h)
+    b.output(h + (b.silu(normed @ gate) * (normed @ up)) @ down)
+    layer = b.graph()
+    found = search(layer, Limits(inputs=3), Plan(keep=2, kernels="closure", threads=2))
+    assert found.verified == 2
+    assert found.error_bound < 1e-20
+    graph = found.graphs[-1].graph
+    verdict = verify(graph, layer, 1)
+    assert isinstance(verdict, Verified)
+    assert len(verdict.sizes) > 2
+    wrong = 0
+    for number, mutant in enumerate(mutants(graph)):
+        if number % 20:
+            continue
+        try:
+            # Floating point looks at all cuts at once.
+            small, wanted = shrink((mutant, layer), random.Random(number))
+        except Misfit:
+            continue
+        same = difference(small, wanted, number, small=False) < 1e-9
+        assert isinstance(verify(mutant, layer, number, rounds=12), Verified) == same
+        wrong += not same
+    assert wrong > 4
+
+
+def test_roots_that_share_no_input_count_one_by_one() -> None:
+    """Else the bound would double, or worse, with every row that was normalised on the way to an output."""
+    b = Program()
+    inputs = [b.input(f"x{place}", (6, 8)) for place in range(10)]
+    total = b.rms_norm(inputs[0])
+    for x in inputs[1:]:
+        total = total + b.rms_norm(x)
+    b.output(total)
+    verdict = verify(b.graph(), b.graph(), 1, rounds=36)
+    assert isinstance(verdict, Verified)
+    # Σ x/s has degree 11 at most over a denominator of degree 10: crosswise 21, times 4 for a root, not for ten.
+    assert verdict.bound ** (1 / 36) == pytest.approx(4 * 21 / verdict.primes[1], rel=0.3)
+    assert "square of a root" in verdict.assumes[0]
+
+
+def test_the_root_of_a_constant_bounds_nothing() -> None:
+    b = Program()
+    x = b.input("x", (4, 6))
+    b.output(b.sqrt(b.constant(2)) * x)
+    verdict = verify(b.graph(), b.graph(), 1)
+    assert isinstance(verdict, Verified)
+    assert verdict.bound == 1
+
+
+@pytest.mark.parametrize("inner", [1, 31, 32, 33, 100])
+def test_products_of_matrices_of_residues_are_exact(inner: int) -> None:
+    fields = draw_fields(random.Random(inner), 3)
+    top = np.uint64(fields.p - 1)
+    rng = np.random.default_rng(inner)
+    x, y = fields.random(rng, (4, inner)), fields.random(rng, (inner, 5))
+    # The largest there are, too.
+    x[0][0], y[0][0] = top, top
+    made = fields.matmul(x, y)
+    for plane, left, right, prime in zip(made, x, y, (fields.p, fields.q), strict=True):
+        exact = left.astype(object) @ right.astype(object) % prime
+        assert np.array_equal(plane, exact.astype(np.uint64))
+
+
+def test_many_kernels_are_cut_a_few_at_a_time() -> None:
+    b = Program()
+    x, w = b.input("x", (256, 256)), b.input("w", (256, 256))
+    for parts in (2, 4, 8, 16, 32, 64, 128):
+        k = b.kernel((parts,))
+        x = k.store((k.load(x, (0,)) @ k.load(w, (None,)), (0,)))[0]
+    b.output(x)
+    candidate = b.graph()
+    r = Program()
+    y, w = r.input("x", (256, 256)), r.input("w", (256, 256))
+    for _ in range(7):
+        y = y @ w
+    r.output(y)
+    pairs = views((candidate, r.graph()), 1)
+    assert len(pairs) > 1
+    cut = set()
+    for small, _ in pairs:
+        assert math.prod(small.inputs[0].dims) < 200
+        kernels = [node for node in small.nodes if isinstance(node, Kernel)]
+        cut |= {place for place, kernel in enumerate(kernels) if kernel.grid[0] > 1}
+    assert len(cut) == 7
+    assert isinstance(verify(candidate, r.graph(), 1), Verified)
