@@ -91,6 +91,12 @@ def translate(answer: Mapping[str, Any]) -> Traced:
             return _Reference(results[argument["row"]])
         return [value(entry) for entry in argument] if isinstance(argument, list) else argument
 
+    # Of what makes several values, how many are used: all up to the last that is taken.
+    taken = [0] * len(answer["rows"])
+    for row in answer["rows"]:
+        if row["target"] == "getitem":
+            source = row["arguments"]["0"]["row"]
+            taken[source] = max(taken[source], row["arguments"]["1"] + 1)
     for writer.call, row in enumerate(answer["rows"]):
         if not row["results"]:
             # A check of metadata: the trace itself has passed it.
@@ -98,7 +104,7 @@ def translate(answer: Mapping[str, Any]) -> Traced:
             continue
         writer.place = row["place"]
         arguments = {name: value(argument) for name, argument in row["arguments"].items()}
-        results.append(_translated(writer, row, arguments))
+        results.append(_translated(writer, row, arguments, taken[writer.call]))
     outputs = [value(output) for output in answer["outputs"]]
     if not all(isinstance(output, _Reference) and isinstance(output.value, int) for output in outputs):
         raise ProblemError("The model returns something else than tensors that it computes, which a µGraph cannot.")
@@ -118,7 +124,7 @@ class _Reference:
     """The number of a value, or a list of them where an operator makes several."""
 
 
-def _translated(writer: _Writer, row: Mapping[str, Any], arguments: Arguments) -> Made:
+def _translated(writer: _Writer, row: Mapping[str, Any], arguments: Arguments, taken: int) -> Made:
     target = row["target"]
     before = len(writer.known), len(writer.nodes)
     if target == "getitem":
@@ -131,7 +137,9 @@ def _translated(writer: _Writer, row: Mapping[str, Any], arguments: Arguments) -
         except (_Untranslatable, Misfit, OptionError, KeyError):
             # A missing key is an argument that another version of PyTorch names otherwise.
             made = []
-        if (listed := _as_listed(writer, made, row["results"])) is not None:
+        unused = isinstance(made, list) and taken <= len(made) < len(row["results"])
+        wanted = row["results"][: len(made)] if isinstance(made, list) and unused else row["results"]
+        if (listed := _as_listed(writer, made, wanted)) is not None:
             return listed
     # What was emitted for it is taken back.
     del writer.known[before[0] :], writer.nodes[before[1] :], writer.places[before[1] :], writer.calls[before[1] :]
@@ -441,9 +449,36 @@ def _pool(operator: str, count: int) -> Rule:
     return rule
 
 
+def _first(rule: Rule) -> Rule:
+    """What makes the first of several values, where nobody takes the others."""
+
+    def made(w: _Writer, a: Arguments) -> Made:
+        value = rule(w, a)
+        return [value] if isinstance(value, int) else value
+
+    return made
+
+
+def _adaptive(count: int) -> Rule:
+    """Windows that tile the dimensions: all where one element is left of each."""
+
+    def rule(w: _Writer, a: Arguments) -> Made:
+        dims, sizes = w.dims(a["self"])[-count:], _spread(_listed(a["output_size"]), count)
+        if all(size == 1 for size in sizes):
+            return w.apply("mean", a["self"], axes=range(-count, 0))
+        if any(not size or extent % size for extent, size in zip(dims, sizes, strict=True)):
+            raise _Untranslatable("windows of several sizes")
+        windows = [Window(extent // size, extent // size) for extent, size in zip(dims, sizes, strict=True)]
+        return w.apply("mean_pool", a["self"], windows=windows)
+
+    return rule
+
+
 for _count in (1, 2, 3):
     RULES[f"max_pool{_count}d.default"] = _pool("max_pool", _count)
+    RULES[f"max_pool{_count}d_with_indices.default"] = _first(_pool("max_pool", _count))
     RULES[f"avg_pool{_count}d.default"] = _pool("mean_pool", _count)
+    RULES[f"adaptive_avg_pool{_count}d.default"] = _adaptive(_count)
 
 
 # Products

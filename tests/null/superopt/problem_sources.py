@@ -42,6 +42,16 @@ SUPPORTED = {
         "x=torch.randn(2,5,8)",
         "self.qkv = nn.Linear(8, 24, bias=False)",
     ),
+    "largest of windows": problem(
+        "a, _ = F.max_pool2d(x, 3, 2, 1, return_indices=True)\n"
+        "return a, F.max_pool1d(x[0], 3), F.max_pool3d(x, 2, (1, 2, 3))",
+        "x=torch.randn(4,5,11,9)",
+    ),
+    "means of windows": problem(
+        "a, b = F.avg_pool2d(x, (2, 3), padding=1), F.avg_pool2d(x, 2, count_include_pad=False)\n"
+        "return a + 1, b, F.avg_pool3d(x, 3, 1), F.adaptive_avg_pool2d(x, 1), F.adaptive_avg_pool2d(x, (4, 3))",
+        "x=torch.randn(4,5,12,9)",
+    ),
     "einsum": problem("return torch.einsum('bij,bkj->bki', x, y)", "x=torch.randn(2,5,8); y=torch.randn(2,4,8)"),
     "variance and norm": problem(
         "return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-3) + x.norm(dim=-1, keepdim=True)",
