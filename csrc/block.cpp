@@ -35,7 +35,7 @@ void Counters::operator+=(const Counters &other) {
 BlockSearch::BlockSearch(const Space &space, const BlockLimits &limits, Control &control)
     : space_(space), limits_(limits), control_(control), oriented_(space.options().shapes == Shapes::oriented),
       several_targets_(space.table().outputs.size() > 1), reach_(space.classes()),
-      ways_(3 * space.classes()), needs_(3 * space.classes()), options_(space.all_partners()), of_class_(space.classes(), 0) {
+      ways_(3 * space.classes()), needs_(3 * space.classes()), options_(space.all_partners()), moves_of_(space.classes()), of_class_(space.classes(), 0) {
     if (limits.operators > kMaxValues) throw std::invalid_argument("a block has at most 32 operators");
     squares_ = std::ranges::any_of(space.program().functions, [](const Function &f) { return f.fn == Fn::square; });
 }
@@ -103,6 +103,7 @@ bool BlockSearch::survey() {
     if (!ways_.settle(most_stores_ > 1, limits_.connected)) return false;
     singles_.clear();
     for (const Reach::Node at : ways_.nodes()) find_options(at);
+    list_moves();
     for (bool changed = true; changed;) {
         changed = false;
         for (const auto &[from, to] : singles_) {
@@ -161,7 +162,27 @@ void BlockSearch::find_options(Reach::Node from) {
             here.leads = joins = true;
         }
     }
-    needs_[from] = {joins, joins || storable(c, phase) ? std::uint8_t{0} : Reach::kNever};
+    const bool stored = storable(c, phase);
+    needs_[from] = {joins, stored, joins || stored ? std::uint8_t{0} : Reach::kNever};
+}
+
+void BlockSearch::list_moves() {
+    moves_.clear();
+    for (const Reach::Node at : ways_.nodes()) moves_of_[at / 3] = {};
+    for (const Reach::Node at : ways_.nodes()) {
+        const auto c = static_cast<Class>(at / 3);
+        // A class may be there in several phases.
+        if (moves_of_[c].end) continue;
+        const Option *option = &options_[space_.first_partner(c)];
+        moves_of_[c].first = static_cast<std::uint32_t>(moves_.size());
+        for (const Partner &partner : space_.partners(c)) {
+            const Option &here = *option++;
+            if (!here.leads) continue;
+            moves_.push_back(partner);
+            moves_.back().result = here.result;
+        }
+        moves_of_[c].end = static_cast<std::uint32_t>(moves_.size());
+    }
 }
 
 void BlockSearch::walk(const Walk &walk) {
@@ -180,6 +201,7 @@ void BlockSearch::walk(const Walk &walk) {
         ++count_;
     }
     inputs_ = unused_ = unused_inputs_ = count_;
+    unused_values_ = (1u << count_) - 1;
     unused_varying_ = 0;
     for (int i = 0; i < count_; ++i) unused_varying_ += values_[static_cast<std::size_t>(i)].phase == kVarying;
     high_ = low_ = code_ = 0;
@@ -197,13 +219,11 @@ void BlockSearch::grow() {
     const bool first = count_ == inputs_;
     for (int high = high_; high < count_; ++high) {
         const bool same_high = high == high_;
-        const Class c = values_[static_cast<std::size_t>(high)].cls;
-        const Option *options = &options_[space_.first_partner(c)];
-        for (const Partner &partner : space_.partners(c)) {
-            const Option &option = *options++;
-            if (!option.leads) continue;
+        const Moves moves = moves_of_[values_[static_cast<std::size_t>(high)].cls];
+        for (std::uint32_t move = moves.first; move < moves.end; ++move) {
+            const Partner &partner = moves_[move];
             if (partner.other == kNoClass) {
-                if (!same_high || (low_ == 0 && (first || partner.code > code_))) attempt(partner, option.result, high, -1);
+                if (!same_high || (low_ == 0 && (first || partner.code > code_))) attempt(partner, high, -1);
                 continue;
             }
             std::uint32_t lows = of_class_[partner.other] & ((2u << high) - 1);
@@ -213,17 +233,17 @@ void BlockSearch::grow() {
                 if (same_high && low + 1 == low_ && partner.code <= code_) continue;
                 // x·x is a square where there is one.
                 if (low == high && (partner.reversed || (partner.kind == StepKind::mul && squares_))) continue;
-                attempt(partner, option.result, high, low);
+                attempt(partner, high, low);
             }
         }
         if (control_.stopped()) return;
     }
 }
 
-void BlockSearch::attempt(const Partner &partner, Class result, int high, int low) {
+void BlockSearch::attempt(const Partner &partner, int high, int low) {
     ++counters.candidates;
     Made made;
-    if (!make(partner, result, high, low, made)) return;
+    if (!make(partner, high, low, made)) return;
     // The same value twice is never needed: what one can do the other can, or the one that varies less.
     for (std::uint32_t twins = of_class_[made.cls]; twins; twins &= twins - 1)
         if (values_[static_cast<std::size_t>(__builtin_ctz(twins))].dims == made.dims) {
@@ -238,10 +258,12 @@ void BlockSearch::attempt(const Partner &partner, Class result, int high, int lo
         ++counters.bound;
         return;
     }
+    const std::uint32_t unused_values = unused_values_;
     const int unused = unused_, unused_inputs = unused_inputs_, unused_varying = unused_varying_;
     const int h = high_, l = low_, c = code_;
     const auto use = [&](Value &value, int place) {
         if (value.uses++ > 0) return;
+        unused_values_ &= ~(1u << place);
         --unused_;
         unused_inputs_ -= place < inputs_;
         unused_varying_ -= value.phase == kVarying;
@@ -254,6 +276,7 @@ void BlockSearch::attempt(const Partner &partner, Class result, int high, int lo
     const auto operand = [](int value) { return value < 0 ? Step::kNoOperand : static_cast<std::uint8_t>(value); };
     steps_[place] = {partner.kind, partner.arg, operand(partner.reversed ? low : high), operand(partner.reversed ? high : low)};
     of_class_[made.cls] |= 1u << count_;
+    unused_values_ |= 1u << count_;
     ++count_;
     ++unused_;
     unused_varying_ += made.phase == kVarying;
@@ -266,6 +289,7 @@ void BlockSearch::attempt(const Partner &partner, Class result, int high, int lo
     of_class_[made.cls] &= ~(1u << count_);
     --x.uses;
     if (low >= 0 && low != high) --y.uses;
+    unused_values_ = unused_values;
     unused_ = unused;
     unused_inputs_ = unused_inputs;
     unused_varying_ = unused_varying;
@@ -359,10 +383,10 @@ Class BlockSearch::result_of(const Partner &partner, Class c) {
     return made != kNoClass && space_.live(made) ? made : refuse(counters.table);
 }
 
-bool BlockSearch::make(const Partner &partner, Class result, int high, int low, Made &made) {
+bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
     const Value &x = values_[static_cast<std::size_t>(high)];
     const auto refuse = [](std::uint64_t &counter) { return ++counter, false; };
-    made = {result, x.phase, x.dims};
+    made = {partner.result, x.phase, x.dims};
     if (low >= 0) {
         const Value &y = values_[static_cast<std::size_t>(low)];
         if (!join_phases(x.phase, y.phase, made.phase)) return refuse(counters.phase);
@@ -387,11 +411,11 @@ bool BlockSearch::make(const Partner &partner, Class result, int high, int low, 
 bool BlockSearch::within_bounds() {
     int alone = 0, after = 0, farthest = 0;
     bool gathered = unused_varying_ == 0;
-    for (int i = 0; i < count_; ++i) {
+    for (std::uint32_t left = unused_values_; left; left &= left - 1) {
+        const int i = __builtin_ctz(left);
         const Value &value = values_[static_cast<std::size_t>(i)];
-        if (value.uses) continue;
         const Needs &needs = needs_[value.node];
-        if (i < high_ && !needs.joins && !storable(value.cls, value.phase)) return false;
+        if (i < high_ && !needs.joins && !needs.stored) return false;
         const std::uint32_t groups = Reach::groups(value.loads);
         alone += needs.alone;
         gathered |= needs.alone && value.phase == kVarying;
@@ -402,14 +426,15 @@ bool BlockSearch::within_bounds() {
     return affords(least, limits_.operators - count_);
 }
 
-// Whether limits let a kernel store this, wherever it was made.
-bool BlockSearch::may_be_stored(Class c) const {
-    if (goal_ == Goal::last && !space_.target(c)) return false;
+bool may_be_stored(const Space &space, const BlockLimits &limits, Goal goal, Class c) {
+    if (goal == Goal::last && !space.target(c)) return false;
     // Nothing uses a single target.
-    if (goal_ == Goal::between && !several_targets_ && space_.target(c)) return false;
-    if (limits_.whole && !space_.whole(c)) return false;
-    return !limits_.unscaled || !space_.scaled(c) || space_.target(c);
+    if (goal == Goal::between && space.table().outputs.size() == 1 && space.target(c)) return false;
+    if (limits.whole && !space.whole(c)) return false;
+    return !limits.unscaled || !space.scaled(c) || space.target(c);
 }
+
+bool BlockSearch::may_be_stored(Class c) const { return tilesmith::may_be_stored(space_, limits_, goal_, c); }
 
 bool BlockSearch::storable(Class c, std::uint8_t phase) const {
     if (walk_.loop ? phase != kAfter : phase == kVarying) return false;
@@ -439,10 +464,10 @@ bool BlockSearch::renamable(const std::array<int, kMaxStores> &stores, int count
 void BlockSearch::finish() {
     std::array<int, kMaxStores> stores{};
     int count = 0;
-    for (int i = inputs_; i < count_; ++i) {
+    for (std::uint32_t left = unused_values_; left; left &= left - 1) {
+        const int i = __builtin_ctz(left);
         const Value &value = values_[static_cast<std::size_t>(i)];
-        if (value.uses) continue;
-        if (!storable(value.cls, value.phase)) return;
+        if (!needs_[value.node].stored) return;
         if (goal_ == Goal::last) {
             const auto &outputs = space_.table().outputs;
             const auto found = std::ranges::find(outputs, value.cls);

@@ -86,6 +86,9 @@ struct BlockLimits {
 // both.
 enum class Goal : std::uint8_t { between, last, any };
 
+// Whether limits let a kernel store this, wherever it was made.
+bool may_be_stored(const Space &space, const BlockLimits &limits, Goal goal, Class c);
+
 class BlockSearch {
   public:
     BlockSearch(const Space &space, const BlockLimits &limits, Control &control);
@@ -114,16 +117,20 @@ class BlockSearch {
         Dims dims = 0;
     };
 
-    // Of a kind of value in this walk: whether any step joins it, and the fewest steps that it takes alone before one
+    // Of a kind of value in this walk: whether any step joins it, whether it may be stored, and the fewest steps that it takes alone before one
     // does or it is stored.
     struct Needs {
-        bool joins = false;
+        bool joins = false, stored = false;
         std::uint8_t alone = 0;
     };
     // A partner in this walk: the class of what the step makes, and whether that can lead to a store.
     struct Option {
         Class result = kNoClass;
         bool leads = false;
+    };
+    // A class's partners that lead to a store, with what the step makes as their result.
+    struct Moves {
+        std::uint32_t first = 0, end = 0;
     };
 
     static Reach::Node node(Class c, int phase) { return static_cast<Reach::Node>(3 * c + phase); }
@@ -133,10 +140,11 @@ class BlockSearch {
     bool survey();
     void find_leads(Reach::Node from);
     void find_options(Reach::Node from);
+    void list_moves();
     Class result_of(const Partner &partner, Class c);
     void grow();
-    void attempt(const Partner &partner, Class result, int high, int low);
-    bool make(const Partner &partner, Class result, int high, int low, Made &made);
+    void attempt(const Partner &partner, int high, int low);
+    bool make(const Partner &partner, int high, int low, Made &made);
     static bool join_phases(std::uint8_t a, std::uint8_t b, std::uint8_t &joined);
     bool in_tile(Free free, Bases over) const;
     bool same_extents(Free a, Free b) const;
@@ -158,12 +166,15 @@ class BlockSearch {
     Reach reach_, ways_; // of classes in some walk; of kinds of values in this one
     std::vector<Needs> needs_;    // of each kind
     std::vector<Option> options_; // of each partner
+    std::vector<Moves> moves_of_; // each class, of those below
+    std::vector<Partner> moves_;
     std::vector<std::pair<Reach::Node, Reach::Node>> singles_;
 
     // The kernel in the making.
     std::array<Value, kMaxValues> values_{};
     std::array<Step, kMaxValues> steps_{};
     int count_ = 0, inputs_ = 0;
+    std::uint32_t unused_values_ = 0;
     int unused_ = 0, unused_inputs_ = 0, unused_varying_ = 0;
     int high_ = 0, low_ = 0, code_ = 0; // the last step's place in the canonical order
     std::vector<std::uint32_t> of_class_; // which values have a class

@@ -1,17 +1,27 @@
 #include "book.hpp"
 
+#include <algorithm>
+#include <iterator>
+
 #include "ledger.hpp"
 
 namespace tilesmith {
 
 void Plans::add(Plan plan) {
-    auto &choices = choices_[plan.size()];
-    choices.insert(choices.end(), plan.begin(), plan.end());
+    auto &pieces = pieces_[plan.size()];
+    if (pieces.empty()) pieces.emplace_back();
+    pieces.back().insert(pieces.back().end(), plan.begin(), plan.end());
+}
+
+void Plans::append(Plans more) {
+    for (std::size_t length = 1; length <= kMostKernels; ++length)
+        std::ranges::move(more.pieces_[length], std::back_inserter(pieces_[length]));
 }
 
 std::uint64_t Plans::size() const {
     std::uint64_t size = 0;
-    for (std::size_t length = 1; length <= kMostKernels; ++length) size += choices_[length].size() / length;
+    for (std::size_t length = 1; length <= kMostKernels; ++length)
+        for (const std::vector<Choice> &choices : pieces_[length]) size += choices.size() / length;
     return size;
 }
 
@@ -76,14 +86,16 @@ Chain Book::chain(const Segment &first, std::uint64_t id) {
             chain.places.push_back(segment->elsewhere_);
         }
         chain.lengths.insert(chain.lengths.end(), segment->lengths_.begin(), segment->lengths_.end());
-        chain.choices.insert(chain.choices.end(), segment->choices_.begin(), segment->choices_.end());
+        segment->each([&](Plan plan) {
+            chain.choices.insert(chain.choices.end(), plan.begin(), plan.end());
+            return true;
+        });
     }
     return chain;
 }
 
 void Book::add(Segment &segment, Plan plan) {
-    segment.choices_.insert(segment.choices_.end(), plan.begin(), plan.end());
-    segment.lengths_.push_back(static_cast<std::uint8_t>(plan.size()));
+    segment.add(plan);
     const std::uint64_t more = ways(plan);
     // Only its worker writes it.
     const std::uint64_t graphs = segment.graphs_.load(std::memory_order_relaxed) + more;
@@ -123,17 +135,16 @@ void Book::settle() {
 Plans Book::take() {
     Plans all;
     for (Segment *segment = &first(); segment && !(order_ == Order::dfs && full()); segment = segment->next_) {
-        std::size_t at = 0;
-        for (const std::uint8_t length : segment->lengths_) {
-            const Plan plan{segment->choices_.data() + at, length};
-            at += length;
-            all.add(plan);
-            if (!most_ || order_ == Order::bfs) continue;
-            graphs_ += ways(plan);
-            if (full()) break;
+        if (most_ && order_ == Order::dfs) {
+            segment->each([&](Plan plan) {
+                all.add(plan);
+                graphs_ += ways(plan);
+                return !full();
+            });
+            continue;
         }
         if (!most_) graphs_ += segment->graphs_;
-        segment->choices_ = {};
+        all.append(std::move(segment->plans_));
         segment->lengths_ = {};
     }
     if (!most_ || order_ == Order::dfs) return all;

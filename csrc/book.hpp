@@ -30,16 +30,19 @@ using Plan = std::span<const Choice>;
 class Plans {
   public:
     void add(Plan plan);
+    // What comes after all that is here. Nothing is copied.
+    void append(Plans more);
     std::uint64_t size() const;
 
     template <typename Visit> void each(const Visit &visit) const {
         for (std::size_t length = 1; length <= kMostKernels; ++length)
-            for (std::size_t at = 0; at < choices_[length].size(); at += length)
-                visit(Plan{choices_[length].data() + at, length});
+            for (const std::vector<Choice> &choices : pieces_[length])
+                for (std::size_t at = 0; at < choices.size(); at += length) visit(Plan{choices.data() + at, length});
     }
 
   private:
-    std::array<std::vector<Choice>, kMostKernels + 1> choices_; // by the number of kernels
+    friend class Segment;
+    std::array<std::vector<std::vector<Choice>>, kMostKernels + 1> pieces_; // by the number of kernels
 };
 
 // The findings of one piece of work. Only the worker that has it writes to it.
@@ -51,8 +54,22 @@ class Segment {
 
   private:
     friend class Book;
-    std::vector<Choice> choices_;
-    std::vector<std::uint8_t> lengths_; // of programs, one after another
+
+    void add(Plan plan) {
+        plans_.add(plan);
+        lengths_.push_back(static_cast<std::uint8_t>(plan.size()));
+    }
+    // In the order in which they were found, until one call says false.
+    template <typename Visit> void each(const Visit &visit) const {
+        std::array<std::size_t, kMostKernels + 1> next{};
+        for (const std::uint8_t length : lengths_) {
+            if (!visit(Plan{plans_.pieces_[length].front().data() + next[length], length})) return;
+            next[length] += length;
+        }
+    }
+
+    Plans plans_;
+    std::vector<std::uint8_t> lengths_; // of programs, as they were found
     bool head_ = false;                 // of a row
     std::uint64_t elsewhere_ = 0;       // the chain that another process makes of it, or 0
     int level_;                         // how many kernels the work began with

@@ -1,8 +1,10 @@
 #include "kernels.hpp"
 
+#include "ends.hpp"
 #include "ledger.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <exception>
 #include <stdexcept>
 #include <thread>
@@ -65,17 +67,31 @@ class Explorer {
     std::size_t tensors() const { return static_cast<std::size_t>(counts_[0]); }
 
     void add(State &state, Tensor t, bool needs);
+    // Of inputs that a program's first kernel may have.
+    std::vector<State::Set> first_sets();
 
   private:
     using Set = State::Set;
     static constexpr int kMostTensors = Listing::kMostTensors;
 
     // A program whose next kernels are being tried. What is left are the kernels of the set at `at` from `signature` + 1
-    // to `signatures`, then the sets from `at` + 1 to `end`.
+    // to `signatures`, then the sets from `at` + 1 to `end`; none that comes after `to` is here.
     struct Frame {
         State state;
+        std::vector<Set> sets; // of inputs, in order
         std::size_t at = 0, end = 0;
+        Set to = 0;
         std::uint32_t signature = 0, signatures = 0;
+    };
+
+    // Of so many tensors that are needed the sets have room in a small table.
+    static constexpr int kMostNeeded = 10;
+
+    struct Closing {
+        const Kernels *kernels;
+        Ends::Key unused;
+        int left; // kernels after them
+        std::vector<std::uint32_t> signatures;
     };
 
     void run(const Item &item, Pool &pool, bool breadth, std::size_t batch);
@@ -93,6 +109,11 @@ class Explorer {
     void flush();
     bool has(const State &state, Tensor t) const;
     Set owned(Set inputs) const;
+    void list_sets(Frame &frame, Set from);
+    void list_closing_sets(Frame &frame, Set from);
+    Ends::Key classes(Set tensors) const;
+    const Closing *closing(const Kernels &found, Ends::Key unused, int left);
+    bool usable(Set needed, int kernels);
     const Kernels *kernels(Set inputs, bool last);
 
     Listing &listing_;
@@ -100,6 +121,9 @@ class Explorer {
     Control &control_;
     Track &track_;
     Catalogue catalogue_;
+    Ends ends_;
+    std::deque<Closing> closings_;
+    FlatMap<const Closing *> closing_; // of kernels and what is unused beside
     std::array<Tensor, kMostTensors> tensors_{};
     std::array<std::uint64_t, kMostTensors> hashes_{};
     std::array<std::uint8_t, kMostTensors> owners_{}; // the first name of the same tensor
@@ -120,7 +144,8 @@ class Explorer {
 
 Explorer::Explorer(Listing &listing, Track &track)
     : listing_(listing), space_(listing.space_), control_(listing.control_), track_(track),
-      catalogue_(listing.space_, listing.limits_.block, listing.control_, listing.memo_, track) {
+      catalogue_(listing.space_, listing.limits_.block, listing.control_, listing.memo_, track),
+      ends_(listing.space_, listing.limits_.block, listing.limits_.inputs, listing.limits_.kernels) {
     State start;
     for (const Tensor input : program_inputs(space_)) add(start, input, false);
     counts_[0] = start.count;
@@ -152,16 +177,112 @@ Explorer::Set Explorer::owned(Set inputs) const {
 }
 
 const Kernels *Explorer::kernels(Set inputs, bool last) {
-    std::array<Tensor, kMostTensors> tensors;
-    std::size_t count = 0;
     std::uint64_t hash = 0;
-    for (; inputs; inputs &= inputs - 1) {
-        const auto place = static_cast<std::size_t>(__builtin_ctzll(inputs));
-        tensors[count++] = tensors_[place];
-        hash += hashes_[place];
+    for (Set left = inputs; left; left &= left - 1) hash += hashes_[static_cast<std::size_t>(__builtin_ctzll(left))];
+    return catalogue_.kernels(hash, last, [&] {
+        std::vector<Tensor> tensors;
+        for (Set left = inputs; left; left &= left - 1) tensors.push_back(tensors_[static_cast<std::size_t>(__builtin_ctzll(left))]);
+        std::ranges::sort(tensors);
+        return tensors;
+    });
+}
+
+// Of tensors that are known by one name each.
+Ends::Key Explorer::classes(Set tensors) const {
+    Ends::Key classes = Ends::kNone;
+    for (; tensors; tensors &= tensors - 1) classes = Ends::with(classes, class_of(tensors_[static_cast<std::size_t>(__builtin_ctzll(tensors))]));
+    return classes;
+}
+
+// Whether so many kernels more can use all of these, as far as any few of them tell.
+bool Explorer::usable(Set needed, int kernels) {
+    const auto choose = [&](const auto &self, Ends::Key some, Set others, int more) -> bool {
+        if (!more || !others) return ends_.reachable(some, kernels);
+        for (; __builtin_popcountll(others) >= more; others &= others - 1)
+            if (!self(self, Ends::with(some, class_of(tensors_[static_cast<std::size_t>(__builtin_ctzll(others))])), others & (others - 1), more - 1))
+                return false;
+        return true;
+    };
+    return choose(choose, Ends::kNone, needed, std::min(static_cast<int>(Ends::kMost), __builtin_popcountll(needed)));
+}
+
+// The sets of inputs that the next kernel may have, in order.
+void Explorer::list_sets(Frame &frame, Set from) {
+    const auto extend = [&](const auto &self, Set inputs, int places, int more) -> void {
+        if (inputs >= from) frame.sets.push_back(inputs);
+        for (int place = 0; more && place < places; ++place) {
+            const Set chosen = inputs | Set{1} << place;
+            if (chosen >= frame.to) return;
+            if ((chosen | ((Set{1} << place) - 1)) >= from) self(self, chosen, place, more - 1);
+        }
+    };
+    frame.sets.clear();
+    extend(extend, 0, frame.state.count, listing_.limits_.inputs);
+    frame.at = 0;
+    frame.end = frame.sets.size();
+}
+
+// The same: only those that leave what the kernels after it can use.
+void Explorer::list_closing_sets(Frame &frame, Set from) {
+    const int left_after = listing_.limits_.kernels - depth_ - 1;
+    std::array<int, kMostNeeded> needed{}; // their places
+    int all = 0;
+    for (Set left = frame.state.needed; left; left &= left - 1) needed[static_cast<std::size_t>(all++)] = __builtin_ctzll(left);
+    // Of what is needed, sets have a bit for each.
+    const auto first = [](int count) { return (1u << count) - 1; };
+    enum : std::uint8_t { kUnknown, kNo, kYes };
+    std::array<std::uint8_t, 1 << kMostNeeded> known{};
+    const auto ends = [&](unsigned unused) {
+        if (known[unused] == kUnknown) {
+            Set left = 0;
+            for (unsigned some = unused; some; some &= some - 1) left |= Set{1} << needed[static_cast<std::size_t>(__builtin_ctz(some))];
+            known[unused] = usable(left, left_after) ? kYes : kNo;
+        }
+        return known[unused] == kYes;
+    };
+    // The first `open` of what is needed lie below `places`; `unused` are others.
+    const auto extend = [&](const auto &self, Set inputs, int places, unsigned unused, int open, int more) -> void {
+        if (inputs >= from && ends(unused | first(open))) frame.sets.push_back(inputs);
+        int below = 0;
+        for (int place = 0; more && place < places; ++place) {
+            const Set chosen = inputs | Set{1} << place;
+            if (chosen >= frame.to) return;
+            const bool is_needed = below < open && needed[static_cast<std::size_t>(below)] == place;
+            const unsigned left = unused | (first(open) & ~first(below + is_needed));
+            if (ends(left)) {
+                if ((chosen | ((Set{1} << place) - 1)) >= from) self(self, chosen, place, left, below, more - 1);
+            } else if (!is_needed) {
+                place = needed[static_cast<std::size_t>(below)] - 1;
+                continue;
+            }
+            below += is_needed;
+        }
+    };
+    frame.sets.clear();
+    extend(extend, 0, frame.state.count, 0, all, listing_.limits_.inputs);
+    frame.at = 0;
+    frame.end = frame.sets.size();
+}
+
+// Of those kernels the ones after which those that are left can use what is unused beside their outputs; null where
+// there is none.
+const Explorer::Closing *Explorer::closing(const Kernels &found, Ends::Key unused, int left) {
+    bool fresh = false;
+    const std::uint64_t key = mix(reinterpret_cast<std::uintptr_t>(&found) + static_cast<std::uintptr_t>(left)) + unused;
+    const Closing *&known = closing_.at(key, fresh);
+    if (fresh) {
+        Closing made{&found, unused, left, {}};
+        for (std::uint32_t s = 0; s < found.signatures.size(); ++s) {
+            Ends::Key after = unused;
+            for (const Tensor output : found.signatures[s].outputs)
+                if (output != kNoTensor && !space_.target(class_of(output))) after = Ends::with(after, class_of(output));
+            if (ends_.reachable(after, left)) made.signatures.push_back(s);
+        }
+        if (!made.signatures.empty()) known = &closings_.emplace_back(std::move(made));
     }
-    std::sort(tensors.begin(), tensors.begin() + count);
-    return catalogue_.kernels({tensors.data(), count}, hash, last);
+    if (known && (known->kernels != &found || known->unused != unused || known->left != left))
+        throw std::logic_error("two sets of tensors have one hash");
+    return known;
 }
 
 // The tensors of a program, made again but for what the last one had too.
@@ -178,6 +299,14 @@ void Explorer::restore(const Prefix &node) {
         counts_[kept + 1] = state.count;
     }
     restored_ = depth;
+}
+
+std::vector<State::Set> Explorer::first_sets() {
+    Frame frame;
+    frame.state.count = counts_[0];
+    frame.to = Item::kAll;
+    list_sets(frame, 1);
+    return frame.sets;
 }
 
 void Explorer::run(const Item &item, Pool &pool) {
@@ -263,7 +392,7 @@ bool Explorer::ends(const State &state, Set owners, const Item *part) const {
 
 // Whether there is all that the frame's next set of inputs takes. What is not is asked for.
 bool Explorer::known(const Frame &frame, const Item *part) {
-    const Set inputs = listing_.subsets_[frame.at];
+    const Set inputs = frame.sets[frame.at];
     const bool between = depth_ + 1 == listing_.limits_.kernels || kernels(inputs, false);
     return (!ends(frame.state, owned(inputs), part) || kernels(inputs, true)) && between;
 }
@@ -272,7 +401,7 @@ bool Explorer::known(const Frame &frame, const Item *part) {
 void Explorer::leave(Frame &frame, const Item *part) {
     const Memo::Entry &missed = catalogue_.missed();
     Item item;
-    item.from = frame.at;
+    item.from = frame.sets[frame.at];
     known(frame, part);
     while (frame.at + 1 < frame.end) {
         ++frame.at;
@@ -280,7 +409,7 @@ void Explorer::leave(Frame &frame, const Item *part) {
         --frame.at;
         break;
     }
-    item.to = frame.at + 1;
+    item.to = frame.sets[frame.at] + 1;
     if (part) {
         item.first = part->first;
         item.last = part->last;
@@ -313,39 +442,48 @@ void Explorer::expand(const State &state, const Item *part) {
     // Where every block search is known nobody else looks at the clock.
     if ((++nodes_ & 1023) == 0) control_.poll();
     const int left = listing_.limits_.kernels - depth_;
-    const auto &subsets = listing_.subsets_;
     // The first kernel's sets are walked one by one, so that they can be shared.
     if (left == 1 && depth_ && !space_.renamings()) {
-        last(state, state.count == kMostTensors ? ~Set{0} : (Set{1} << state.count) - 1, part ? part->from : 0);
+        last(state, state.count == kMostTensors ? ~Set{0} : (Set{1} << state.count) - 1, part ? static_cast<std::size_t>(part->from) : 0);
         return;
     }
     Frame &frame = frames_[static_cast<std::size_t>(depth_)];
     frame.state = state;
-    frame.end = listing_.ends_[static_cast<std::size_t>(state.count)];
-    frame.at = static_cast<std::size_t>(std::ranges::lower_bound(subsets, state.last_inputs) - subsets.begin());
-    if (part) {
-        frame.at = std::max(frame.at, part->from);
-        frame.end = std::min(frame.end, part->to);
-    }
+    frame.to = part ? part->to : Item::kAll;
+    const Set from = std::max({Set{1}, state.last_inputs, part ? part->from : 0});
+    const bool closes = left > 1 && !space_.renamings() && __builtin_popcountll(state.needed) <= kMostNeeded;
+    if (closes) list_closing_sets(frame, from);
+    else list_sets(frame, from);
     for (; frame.at < frame.end; ++frame.at) {
         if (control_.stopped()) return;
         frame.signatures = 0;
         if (pool_->wanting() > 0) share();
         if (pool_->errands())
             if (const auto errand = pool_->errand()) run_errand(*errand, *pool_);
-        const Set inputs = subsets[frame.at], owners = owned(inputs);
+        const Set inputs = frame.sets[frame.at], owners = owned(inputs);
         const Kernels *between = left > 1 ? kernels(inputs, false) : nullptr;
         if ((left > 1 && !between) || (ends(state, owners, part) && !finish(state, inputs))) {
             leave(frame, part);
             continue;
         }
-        if (left == 1) continue;
+        if (left == 1 || between->signatures.empty()) continue;
         const Kernels &found = *between;
         frame.signature = part ? part->first : 0;
         if (inputs == state.last_inputs) frame.signature = std::max(frame.signature, state.last_signature + 1);
         frame.signatures = static_cast<std::uint32_t>(found.signatures.size());
         if (part) frame.signatures = std::min(frame.signatures, part->last);
-        for (; frame.signature < frame.signatures; ++frame.signature) child(frame, found, owners);
+        if (closes) {
+            const Closing *some = closing(found, classes(state.needed & ~inputs), left - 1);
+            if (!some) continue;
+            for (const std::uint32_t signature : some->signatures) {
+                if (signature < frame.signature) continue;
+                if (signature >= frame.signatures) break;
+                frame.signature = signature;
+                child(frame, found, owners);
+            }
+        } else {
+            for (; frame.signature < frame.signatures; ++frame.signature) child(frame, found, owners);
+        }
     }
 }
 
@@ -363,10 +501,11 @@ void Explorer::child(const Frame &frame, const Kernels &found, Set owners) {
         next.targets_left -= target;
         add(next, output, !target);
     }
-    next.last_inputs = listing_.subsets_[frame.at];
+    next.last_inputs = frame.sets[frame.at];
     next.last_signature = frame.signature;
     // Each kernel that is left takes so many of what is needed, and all but the last add one.
     if (__builtin_popcountll(next.needed) > (left - 1) * (listing_.limits_.inputs - 1) + 1) return;
+    if (__builtin_popcountll(next.needed) > static_cast<int>(Ends::kMost) && !space_.renamings() && !usable(next.needed, left - 1)) return;
     path_[static_cast<std::size_t>(depth_)] = {&found, frame.signature};
     if (breadth_) {
         Prefix &made = children_.emplace_back();
@@ -397,11 +536,12 @@ void Explorer::share() {
         if (depth > static_cast<std::size_t>(depth_)) return;
         Frame &frame = frames_[depth];
         if (more_sets(frame)) {
-            item.to = frame.end;
-            item.from = frame.end = frame.at + 1 + (frame.end - frame.at - 1) / 2;
+            item.to = frame.to;
+            frame.end = frame.at + 1 + (frame.end - frame.at - 1) / 2;
+            item.from = frame.to = frame.sets[frame.end];
         } else {
-            item.from = frame.at;
-            item.to = frame.at + 1;
+            item.from = frame.sets[frame.at];
+            item.to = item.from + 1;
             item.last = frame.signatures;
             item.first = frame.signatures = frame.signature + 1 + (frame.signatures - frame.signature - 1) / 2;
         }
@@ -448,23 +588,6 @@ Listing::Listing(const Space &space, const KernelLimits &limits, Control &contro
     for (std::size_t c = 0; c < space.classes(); ++c) names_.push_back(space.names_of(static_cast<Class>(c)));
     Track track(control_, false);
     inputs_ = static_cast<int>(Explorer(*this, track).tensors());
-    list_subsets();
-}
-
-void Listing::list_subsets() {
-    std::size_t names = 1;
-    for (const auto &all : names_) names = std::max(names, all.size());
-    const int most = std::min(kMostTensors, inputs_ + kMaxStores * static_cast<int>(names) * (limits_.kernels - 1));
-    const auto extend = [&](const auto &self, Set set, int from, int size) -> void {
-        if (set) subsets_.push_back(set);
-        for (int i = from; i < most && size < limits_.inputs; ++i) self(self, set | Set{1} << i, i + 1, size + 1);
-    };
-    extend(extend, 0, 0, 0);
-    std::ranges::sort(subsets_);
-    for (int count = 0; count <= kMostTensors; ++count) {
-        const Set all = count == kMostTensors ? ~Set{0} : (Set{1} << count) - 1;
-        ends_.push_back(static_cast<std::size_t>(std::ranges::upper_bound(subsets_, all) - subsets_.begin()));
-    }
 }
 
 Item Listing::whole() {
@@ -482,11 +605,12 @@ std::vector<Item> Listing::split(Explorer &explorer, std::size_t enough) {
     std::vector<Item> items;
     if (limits_.kernels == 1) {
         // Sets of inputs instead of programs.
-        const std::size_t all = ends_[static_cast<std::size_t>(inputs_)], parts = std::min(all, enough);
+        const std::vector<Set> sets = explorer.first_sets();
+        const std::size_t parts = std::min(sets.size(), enough);
         for (std::size_t part = parts; part-- > 0;) {
             Item &item = items.emplace_back(whole());
-            item.from = all * part / parts;
-            item.to = all * (part + 1) / parts;
+            item.from = sets[sets.size() * part / parts];
+            item.to = part + 1 < parts ? sets[sets.size() * (part + 1) / parts] : Item::kAll;
             if (part) item.segment = &book_.after(book_.first(), 0);
         }
         std::ranges::reverse(items);

@@ -69,7 +69,6 @@ class Listing : public Served {
     static constexpr std::size_t kItemsPerWorker = 30;
     using Set = State::Set;
 
-    void list_subsets();
     void prepare(std::vector<Item> items);
     Item whole();
     std::vector<Item> split(class Explorer &explorer, std::size_t enough);
@@ -86,8 +85,6 @@ class Listing : public Served {
     std::vector<Worker> workers_;
     int inputs_ = 0;                        // tensors that programs start from, under all names
     std::vector<std::vector<Class>> names_; // of the tensor that has a class, that class first
-    std::vector<Set> subsets_;              // sorted
-    std::vector<std::size_t> ends_;         // of the subsets of so many tensors
 
     std::mutex mutex_; // of all below
     std::vector<Item> items_;

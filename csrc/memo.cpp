@@ -77,11 +77,10 @@ std::size_t Memo::tensors() {
 
 void Catalogue::fill(Memo::Entry &entry, std::span<const Tensor> inputs) {
     Kernels found;
-    found.inputs.assign(inputs.begin(), inputs.end());
     try {
         found = search_.run(inputs, Memo::last(entry.key()) ? Goal::last : Goal::between);
     } catch (...) {
-        memo_.fill(entry, std::move(found));
+        memo_.fill(entry, {{inputs.begin(), inputs.end()}, {}, {}});
         throw;
     }
     memo_.fill(entry, std::move(found));
@@ -95,30 +94,28 @@ bool Catalogue::make(const Wanted &wanted) {
     return entry.elsewhere();
 }
 
-const Kernels *Catalogue::kernels(std::span<const Tensor> inputs, std::uint64_t hash, bool last) {
+const Kernels *Catalogue::ask(std::uint64_t key, std::span<const Tensor> inputs) {
     bool fresh = false;
-    const std::uint64_t key = Memo::key(hash, last);
-    const Kernels *&known = known_.at(key, fresh);
-    if (!known) {
-        Memo::Entry &entry = memo_.at(key, fresh, memo_.theirs(key));
-        if (fresh && entry.elsewhere()) {
-            memo_.want({key, {inputs.begin(), inputs.end()}});
-        } else if (fresh) {
-            fill(entry, inputs);
-        }
-        if (!entry.ready() && entry.elsewhere()) {
-            missed_ = &entry;
-            return nullptr;
-        }
-        if (!entry.ready()) {
-            const Activity before = track_.to(Activity::waiting);
-            entry.wait();
-            track_.to(before);
-        }
-        known = &entry.kernels();
+    Memo::Entry &entry = memo_.at(key, fresh, memo_.theirs(key));
+    if (fresh && entry.elsewhere()) {
+        memo_.want({key, {inputs.begin(), inputs.end()}});
+    } else if (fresh) {
+        fill(entry, inputs);
     }
-    if (!std::ranges::equal(known->inputs, inputs)) throw std::logic_error("two sets of tensors have one hash");
-    return known;
+    if (!entry.ready() && entry.elsewhere()) {
+        missed_ = &entry;
+        return nullptr;
+    }
+    if (!entry.ready()) {
+        const Activity before = track_.to(Activity::waiting);
+        entry.wait();
+        track_.to(before);
+    }
+    const Kernels &kernels = entry.kernels();
+    if (!std::ranges::equal(kernels.inputs, inputs)) throw std::logic_error("two sets of tensors have one hash");
+    // Most sets lead to nothing: all of these are one, so that looking at it costs no way to memory.
+    static const Kernels nothing;
+    return known_.at(key, fresh) = kernels.signatures.empty() ? &nothing : &kernels;
 }
 
 } // namespace tilesmith

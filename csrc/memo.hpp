@@ -100,9 +100,13 @@ class Catalogue {
     Catalogue(const Space &space, const BlockLimits &limits, Control &control, Memo &memo, Track &track)
         : search_(space, limits, control), memo_(memo), track_(track) {}
 
-    // `inputs` sorted, and `hash` the sum of their mixed numbers. None where another process makes it and has not yet: it
-    // has been asked for then, and is what was `missed`.
-    const Kernels *kernels(std::span<const Tensor> inputs, std::uint64_t hash, bool last);
+    // What is made of some tensors, by the sum of their mixed numbers; `inputs` gives them sorted, where it has to. None
+    // where another process makes it and has not yet: it has been asked for then, and is what was `missed`.
+    template <typename Inputs> const Kernels *kernels(std::uint64_t hash, bool last, const Inputs &inputs) {
+        const std::uint64_t key = Memo::key(hash, last);
+        const Kernels *const *known = known_.find(key);
+        return known && *known ? *known : ask(key, inputs());
+    }
     const Memo::Entry &missed() const { return *missed_; }
     // Unless it was made before. Whether somebody here may have been told that another process makes it.
     bool make(const Wanted &wanted);
@@ -111,6 +115,7 @@ class Catalogue {
 
   private:
     void fill(Memo::Entry &entry, std::span<const Tensor> inputs);
+    const Kernels *ask(std::uint64_t key, std::span<const Tensor> inputs);
 
     BlockSearch search_;
     Memo &memo_;

@@ -34,11 +34,12 @@ struct Prefix {
 
 // Programs to be continued, all of as many kernels; or a block search that another process asked for.
 struct Item {
-    static constexpr std::size_t kAll = ~std::size_t{0};
+    static constexpr State::Set kAll = ~State::Set{0};
 
     std::vector<Prefix> nodes;
-    // Where there is but one: only with those sets of inputs as its next kernel's, or its last from the first on.
-    std::size_t from = 0, to = kAll;
+    // Where there is but one: only with sets of inputs from the one on and before the other as its next kernel's; or its
+    // last kernels from so many on.
+    State::Set from = 0, to = kAll;
     // Where that is but one set: only those kernels, by their signatures; where not from the first, none that ends.
     std::uint32_t first = 0, last = ~std::uint32_t{0};
     Segment *segment = nullptr;

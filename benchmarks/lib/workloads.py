@@ -27,7 +27,7 @@ PROGRAMS: dict[str, Callable[[], Graph]] = {
 
 
 def workload(name: str) -> Workload:
-    """`norm_lora/5/8`: a program, its kernels, the operators of each. `concrete/10`: the gated MLP in the concrete
+    """`norm_lora/7/7`: a program, its kernels, the operators of each. `concrete/10`: the gated MLP in the concrete
     space under the rules of the paper, of so many operators. Raises `ValueError` for any other name.
     """
     match name.split("/"):
@@ -42,5 +42,5 @@ def workload(name: str) -> Workload:
     )
 
 
-LONG = ("norm_lora/5/8", "attention_block/5/8", "norm_mlp_down/5/9", "concrete/10")
+LONG = ("attention_block/6/7", "norm_lora/7/7", "norm_mlp_down/7/7", "concrete/10")
 """Ten seconds and more on one thread."""

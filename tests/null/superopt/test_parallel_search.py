@@ -69,7 +69,7 @@ def test_the_first_graphs_are_the_same_ones(order: Any) -> None:
 
 
 def test_interrupted_threads_keep_what_they_have() -> None:
-    limits = Limits(graph_defined_kernels=5)
+    limits = Limits(graph_defined_kernels=7)
     made = engines.engine(named(NORM_LORA, limits), limits, Plan(keep=2, threads=3), target())
     timer = threading.Timer(1.0, made.interrupt)
     timer.start()
@@ -81,7 +81,7 @@ def test_interrupted_threads_keep_what_they_have() -> None:
 
 
 def test_a_budget_of_seconds_ends_all_threads() -> None:
-    results = search(NORM_LORA, Limits(graph_defined_kernels=5), Plan(keep=1, threads=3, order="bfs", seconds=0.5))
+    results = search(NORM_LORA, Limits(graph_defined_kernels=7), Plan(keep=1, threads=3, order="bfs", seconds=0.5))
     assert results.stop == "seconds"
 
 
@@ -231,7 +231,7 @@ def test_the_first_graphs_of_ranks(program: Path) -> None:
 
 
 def test_a_budget_ends_all_ranks(program: Path) -> None:
-    _, found, _ = launched(2, program, 5, ["--budget-seconds", "1.5"])
+    _, found, _ = launched(2, program, 7, ["--budget-seconds", "1.5"])
     assert found["stop"] == "seconds"
 
 
@@ -269,7 +269,7 @@ def _searching(program: Path, rank: str) -> list[int]:
 @pytest.mark.parametrize("victim", ["0", "1"])
 def test_a_rank_that_dies_leaves_what_was_found(program: Path, victim: str) -> None:
     job = subprocess.Popen(
-        command(2, program, 5, "--block-ops", "8"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command(2, program, 7, "--block-ops", "8"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         until = time.monotonic() + 60

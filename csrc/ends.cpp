@@ -1,0 +1,145 @@
+#include "ends.hpp"
+
+namespace tilesmith {
+namespace {
+
+// The unions of a set of one kind with one of the other.
+std::uint32_t joined(std::uint32_t a, std::uint32_t b) {
+    // Sets that have class i, as a set of sets.
+    constexpr std::array<std::uint32_t, Ends::kMost> with{0xaaaa, 0xcccc, 0xf0f0, 0xff00};
+    std::uint32_t all = 0;
+    for (; b; b &= b - 1) {
+        std::uint32_t both = a;
+        for (unsigned members = static_cast<unsigned>(__builtin_ctz(b)); members; members &= members - 1) {
+            const auto i = static_cast<std::size_t>(__builtin_ctz(members));
+            both = (both & with[i]) | ((both & ~with[i]) << (1u << i));
+        }
+        all |= both;
+    }
+    return all;
+}
+
+struct Classes {
+    std::array<Class, Ends::kMost> all{};
+    std::size_t count = 0;
+};
+
+Classes classes_in(Ends::Key key) {
+    Classes classes;
+    for (; static_cast<Class>(key >> 48) != kNoClass && classes.count < Ends::kMost; key = key << 16 | kNoClass)
+        classes.all[classes.count++] = static_cast<Class>(key >> 48);
+    return classes;
+}
+
+Ends::Key key_of(const Classes &classes, unsigned some) {
+    Ends::Key key = Ends::kNone;
+    for (; some; some &= some - 1) key = Ends::with(key, classes.all[static_cast<std::size_t>(__builtin_ctz(some))]);
+    return key;
+}
+
+} // namespace
+
+Ends::Ends(const Space &space, const BlockLimits &limits, int inputs, int most)
+    : space_(space), inputs_(inputs), pairs_(limits.stores > 1), several_targets_(space.table().outputs.size() > 1),
+      known_(static_cast<std::size_t>(most)), made_(space.classes(), kNothing), waits_(space.classes(), 0) {
+    for (std::size_t c = 0; c < space.classes(); ++c)
+        storable_.push_back(may_be_stored(space, limits, Goal::between, static_cast<Class>(c)));
+}
+
+Ends::Key Ends::with(Key classes, Class more) {
+    if (static_cast<Class>(classes) != kNoClass) return classes;
+    int low = 48;
+    while (static_cast<Class>(classes >> low) <= more) low -= 16;
+    // What is larger than the new one moves one place down.
+    const Key above = low == 48 ? 0 : ~Key{0} << (low + 16);
+    return (classes & above) | Key{more} << low | (classes & ~above) >> 16;
+}
+
+bool Ends::reachable(Key classes, int kernels) {
+    if (classes == kNone) return true;
+    FlatMap<std::uint8_t> &known = known_[static_cast<std::size_t>(kernels) - 1];
+    if (const std::uint8_t *found = known.find(classes)) return *found;
+    const bool ends = reduces(classes, kernels);
+    bool fresh = false;
+    known.at(classes, fresh) = ends;
+    return ends;
+}
+
+// Whether one of the kernels makes of some of them what the others can end, with the rest.
+bool Ends::reduces(Key classes, int kernels) {
+    const Classes given = classes_in(classes);
+    const unsigned all = (1u << given.count) - 1;
+    for (unsigned left = given.count > 1 ? all : 0; left; left &= left - 1)
+        if (!reachable(key_of(given, all & ~(left & -left)), kernels)) return false;
+    if (kernels == 1) {
+        if (static_cast<int>(given.count) > inputs_) return false;
+        make_all(classes);
+        Sets stored = 0;
+        for (const Class target : space_.table().outputs) stored |= made_[target];
+        if (pairs_ && several_targets_) stored = joined(stored, stored);
+        return stored >> all & 1;
+    }
+    const int others = kernels - 1;
+    if (reachable(classes, others)) return true;
+    for (unsigned used = 1; used <= all; ++used) {
+        const Key rest = key_of(given, all & ~used);
+        if (__builtin_popcount(used) > inputs_ || !reachable(rest, others)) continue;
+        for (const Class made : made_of(key_of(given, used)))
+            if (reachable(after(rest, made), others)) return true;
+        // Two stores, that have between them what is used: one has the highest of it.
+        for (unsigned second = pairs_ ? (used - 1) & used : 0; second; second = (second - 1) & used) {
+            const unsigned first = used & ~second;
+            if (first < second) continue;
+            for (const Class one : made_of(key_of(given, first))) {
+                const Key more = after(rest, one);
+                if (!reachable(more, others)) continue;
+                for (const Class other : made_of(key_of(given, second)))
+                    if (reachable(after(more, other), others)) return true;
+            }
+        }
+    }
+    return false;
+}
+
+// What a kernel that is not the last can store, made of all of these.
+const std::vector<Class> &Ends::made_of(Key classes) {
+    bool fresh = false;
+    std::uint32_t &place = places_.at(classes, fresh);
+    if (!fresh) return stores_[place];
+    place = static_cast<std::uint32_t>(stores_.size());
+    std::vector<Class> &stores = stores_.emplace_back();
+    const Sets all = make_all(classes);
+    for (const Class c : touched_)
+        if (storable_[c] && (made_[c] & all)) stores.push_back(c);
+    return stores;
+}
+
+void Ends::make(Class c, Sets sets) {
+    if (!(sets & ~made_[c])) return;
+    if (made_[c] == kNothing) touched_.push_back(c);
+    made_[c] |= sets;
+    if (waits_[c]) return;
+    waits_[c] = 1;
+    queue_.push_back(c);
+}
+
+Ends::Sets Ends::make_all(Key classes) {
+    for (const Class c : touched_) made_[c] = kNothing;
+    touched_.clear();
+    const Classes given = classes_in(classes);
+    for (std::size_t i = 0; i < given.count; ++i) make(given.all[i], Sets{1} << (1u << i));
+    while (!queue_.empty()) {
+        const Class c = queue_.back();
+        queue_.pop_back();
+        waits_[c] = 0;
+        const Sets sets = made_[c];
+        for (const Class made : space_.singles(c)) make(made, sets);
+        for (const Space::Join &join : space_.joins(c)) {
+            const Sets others = made_[join.other];
+            make(join.result, others == kNothing ? sets : joined(sets, others));
+        }
+    }
+    return Sets{1} << ((1u << given.count) - 1);
+}
+
+} // namespace tilesmith
