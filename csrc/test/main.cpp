@@ -383,6 +383,8 @@ void closures_of_ranks() {
                     if (other != closure && !made.empty()) other->learn(made);
             }
         for (std::thread &thread : threads) thread.join();
+        // What was made since it was last asked.
+        for (const auto &closure : all) told += closure->fresh();
         const std::string what = " of " + std::to_string(ranks) + " ranks";
         std::uint64_t states = 0;
         for (const auto &closure : all) {
