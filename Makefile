@@ -41,6 +41,7 @@ demo: .venv/.run
 	@echo "The µGraph that it was made from:           rmsnorm_linear_tilesmith.svg"
 	@echo "Check it again:                             $(BIN)/tilesmith evaluate examples/rmsnorm_linear rmsnorm_linear_tilesmith.py"
 	@echo "Every trial of this run:                    $(BIN)/tilesmith runs && $(BIN)/tilesmith show RUN"
+	@echo "The same as a page to look at:              $(BIN)/tilesmith report RUN --open"
 	@echo "What this machine can do:                   $(BIN)/tilesmith doctor"
 
 # The marked tests run twice: first with the second Triton laid over the first, then with all the others.

@@ -187,13 +187,13 @@ def best_words(trials: Sequence[Trial]) -> str:
     if fastest is None or not isinstance(fastest.verdict, Correct):
         return "none yet"
     words = figure(fastest.verdict.time)
+    path = " > ".join(brief(trial.candidate.origin) for trial in lineage(fastest, trials))
     if first is None or not isinstance(first.verdict, Correct):
-        return words
+        return f"{words}; {path}"
     if fastest.candidate == first.candidate:
         return f"{words}: the start kernel itself"
     ratio = gain(trials)
     times = f"{ratio:.2f} times as fast as" if ratio is not None else "against"
-    path = " > ".join(brief(trial.candidate.origin) for trial in lineage(fastest, trials))
     return f"{words}, {times} the start kernel ({figure(first.verdict.time)}); {path}"
 
 
