@@ -200,9 +200,9 @@ def _measure(cell: Cell, out: Path, budget_seconds: float) -> Measured | str:
     if isinstance(answers, str):
         return answers
     try:
-        found = [measured(cell, document, peak) for document, peak in answers]
+        found = [measured(cell, document) for document in answers]
     except (KeyError, TypeError):
-        return str(answers[0][0].get("message") or "its answer is none of a search")
+        return str(answers[0].get("message") or "its answer is none of a search")
     # Copies that run at once: the mean is what one of them takes.
     return replace(found[0], seconds=fmean(one.seconds for one in found)) if copies > 1 else found[0]
 
@@ -217,8 +217,8 @@ def _options(cell: Cell) -> list[str]:
     return [*options, "--oracle-every", every] if every else options
 
 
-def _run(commands: Sequence[Sequence[str]], limit_s: float) -> list[tuple[dict[str, Any], int]] | str:
-    """The JSON answers of processes that run at once, each with the peak memory of its largest process in bytes."""
+def _run(commands: Sequence[Sequence[str]], limit_s: float) -> list[dict[str, Any]] | str:
+    """The JSON answers of processes that run at once, or in one sentence why there are none."""
     processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder) / str(number) for number in range(len(commands))]
@@ -230,30 +230,21 @@ def _run(commands: Sequence[Sequence[str]], limit_s: float) -> list[tuple[dict[s
                             command, stdout=output, stderr=errors, stdin=subprocess.DEVNULL, start_new_session=True
                         )
                     )
-            peaks = [_waited(process, time.monotonic() + limit_s) for process in processes]
+            deadline_s = time.monotonic() + limit_s
+            for process in processes:
+                process.wait(max(0.0, deadline_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return f"it did not end within {limit_s:.0f} s"
         finally:
             for process in processes:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-        if None in peaks:
-            return f"it did not end within {limit_s:.0f} s"
-        found: list[tuple[dict[str, Any], int]] = []
-        for path, peak in zip(outputs, peaks, strict=True):
+        found: list[dict[str, Any]] = []
+        for path in outputs:
             try:
-                found.append((json.loads(path.read_text("utf-8")), peak or 0))
+                found.append(json.loads(path.read_text("utf-8")))
             except ValueError:
                 words = path.with_suffix(".err").read_text("utf-8", "replace").strip().splitlines()
                 return words[-1] if words else "it gave no answer"
         return found
-
-
-def _waited(process: subprocess.Popen[bytes], deadline_s: float) -> int | None:
-    """Its peak memory in bytes, and that of what it started, once it ended; None where it did not in time."""
-    while time.monotonic() < deadline_s:
-        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if ended:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        time.sleep(0.02)
-    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -219,7 +220,7 @@ def read(path: Path) -> Program:
 def _document(program: Program, results: list[Results], drawn: dict[str, str]) -> dict[str, object]:
     """The first part's answer stands for a program that is one part; all stand under `parts`."""
     parts = [_part(graph, count, result, drawn) for (graph, count), result in zip(program.parts, results, strict=False)]
-    whole: dict[str, object] = {"program": program.name, "verdict": None, "message": None}
+    whole: dict[str, object] = {"program": program.name, "verdict": None, "message": None, "peak_bytes": _peak_bytes()}
     if len(parts) == 1:
         return {**whole, **parts[0], "pytorch": list(program.rest)}
     stops = [result.stop for result in results]
@@ -236,6 +237,15 @@ def _document(program: Program, results: list[Results], drawn: dict[str, str]) -
         "parts": parts,
         "pytorch": list(program.rest),
     }
+
+
+def _peak_bytes() -> int:
+    """Of this process. `getrusage` may count what its parent had when it started it."""
+    try:
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _part(graph: Graph, count: int, result: Results, drawn: dict[str, str]) -> dict[str, object]:

@@ -67,13 +67,13 @@ class Measured:
     given: int
     """Pieces of open work that workers left to idle ones."""
     peak_bytes: int
-    """Of the largest process."""
+    """Of the process; of the first where there are ranks."""
 
     def to_line(self) -> str:
         return json.dumps(asdict(self), allow_nan=False)
 
 
-def measured(cell: Cell, document: Mapping[str, Any], peak_bytes: int) -> Measured:
+def measured(cell: Cell, document: Mapping[str, Any]) -> Measured:
     """What the JSON answer of a search says of a cell. Raises `KeyError` for a document that is none."""
     workers, oracle = document["workers"], document["oracle"]
     cpu = tuple(worker.get("cpu_seconds") for worker in workers)
@@ -95,7 +95,7 @@ def measured(cell: Cell, document: Mapping[str, Any], peak_bytes: int) -> Measur
         oracle.get("undecided", 0),
         oracle.get("wait_seconds", 0.0),
         sum(worker["given"] for worker in workers),
-        peak_bytes,
+        document["peak_bytes"],
     )
 
 
