@@ -116,7 +116,7 @@ def kernel_function(x):
         BLOCK_WIDTH=BLOCK_WIDTH,
         BLOCK_OUT_HEIGHT=BLOCK_OUT_HEIGHT,
         BLOCK_OUT_WIDTH=BLOCK_OUT_WIDTH,
-        num_warps=8,
+        num_warps=16,
         num_stages=1,
     )
     return made1

@@ -66,7 +66,8 @@ def _varied(ranked: Sequence[Ranked], most: int) -> list[Ranked]:
     others: list[Ranked] = []
     for choice, made in ranked:
         alike = (choice.blocks, choice.split, choice.programs > 0)
-        way = (*alike, choice.prefetch, choice.together, choice.gather, choice.walk)
+        # What a thread of a walk carries is as much as there are few of them.
+        way = (*alike, choice.prefetch, choice.together, choice.gather, choice.walk, choice.walk * choice.warps)
         if seen.get(alike, 0) == ALIKE or way in ways:
             others.append((choice, made))
             continue

@@ -13,23 +13,27 @@ from tilesmith.core.graph_check import BYTES
 from tilesmith.superopt.lower.estimate import L2_OVER_DRAM, LATENCY_S, LAUNCH_S, PROGRAM_S, REGISTERS, Estimate, Misfit
 from tilesmith.superopt.lower.options import Choice, grid_order
 from tilesmith.superopt.lower.plan import Plan
-from tilesmith.superopt.lower.windows import delays, parts, walked, walking
+from tilesmith.superopt.lower.windows import delays, parts, tile, walked, walking
 
-LOAD_INSTRUCTIONS = 6.0
-"""Address, mask and load itself."""
+LOAD_INSTRUCTIONS = 3.0
+"""Of a load of neighbours, for all of a thread's."""
+SINGLE_INSTRUCTIONS = 6.0
+"""Of a load of one element, which has an address and maybe a mask of its own."""
 WIDE = 16
 """Bytes of one load of a thread."""
 COMPARED = 0.3
 """Instructions of a byte that is compared: two elements at once, where they are short."""
 GATHERED = 12.0
 """Instructions of an element that is gathered: shuffles among a row's registers, and choices between them."""
+EXCHANGED = 4.0
+"""Instructions of an element that other threads store than made it."""
 FIXED = 38
 """Registers of addresses and masks."""
 GATHERING = 0.75
 """Registers for an element of what is gathered from."""
 ISSUE = 0.7
 """Of the instructions that a multiprocessor could issue, how many it does."""
-FULL = 24
+FULL = 32
 """Warps of a multiprocessor that issue so many."""
 
 
@@ -44,10 +48,7 @@ def window_estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     source = plan.sources[load]
     assert source is not None, "windows look at tensors"
     size = BYTES[source.dtype]
-    places = float(math.prod(blocks[axis] for row in rows for axis in row))
-    held = places
-    if choice.gather and last.seen is not None and last.places is not None:
-        held *= blocks[last.seen] / blocks[last.places]
+    places, held = tile(plan, blocks, choice.walk, choice.gather)
     tiles, seen = 1.0, 1.0
     for grid in grid_order(plan):
         axis = plan.axes.grid[grid]
@@ -71,8 +72,12 @@ def window_estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     lead = math.prod(blocks[axis] for row in rows[: views[0].dim] for axis in row)
     wide = min(WIDE // size, max(1, int(held) // (32 * choice.warps))) if _neighbours(plan, choice) else 1
     loads = (steps * planes + extra) * taps * held
-    instructions = loads * (LOAD_INSTRUCTIONS / wide + COMPARED * size)
+    loading = LOAD_INSTRUCTIONS / wide if wide > 1 else SINGLE_INSTRUCTIONS
+    instructions = loads * (loading + COMPARED * size)
     instructions += steps * places * GATHERED / parts(last.window) * last.window.size * choice.gather
+    if choice.gather and last.seen is not None and held / choice.warps > blocks[last.seen]:
+        # What lies along rows goes through shared memory on its way out, unless a warp has one row.
+        instructions += steps * places * EXCHANGED
     words = (carried + planes + choice.prefetch * taps * planes) * size / 4 + GATHERING
     registers = FIXED + math.ceil(words * held / (32 * choice.warps))
     if registers > REGISTERS:

@@ -9,7 +9,7 @@ carries what later windows see again, so that each element is loaded once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -23,7 +23,7 @@ LAST = (16, 64, 256, 1024)
 OTHERS = (1, 4, 8, 16, 32)
 WALKS = (16, 32, 64)
 """Places that a program walks along, if not all."""
-WARPS = (1, 2, 4, 8)
+WARPS = (1, 2, 4, 8, 16)
 LANES = (4, 16)
 """Elements of one thread: few enough for many threads at once."""
 UNROLLED = 27
@@ -96,13 +96,22 @@ def _source(plan: Plan, view: Viewed) -> int:
     return tensor.rows[view.dim][-1].stride.number if tensor is not None and tensor.rows[view.dim] else 0
 
 
+def tile(plan: Plan, blocks: Sequence[int], walk: bool, gather: bool) -> tuple[int, int]:
+    """Elements of a tile of places, and of what is held before anything is gathered."""
+    last = plan.axes.views[-1]
+    rows = (walking(plan) if walk else plan).axes.rows[last.value]
+    places = math.prod(blocks[axis] for row in rows for axis in row)
+    if not gather or last.seen is None or last.places is None:
+        return places, places
+    return places, places // blocks[last.places] * blocks[last.seen]
+
+
 def window_ways(plan: Plan) -> Iterator[Choice]:
     """Every choice that is looked at, whether or not it fits."""
     order = tuple(grid_order(plan))
     for walk, gather in product({False, walked(plan) is not None}, {False, gathers(plan)}):
         for blocks in _tiles(plan, walk, gather):
-            held = walking(plan) if walk else plan
-            largest = max(math.prod(blocks[axis] for row in rows for axis in row) for rows in held.axes.rows)
+            _, largest = tile(plan, blocks, walk, gather)
             if largest > TILE:
                 continue
             fit = [warps for warps in WARPS if LANES[0] <= largest / (32 * warps) <= LANES[1]]
