@@ -191,7 +191,8 @@ def _again(run: Run, options: Options | None, found: bool) -> tuple[tuple[str, s
     if options is not None:
         if found:
             rows.append(("Judge the best again", _judge(options)))
-        rows.append(("Begin the same search anew", shlex.join(["tilesmith", "optimize", *_words(options)])))
+        start = [] if run.problem.start else ["--no-start-kernel"]
+        rows.append(("Begin the same search anew", shlex.join(["tilesmith", "optimize", *_words(options), *start])))
     rows.append(("Go on with this run", shlex.join(["tilesmith", "resume", run.id])))
     return tuple(rows)
 

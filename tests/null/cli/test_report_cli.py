@@ -19,6 +19,7 @@ import pytest
 from cli_fakes import Answer
 from pyarrow import parquet
 
+from tilesmith.cli.options import Options
 from tilesmith.cli.report import chronicle
 from tilesmith.cli.serve import Desk, handler, loopback
 from tilesmith.core.budget import Stop
@@ -47,6 +48,16 @@ def test_a_report_is_one_file(tilesmith: Command, run: str, place: Path) -> None
     assert "tilesmith optimize toy" in text
     # Written whole or not at all: no draft is left.
     assert {path.name for path in place.iterdir() if path.name.startswith(".")} == set()
+
+
+def test_how_to_begin_anew_names_a_start_that_was_left_out(place: Path) -> None:
+    made = history(3)
+    options = Options("toy", "toy.py").to_json()
+    with open_store(place / "starts.db") as store:
+        for start, said in ((made.problem.start or "x = 1", False), (None, True)):
+            begun = store.create(replace(made.problem, start=start), RunOptions(options))
+            commands = dict(chronicle(begun).again)
+            assert ("--no-start-kernel" in commands["Begin the same search anew"]) is said
 
 
 def test_what_is_wrong_is_one_sentence(tilesmith: Command, run: str, place: Path) -> None:
