@@ -16,7 +16,7 @@ from tilesmith.core.graph import Accumulate, Op, Step
 from tilesmith.core.graph_check import Phase, promote
 from tilesmith.core.operators import OPERATORS
 from tilesmith.core.problem import Dtype
-from tilesmith.superopt.lower import text
+from tilesmith.superopt.lower import text, tma
 from tilesmith.superopt.lower.axes import Row, Rows
 from tilesmith.superopt.lower.options import UNROLLED, Choice, grid_order, may_stream, slices
 from tilesmith.superopt.lower.places import Lines, Names, Places, at, operand
@@ -50,6 +50,8 @@ class Written:
     """Other constants: numbers, or a size that a power of two must reach."""
     scratch: tuple[str, ...]
     """Of a split kernel: for every buffer of partial results the elements of one program, as a product of constants."""
+    tiled: tuple[tma.Descriptor, ...] = ()
+    """What is copied through descriptors; they come before the buffers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,11 @@ class _Emitter:
         """By scores, their running maximum."""
         self.weights: dict[int, tuple[_Value, str]] = {}
         """By scores, exp(S - m) of this iteration and what shrinks what was added before."""
+        self.tiled: dict[int, tma.Descriptor] = {}
+        """By load, what it is copied through."""
+        for value in tma.copied(plan) if choice.descriptors else ():
+            name = self.names.new(f"{self._buffer(value)}_tiles")
+            self.tiled[value] = tma.descriptor(plan, self.places, value, name)
         self.needs = self._needs()
         self.sums = summed(plan)
 
@@ -211,7 +218,8 @@ class _Emitter:
 
     def _assembled(self, body: list[str]) -> Written:
         plan, choice = self.plan, self.choice
-        buffers = list(dict.fromkeys([*(view.buffer for view in plan.sources if view is not None), *self.outputs]))
+        loaded = [view.buffer for v, view in enumerate(plan.sources) if view is not None and v not in self.tiled]
+        buffers = list(dict.fromkeys([*loaded, *self.outputs]))
         scratch = tuple(self._cells(rows) for rows in self._carried().values()) if choice.split > 1 else ()
         buffers += [_partials(place) for place in range(len(scratch))] + (["tickets"] if scratch else [])
         lines = [f"    {line}" for line in body]
@@ -220,7 +228,8 @@ class _Emitter:
             total = " * ".join(self.places.count(grid) for grid in order) or "1"
             loop = f"    for program in range(tl.program_id(0), {total}, tl.num_programs(0)):"
             lines = [loop, *(f"    {line}" for line in lines)]
-        mentioned = "\n".join(lines)
+        tiled = tuple(self.tiled.values())
+        mentioned = "\n".join([*lines, *(name for tile in tiled for name in tile.block)])
         constants: list[tuple[str, int | Size]] = []
         for number, axis in enumerate(self.axes.axes):
             size = plan.sizes[number]
@@ -232,11 +241,11 @@ class _Emitter:
             block = f"{self.places.block(self.slice)}_SLICE"
             constants += [(block, choice.blocks[self.slice] // choice.split), ("LOOKS", LOOKS)]
         constants += [("GROUP", choice.group)] if "GROUP" in mentioned else []
-        parameters = [f"{name}_ptr" for name in buffers]
+        parameters = [*(tile.name for tile in tiled), *(f"{name}_ptr" for name in buffers)]
         fixed = [f"{name}: tl.constexpr" for name in (*self.names.symbols, *(name for name, _ in constants))]
         head = f"def {plan.name}({', '.join([*parameters, *fixed])}):"
         symbols = tuple(self.names.symbols)
-        return Written(("@triton.jit", head, *lines), tuple(buffers), symbols, tuple(constants), scratch)
+        return Written(("@triton.jit", head, *lines), tuple(buffers), symbols, tuple(constants), scratch, tiled)
 
     def _step(self, value: int) -> Step | None:
         return self.kernel.body[value - self.first] if value >= self.first else None
@@ -255,6 +264,8 @@ class _Emitter:
         """The expression that loads a tile; with `ahead` that of the next iteration."""
         view, load, rows = self.plan.sources[value], self.kernel.loads[value], self.axes.rows[value]
         assert view is not None, "a number is not loaded"
+        if value in self.tiled:
+            return tma.copy(self.plan, self.places, value, self.tiled[value].name)
         parts = [self.places.address(view, rows, self._cuts(load.imap, len(rows), load.fmap), ahead)]
         mask = self.places.mask([row for row in rows if row], ahead=ahead)
         parts += [f"mask={mask}", "other=0.0"] if mask else []

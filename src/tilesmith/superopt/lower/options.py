@@ -48,6 +48,9 @@ class Choice:
     is gathered from registers. Else every tap is loaded."""
     programs: int = 0
     """Where above 0: so many programs are launched, and each takes tile after tile."""
+    descriptors: bool = False
+    """What products read in the loop is copied tile by tile, by coordinates (tma.py). Needs `stages` above 1, and
+    tensors that `may_copy`."""
 
 
 def grid_order(plan: Plan, order: tuple[int, ...] = ()) -> list[int]:

@@ -156,6 +156,10 @@ class Places:
             return "" if tile == "0" else f"{tile} * {self.block(axis)} + "
         return f"{self.plan.names[axis]}_start + " if kind in ("steps", "span") else ""
 
+    def start(self, axis: int) -> str:
+        """Where this program's tile along an axis begins, in this iteration."""
+        return self._start(axis).removesuffix(" + ") or "0"
+
     def within(self, row: Row, axis: int) -> str:
         """The positions along one axis of a row."""
         if len(row) == 1:

@@ -13,6 +13,7 @@ from tilesmith.superopt.lower.emit import Written, written
 from tilesmith.superopt.lower.options import Choice, grid_order
 from tilesmith.superopt.lower.program import TORCH, Launch, Steps
 from tilesmith.superopt.lower.sizes import Size
+from tilesmith.superopt.lower.tma import Descriptor
 from tilesmith.superopt.lower.windows import LEAST_ROW
 
 WIDTH = 120
@@ -53,6 +54,8 @@ def file(
         "import triton",
         "import triton.language as tl",
     ]
+    if any(kernel.tiled for kernel in kernels):
+        lines.append("from triton.tools.tensor_descriptor import TensorDescriptor")
     if any(kernel.scratch for kernel in kernels):
         lines += ["", *TICKETS]
     for kernel in kernels:
@@ -248,9 +251,18 @@ def _launch(step: Launch, kernel: Written, choice: Choice, suffix: str, inputs: 
     elif choice.programs:
         total = f"min({choice.programs}, {total})"
     given = [f"{name}.contiguous()" if name in inputs else name for name in buffers]
-    arguments = [*given, *kernel.symbols, *(f"{name}={constants[name]}" for name, _ in kernel.constants)]
+    tiled = [_tiled(tile, constants, inputs) for tile in kernel.tiled]
+    arguments = [*tiled, *given, *kernel.symbols, *(f"{name}={constants[name]}" for name, _ in kernel.constants)]
     arguments += [f"num_warps={choice.warps}", f"num_stages={choice.stages}"]
     yield f"    {step.plan.name}[({total},)]({', '.join(arguments)})"
+
+
+def _tiled(tile: Descriptor, constants: dict[str, str], inputs: Sequence[str]) -> str:
+    """A descriptor of whole tensors, as an argument."""
+    buffer = f"{tile.buffer}.contiguous()" if tile.buffer in inputs else tile.buffer
+    shape, strides = (", ".join(size.text for size in sizes) for sizes in (tile.shape, tile.strides))
+    block = ", ".join(constants.get(name, name) for name in tile.block)
+    return f"TensorDescriptor({buffer}, [{shape}], [{strides}], [{block}])"
 
 
 def _least(step: Launch, choice: Choice) -> dict[str, int]:
@@ -293,6 +305,7 @@ def note(steps: Steps, choices: Sequence[Choice]) -> str:
         words += [f"{choice.warps} warps"]
         words += [f"{choice.stages} stages"] if choice.stages > 1 else []
         words += ["prefetched"] if choice.prefetch else []
+        words += ["descriptors"] if choice.descriptors else []
         words += ["walked"] if choice.walk else []
         words += ["gathered"] if choice.gather else []
         words += [f"split in {choice.split}{' together' * choice.together}"] if choice.split > 1 else []

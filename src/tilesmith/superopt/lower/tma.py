@@ -1,0 +1,123 @@
+"""Tiles that the tensor memory accelerator copies: which loads may come through descriptors, and how they are said.
+
+A descriptor says where a tensor lies and how large a tile is. A copy takes coordinates instead of addresses, costs no
+registers, and gives zeros beyond the tensor, so no mask is compared. The hardware asks for neighbours in memory along
+the last dimension and for all other strides in multiples of 16 bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilesmith.core.graph import Op, Step
+from tilesmith.core.graph_check import BYTES, Phase
+from tilesmith.superopt.lower.options import Choice
+from tilesmith.superopt.lower.places import Places
+from tilesmith.superopt.lower.plan import Plan
+from tilesmith.superopt.lower.sizes import Size, View
+
+ALIGNED = 16
+"""Bytes."""
+BOX = 256
+"""Elements along one dimension of a copy, at most."""
+DIMENSIONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A tensor whose tiles are copied, as the wrapper says it."""
+
+    name: str
+    """Of the kernel's parameter."""
+    buffer: str
+    shape: tuple[Size, ...]
+    strides: tuple[Size, ...]
+    block: tuple[str, ...]
+    """Elements of a tile along each dimension: names of constants, or 1."""
+
+
+def may_copy(plan: Plan) -> bool:
+    """Whether everything that products in the loop read as it was loaded can come through descriptors."""
+    factors = copied(plan)
+    return bool(factors) and all(_regular(plan, value) for value in factors)
+
+
+def copied(plan: Plan) -> tuple[int, ...]:
+    """Loads of the loop that products read."""
+    if not plan.loops or plan.axes.step is None or plan.axes.views:
+        return ()
+    wanted: set[int] = set()
+    first = len(plan.kernel.loads)
+    for value in range(len(plan.made.tiles) - 1, first - 1, -1):
+        step = plan.kernel.body[value - first]
+        if plan.dots(step):
+            wanted |= set(step.operands[:2])
+        elif value in wanted and _turns(step):
+            wanted |= set(step.operands)
+    varying = (value for value in sorted(wanted) if value < first and plan.made.phases[value] is Phase.VARYING)
+    return tuple(value for value in varying if plan.sources[value] is not None)
+
+
+def _turns(step: Step) -> bool:
+    return isinstance(step, Op) and step.operator == "permute"
+
+
+def _regular(plan: Plan, value: int) -> bool:
+    view, rows = plan.sources[value], plan.axes.rows[value]
+    assert view is not None, "a number is not copied"
+    kept = _kept(view)
+    if view.offset or not 1 <= len(kept) <= DIMENSIONS or any(len(view.rows[dim]) != 1 for dim in kept):
+        return False
+    strides = [view.rows[dim][0].stride for dim in kept]
+    size = BYTES[view.dtype]
+    if strides[-1].number != 1 or any(not s.number or s.number * size % ALIGNED for s in strides[:-1]):
+        return False
+    axes = [plan.axes.axes[axis] for dim in kept for axis in rows[dim]]
+    single = all(len(rows[dim]) <= 1 for dim in kept) and bool(rows[kept[-1]])
+    return single and all(axis.kind in ("tiles", "steps", "whole") for axis in axes)
+
+
+def fits(plan: Plan, choice: Choice) -> bool:
+    """Whether tiles of these sizes are what one copy takes."""
+    for value in copied(plan):
+        view = plan.sources[value]
+        sizes = [choice.blocks[axis] for row in plan.axes.rows[value] for axis in row]
+        if view is None or max(sizes) > BOX or sizes[-1] * BYTES[view.dtype] < ALIGNED:
+            return False
+    return True
+
+
+def _kept(view: View) -> list[int]:
+    """Dimensions with more than one element."""
+    return [dim for dim, row in enumerate(view.rows) if row]
+
+
+def descriptor(plan: Plan, places: Places, value: int, name: str) -> Descriptor:
+    """Of the tensor that a load takes tiles from."""
+    view, rows = plan.sources[value], plan.axes.rows[value]
+    assert view is not None, "a number is not copied"
+    kept = _kept(view)
+    block = tuple(places.block(rows[dim][0]) if rows[dim] else "1" for dim in kept)
+    shape, strides = (view.sizes[dim] for dim in kept), (view.rows[dim][0].stride for dim in kept)
+    return Descriptor(name, view.buffer, tuple(shape), tuple(strides), block)
+
+
+def coordinates(plan: Plan, places: Places, value: int) -> str:
+    """Where the tile of this program and iteration begins."""
+    view, load, rows = plan.sources[value], plan.kernel.loads[value], plan.axes.rows[value]
+    assert view is not None, "a number is not copied"
+    made = []
+    for dim in _kept(view):
+        grid = load.imap.index(dim) if dim in load.imap else None
+        made.append(places.start(rows[dim][0]) if rows[dim] else places.index((), grid, dim == load.fmap))
+    return ", ".join(made)
+
+
+def copy(plan: Plan, places: Places, value: int, name: str) -> str:
+    """The expression that loads a tile through descriptor `name`."""
+    view, rows = plan.sources[value], plan.axes.rows[value]
+    assert view is not None, "a number is not copied"
+    made = f"{name}.load([{coordinates(plan, places, value)}])"
+    if all(rows[dim] for dim in _kept(view)):
+        return made
+    return f"tl.reshape({made}, {places.shape([row for row in rows if row])})"
