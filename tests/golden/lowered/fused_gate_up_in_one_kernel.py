@@ -18,65 +18,228 @@ It is made for inputs of any extents.
 import torch
 import triton
 import triton.language as tl
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
 
 
-@triton.jit
-def matmul_gelu_mul_kernel(
-    x_ptr,
-    Wg_ptr,
-    Wu_ptr,
-    made1_ptr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    INNER: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_INNER: tl.constexpr,
-    BLOCK_COLUMNS: tl.constexpr,
-    GROUP: tl.constexpr,
+@gluon.jit
+def matmul_gelu_mul_kernel_copies(
+    x_tiles,
+    wg_tiles,
+    wu_tiles,
+    x_ring,
+    wg_ring,
+    wu_ring,
+    came,
+    free,
+    ROWS: gl.constexpr,
+    COLUMNS: gl.constexpr,
+    INNER: gl.constexpr,
+    BLOCK_ROWS: gl.constexpr,
+    BLOCK_INNER: gl.constexpr,
+    BLOCK_COLUMNS: gl.constexpr,
+    OWN_ROWS: gl.constexpr,
+    STAGES: gl.constexpr,
+    GROUP: gl.constexpr,
 ):
+    turn = 0
     for program in range(
-        tl.program_id(0), tl.cdiv(ROWS, BLOCK_ROWS) * tl.cdiv(COLUMNS, BLOCK_COLUMNS), tl.num_programs(0)
+        gl.program_id(0), tl.cdiv(ROWS, BLOCK_ROWS) * tl.cdiv(COLUMNS, BLOCK_COLUMNS), gl.num_programs(0)
     ):
         across = tl.cdiv(ROWS, BLOCK_ROWS)
         strip = program // (GROUP * across)
         height = tl.minimum(tl.cdiv(COLUMNS, BLOCK_COLUMNS) - strip * GROUP, GROUP)
         columns_tile = strip * GROUP + program % (GROUP * across) % height
         rows_tile = program % (GROUP * across) // height
-        rows = rows_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-        rows_inside = rows < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS,), True, tl.int1)
-        columns = columns_tile * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
-        columns_inside = columns < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full((BLOCK_COLUMNS,), True, tl.int1)
-        products = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
-        products2 = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
         for inner_start in range(0, INNER, BLOCK_INNER):
-            inner = inner_start + tl.arange(0, BLOCK_INNER)
-            inner_inside = inner < INNER if INNER % BLOCK_INNER else tl.full((BLOCK_INNER,), True, tl.int1)
-            x = tl.load(
-                x_ptr + rows[:, None] * INNER + inner[None, :],
-                mask=rows_inside[:, None] & inner_inside[None, :],
-                other=0.0,
+            stage = turn % STAGES
+            mbarrier.wait(free.index(stage), turn // STAGES % 2 ^ 1)
+            mbarrier.expect(
+                came.index(stage), x_tiles.block_type.nbytes + wg_tiles.block_type.nbytes + wu_tiles.block_type.nbytes
             )
-            wg = tl.load(
-                Wg_ptr + columns[:, None] * INNER + inner[None, :],
-                mask=columns_inside[:, None] & inner_inside[None, :],
-                other=0.0,
+            tma.async_copy_global_to_shared(
+                x_tiles, [rows_tile * BLOCK_ROWS, inner_start], came.index(stage), x_ring.index(stage)
             )
-            wu = tl.load(
-                Wu_ptr + columns[:, None] * INNER + inner[None, :],
-                mask=columns_inside[:, None] & inner_inside[None, :],
-                other=0.0,
+            tma.async_copy_global_to_shared(
+                wg_tiles, [columns_tile * BLOCK_COLUMNS, inner_start], came.index(stage), wg_ring.index(stage)
             )
-            turned = tl.trans(wg)
-            products = tl.dot(x, turned, products)
-            turned2 = tl.trans(wu)
-            products2 = tl.dot(x, turned2, products2)
+            tma.async_copy_global_to_shared(
+                wu_tiles, [columns_tile * BLOCK_COLUMNS, inner_start], came.index(stage), wu_ring.index(stage)
+            )
+            turn += 1
+
+
+@gluon.jit
+def matmul_gelu_mul_kernel_products(
+    part: gl.constexpr,
+    made1_tiles,
+    x_ring,
+    wg_ring,
+    wu_ring,
+    made1_kept,
+    came,
+    free,
+    ROWS: gl.constexpr,
+    COLUMNS: gl.constexpr,
+    INNER: gl.constexpr,
+    BLOCK_ROWS: gl.constexpr,
+    BLOCK_INNER: gl.constexpr,
+    BLOCK_COLUMNS: gl.constexpr,
+    OWN_ROWS: gl.constexpr,
+    STAGES: gl.constexpr,
+    GROUP: gl.constexpr,
+):
+    PRODUCT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_COLUMNS, 16])
+    turn = 0
+    for program in range(
+        gl.program_id(0), tl.cdiv(ROWS, BLOCK_ROWS) * tl.cdiv(COLUMNS, BLOCK_COLUMNS), gl.num_programs(0)
+    ):
+        across = tl.cdiv(ROWS, BLOCK_ROWS)
+        strip = program // (GROUP * across)
+        height = tl.minimum(tl.cdiv(COLUMNS, BLOCK_COLUMNS) - strip * GROUP, GROUP)
+        columns_tile = strip * GROUP + program % (GROUP * across) % height
+        rows_tile = program % (GROUP * across) // height
+        products = gl.zeros((OWN_ROWS, BLOCK_COLUMNS), gl.float32, PRODUCT)
+        products2 = gl.zeros((OWN_ROWS, BLOCK_COLUMNS), gl.float32, PRODUCT)
+        for inner_start in range(0, INNER, BLOCK_INNER):
+            stage = turn % STAGES
+            mbarrier.wait(came.index(stage), turn // STAGES % 2)
+            products = warpgroup_mma(
+                x_ring.index(stage).slice(part * OWN_ROWS, OWN_ROWS),
+                wg_ring.index(stage).permute((1, 0)),
+                products,
+                is_async=True,
+            )
+            products2 = warpgroup_mma(
+                x_ring.index(stage).slice(part * OWN_ROWS, OWN_ROWS),
+                wu_ring.index(stage).permute((1, 0)),
+                products2,
+                is_async=True,
+            )
+            products, products2 = warpgroup_mma_wait(2, (products, products2))
+            mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES), pred=inner_start > 0)
+            turn += 1
+        products, products2 = warpgroup_mma_wait(0, (products, products2))
+        mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES))
         gated = products * tl.sigmoid(1.5957691216057308 * (products + 0.044715 * products * products * products))
         scaled = gated * products2
-        tl.store(
-            made1_ptr + rows[:, None] * COLUMNS + columns[None, :],
-            scaled.to(tl.bfloat16),
-            mask=rows_inside[:, None] & columns_inside[None, :],
+        tma.store_wait(0)
+        made1_kept.index(part).store(scaled.to(tl.bfloat16))
+        fence_async_shared()
+        tma.async_copy_shared_to_global(
+            made1_tiles,
+            [rows_tile * BLOCK_ROWS + part * OWN_ROWS, columns_tile * BLOCK_COLUMNS],
+            made1_kept.index(part),
         )
+    tma.store_wait(0)
+
+
+@gluon.jit
+def matmul_gelu_mul_kernel(
+    x_tiles,
+    wg_tiles,
+    wu_tiles,
+    made1_tiles,
+    ROWS: gl.constexpr,
+    COLUMNS: gl.constexpr,
+    INNER: gl.constexpr,
+    BLOCK_ROWS: gl.constexpr,
+    BLOCK_INNER: gl.constexpr,
+    BLOCK_COLUMNS: gl.constexpr,
+    OWN_ROWS: gl.constexpr,
+    STAGES: gl.constexpr,
+    GROUP: gl.constexpr,
+):
+    x_ring = gl.allocate_shared_memory(x_tiles.dtype, [STAGES, BLOCK_ROWS, BLOCK_INNER], x_tiles.layout)
+    wg_ring = gl.allocate_shared_memory(wg_tiles.dtype, [STAGES, BLOCK_COLUMNS, BLOCK_INNER], wg_tiles.layout)
+    wu_ring = gl.allocate_shared_memory(wu_tiles.dtype, [STAGES, BLOCK_COLUMNS, BLOCK_INNER], wu_tiles.layout)
+    made1_kept = gl.allocate_shared_memory(made1_tiles.dtype, [2, OWN_ROWS, BLOCK_COLUMNS], made1_tiles.layout)
+    came = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    for stage in gl.static_range(STAGES):
+        mbarrier.init(came.index(stage), count=1)
+        mbarrier.init(free.index(stage), count=2)
+    fence_async_shared()
+    gl.warp_specialize(
+        [
+            (
+                matmul_gelu_mul_kernel_products,
+                (
+                    0,
+                    made1_tiles,
+                    x_ring,
+                    wg_ring,
+                    wu_ring,
+                    made1_kept,
+                    came,
+                    free,
+                    ROWS,
+                    COLUMNS,
+                    INNER,
+                    BLOCK_ROWS,
+                    BLOCK_INNER,
+                    BLOCK_COLUMNS,
+                    OWN_ROWS,
+                    STAGES,
+                    GROUP,
+                ),
+            ),
+            (
+                matmul_gelu_mul_kernel_products,
+                (
+                    1,
+                    made1_tiles,
+                    x_ring,
+                    wg_ring,
+                    wu_ring,
+                    made1_kept,
+                    came,
+                    free,
+                    ROWS,
+                    COLUMNS,
+                    INNER,
+                    BLOCK_ROWS,
+                    BLOCK_INNER,
+                    BLOCK_COLUMNS,
+                    OWN_ROWS,
+                    STAGES,
+                    GROUP,
+                ),
+            ),
+            (
+                matmul_gelu_mul_kernel_copies,
+                (
+                    x_tiles,
+                    wg_tiles,
+                    wu_tiles,
+                    x_ring,
+                    wg_ring,
+                    wu_ring,
+                    came,
+                    free,
+                    ROWS,
+                    COLUMNS,
+                    INNER,
+                    BLOCK_ROWS,
+                    BLOCK_INNER,
+                    BLOCK_COLUMNS,
+                    OWN_ROWS,
+                    STAGES,
+                    GROUP,
+                ),
+            ),
+        ],
+        [4, 1],
+        [240, 24],
+    )
 
 
 def kernel_function(x, Wg, Wu):
@@ -84,20 +247,45 @@ def kernel_function(x, Wg, Wu):
     INNER = x.shape[1]
     COLUMNS = Wg.shape[0]
     made1 = torch.empty((ROWS, COLUMNS), device=x.device, dtype=torch.bfloat16)
-    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, GROUP = 128, 64, 128, 8
+    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, OWN_ROWS, STAGES, GROUP = 128, 64, 128, 64, 4, 8
     matmul_gelu_mul_kernel[(min(132, triton.cdiv(ROWS, BLOCK_ROWS) * triton.cdiv(COLUMNS, BLOCK_COLUMNS)),)](
-        x.contiguous(),
-        Wg.contiguous(),
-        Wu.contiguous(),
-        made1,
+        GluonDescriptor(
+            x.contiguous(),
+            [ROWS, INNER],
+            [INNER, 1],
+            [BLOCK_ROWS, BLOCK_INNER],
+            gl.NVMMASharedLayout.get_default_for([BLOCK_ROWS, BLOCK_INNER], gl.bfloat16),
+        ),
+        GluonDescriptor(
+            Wg.contiguous(),
+            [COLUMNS, INNER],
+            [INNER, 1],
+            [BLOCK_COLUMNS, BLOCK_INNER],
+            gl.NVMMASharedLayout.get_default_for([BLOCK_COLUMNS, BLOCK_INNER], gl.bfloat16),
+        ),
+        GluonDescriptor(
+            Wu.contiguous(),
+            [COLUMNS, INNER],
+            [INNER, 1],
+            [BLOCK_COLUMNS, BLOCK_INNER],
+            gl.NVMMASharedLayout.get_default_for([BLOCK_COLUMNS, BLOCK_INNER], gl.bfloat16),
+        ),
+        GluonDescriptor(
+            made1,
+            [ROWS, COLUMNS],
+            [COLUMNS, 1],
+            [OWN_ROWS, BLOCK_COLUMNS],
+            gl.NVMMASharedLayout.get_default_for([OWN_ROWS, BLOCK_COLUMNS], gl.bfloat16),
+        ),
         ROWS,
         COLUMNS,
         INNER,
         BLOCK_ROWS=BLOCK_ROWS,
         BLOCK_INNER=BLOCK_INNER,
         BLOCK_COLUMNS=BLOCK_COLUMNS,
+        OWN_ROWS=OWN_ROWS,
+        STAGES=STAGES,
         GROUP=GROUP,
-        num_warps=8,
-        num_stages=4,
+        num_warps=4,
     )
     return made1

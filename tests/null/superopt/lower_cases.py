@@ -11,6 +11,7 @@ from tilesmith.core.graph import Graph
 from tilesmith.superopt.build import Block, Expression, Program
 from tilesmith.superopt.lower.options import Choice, grid_order, may_group, may_prefetch, may_split, slices
 from tilesmith.superopt.lower.plan import Plan
+from tilesmith.superopt.lower.tma import fits, may_copy
 
 parts = st.sampled_from((1, 2, 3, 4))
 tiles = st.sampled_from((1, 2, 3, 5, 8, 12, 16, 20))
@@ -241,4 +242,7 @@ def another_way(draw: st.DrawFn, plan: Plan, choice: Choice) -> Choice:
     made = replace(made, split=1, order=tuple(draw(st.permutations(grid_order(plan)))))
     if may_group(plan) and draw(st.booleans()):
         made = replace(made, group=draw(st.sampled_from((2, 3))))
-    return replace(made, programs=draw(st.sampled_from((0, 1, 3))))
+    made = replace(made, programs=draw(st.sampled_from((0, 1, 3))))
+    if may_copy(plan) and not made.prefetch and fits(plan, made):
+        return replace(made, descriptors=draw(st.booleans()))
+    return made

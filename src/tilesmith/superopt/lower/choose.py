@@ -12,6 +12,9 @@ from tilesmith.core.gpu import Gpu
 from tilesmith.superopt.lower.estimate import Estimate, Misfit, estimate, lasting
 from tilesmith.superopt.lower.options import Choice, grid_order, may_group, may_prefetch, may_split, may_stream, slices
 from tilesmith.superopt.lower.plan import Plan
+from tilesmith.superopt.lower.specialize import LEAST_ROWS, fits_groups, may_specialize, tallest
+from tilesmith.superopt.lower.specialize import WARPS as GROUPED
+from tilesmith.superopt.lower.tma import fits, may_copy
 from tilesmith.superopt.lower.window_estimate import window_estimate
 from tilesmith.superopt.lower.windows import window_ways
 
@@ -26,6 +29,8 @@ DOUBLE = 64 * 128
 GROUP = 8
 TILES = 1 << 15
 """Elements of one value that a program may hold."""
+TMA_ARCH, WGMMA_ARCH = 90, 90
+"""From where on tiles are copied by coordinates, and where groups of four warps multiply."""
 ALIKE = 2
 """Choices with the same tiles and split in one list."""
 
@@ -65,7 +70,7 @@ def _varied(ranked: Sequence[Ranked], most: int) -> list[Ranked]:
     first: list[Ranked] = []
     others: list[Ranked] = []
     for choice, made in ranked:
-        alike = (choice.blocks, choice.split, choice.programs > 0)
+        alike = (choice.blocks, choice.split, choice.programs > 0, choice.descriptors, choice.consumers)
         # What a thread of a walk carries is as much as there are few of them.
         way = (*alike, choice.prefetch, choice.together, choice.gather, choice.walk, choice.walk * choice.warps)
         if seen.get(alike, 0) == ALIKE or way in ways:
@@ -104,6 +109,28 @@ def ways(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
                 yield shared
             if split == 1 and tiles > (programs := lasting(plan, choice, gpu)):
                 yield replace(choice, programs=programs)
+            if split == 1 and choice.stages > 1 and tiles > gpu.multiprocessors:
+                yield from copied_ways(plan, choice, gpu)
+
+
+def copied_ways(plan: Plan, choice: Choice, gpu: Gpu) -> Iterator[Choice]:
+    """Ways whose operands are copied by coordinates: of products that have more tiles than there are multiprocessors.
+
+    Kernels with fewer wait for memory, and copies drop the hint of what is read once.
+    """
+    if gpu.arch < TMA_ARCH or not may_copy(plan) or not fits(plan, choice):
+        return
+    if tallest(plan, choice) < LEAST_ROWS:
+        return
+    copied = replace(choice, descriptors=True)
+    yield copied
+    yield replace(copied, programs=lasting(plan, copied, gpu))
+    if gpu.arch != WGMMA_ARCH or choice.warps != GROUPED or not may_specialize(plan):
+        return
+    for consumers in (2, 1):
+        special = replace(copied, consumers=consumers, programs=gpu.multiprocessors)
+        if fits_groups(plan, special):
+            yield special
 
 
 def _count(plan: Plan, blocks: Sequence[int], grid: int) -> int:

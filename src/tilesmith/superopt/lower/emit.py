@@ -52,6 +52,8 @@ class Written:
     """Of a split kernel: for every buffer of partial results the elements of one program, as a product of constants."""
     tiled: tuple[tma.Descriptor, ...] = ()
     """What is copied through descriptors; they come before the buffers."""
+    launch: tuple[str, ...] = ()
+    """How many warps and stages there are, as arguments of a launch; empty where that is what the choice says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +92,10 @@ def written(
 
     Raises `Unnamed` for a constant that is not among the `fixed` ones and no mean's n, where those are given.
     """
-    return _Emitter(plan, choice, outputs, sizes, tf32, fixed).run()
+    return Emitter(plan, choice, outputs, sizes, tf32, fixed).run()
 
 
-class _Emitter:
+class Emitter:
     def __init__(
         self,
         plan: Plan,

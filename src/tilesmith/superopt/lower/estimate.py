@@ -19,6 +19,7 @@ from tilesmith.core.operators import OPERATORS
 from tilesmith.superopt.lower.axes import Rows
 from tilesmith.superopt.lower.options import UNROLLED, Choice, may_stream
 from tilesmith.superopt.lower.plan import Plan
+from tilesmith.superopt.lower.specialize import ring_bytes
 
 LAUNCH_S = 2.0e-6
 LATENCY_S = 0.8e-6
@@ -46,6 +47,8 @@ SLOW = {"exp": 4, "log": 4, "sigmoid": 6, "silu": 7, "tanh": 7, "gelu": 12, "gel
 COPIED = 0.6
 BESIDE = 0.4
 """What the shorter of multiplying and computing adds to the longer where programs overlap."""
+DESCRIBED, SPECIALIZED = 1.08, 1.15
+"""How much faster products are whose operands are copied by coordinates, and by a warp of their own."""
 SHORT_RUNS = 1.4
 """What runs of a sector cost more than long ones: a normalization with 16 pixels of 64 channels a tile."""
 STREAMED = 0.9
@@ -75,7 +78,7 @@ def estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     tiles = math.prod(_parts(plan, choice))
     programs = tiles * choice.split
     steps = _steps(plan, choice)
-    shared = _shared(plan, choice)
+    shared = ring_bytes(plan, choice) if choice.consumers else _shared(plan, choice)
     if shared > gpu.block_shared_bytes:
         return Misfit("bytes of shared memory", shared, gpu.block_shared_bytes)
     registers = _registers(plan, choice)
@@ -96,6 +99,7 @@ def estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     chain = rounds * (steps * waiting + alone)
     # What waits in registers is copied to shared memory before a product, and the copy is not overlapped.
     matrix *= COPIED if choice.prefetch else 1.0 if choice.stages > 2 else 0.8
+    matrix *= SPECIALIZED if choice.consumers else DESCRIBED if choice.descriptors else 1.0
     # Two programs of a multiprocessor multiply and compute at once; one alone does so in turns.
     units = sorted((dots / matrix, others / (0.5 * gpu.fp32_flops * busy)))
     arithmetic = programs * (units[1] + units[0] * (BESIDE if active > gpu.multiprocessors else 1.0))

@@ -51,6 +51,9 @@ class Choice:
     descriptors: bool = False
     """What products read in the loop is copied tile by tile, by coordinates (tma.py). Needs `stages` above 1, and
     tensors that `may_copy`."""
+    consumers: int = 0
+    """Where above 0: one warp copies, and so many groups of warps multiply what it copied (gluon.py). Needs
+    `descriptors`, `programs`, and a kernel that `may_specialize`."""
 
 
 def grid_order(plan: Plan, order: tuple[int, ...] = ()) -> list[int]:

@@ -10,6 +10,7 @@ from tilesmith.core.graph import Accumulate, Graph, Kernel, Load, Op, Thread, Wi
 from tilesmith.core.graph_check import label, tensors
 from tilesmith.core.graph_hash import graph_hash
 from tilesmith.superopt.lower.emit import Written, written
+from tilesmith.superopt.lower.gluon import GL, IMPORTS, specialized
 from tilesmith.superopt.lower.options import Choice, grid_order
 from tilesmith.superopt.lower.program import TORCH, Launch, Steps
 from tilesmith.superopt.lower.sizes import Size
@@ -42,7 +43,7 @@ def file(
     kept = fixed if steps.named else None
     launches = [step for step in steps.steps if isinstance(step, Launch)]
     kernels = [
-        written(launch.plan, choice, launch.outputs, launch.sizes, tf32, kept)
+        (specialized if choice.consumers else written)(launch.plan, choice, launch.outputs, launch.sizes, tf32, kept)
         for launch, choice in zip(launches, choices, strict=True)
     ]
     lines = [
@@ -54,7 +55,9 @@ def file(
         "import triton",
         "import triton.language as tl",
     ]
-    if any(kernel.tiled for kernel in kernels):
+    if any(choice.consumers for choice in choices):
+        lines += IMPORTS
+    if any(tile.dtype is None for kernel in kernels for tile in kernel.tiled):
         lines.append("from triton.tools.tensor_descriptor import TensorDescriptor")
     if any(kernel.scratch for kernel in kernels):
         lines += ["", *TICKETS]
@@ -253,7 +256,7 @@ def _launch(step: Launch, kernel: Written, choice: Choice, suffix: str, inputs: 
     given = [f"{name}.contiguous()" if name in inputs else name for name in buffers]
     tiled = [_tiled(tile, constants, inputs) for tile in kernel.tiled]
     arguments = [*tiled, *given, *kernel.symbols, *(f"{name}={constants[name]}" for name, _ in kernel.constants)]
-    arguments += [f"num_warps={choice.warps}", f"num_stages={choice.stages}"]
+    arguments += kernel.launch or [f"num_warps={choice.warps}", f"num_stages={choice.stages}"]
     yield f"    {step.plan.name}[({total},)]({', '.join(arguments)})"
 
 
@@ -262,7 +265,10 @@ def _tiled(tile: Descriptor, constants: dict[str, str], inputs: Sequence[str]) -
     buffer = f"{tile.buffer}.contiguous()" if tile.buffer in inputs else tile.buffer
     shape, strides = (", ".join(size.text for size in sizes) for sizes in (tile.shape, tile.strides))
     block = ", ".join(constants.get(name, name) for name in tile.block)
-    return f"TensorDescriptor({buffer}, [{shape}], [{strides}], [{block}])"
+    if tile.dtype is None:
+        return f"TensorDescriptor({buffer}, [{shape}], [{strides}], [{block}])"
+    layout = f"gl.NVMMASharedLayout.get_default_for([{block}], {GL[tile.dtype]})"
+    return f"GluonDescriptor({buffer}, [{shape}], [{strides}], [{block}], {layout})"
 
 
 def _least(step: Launch, choice: Choice) -> dict[str, int]:
@@ -305,7 +311,8 @@ def note(steps: Steps, choices: Sequence[Choice]) -> str:
         words += [f"{choice.warps} warps"]
         words += [f"{choice.stages} stages"] if choice.stages > 1 else []
         words += ["prefetched"] if choice.prefetch else []
-        words += ["descriptors"] if choice.descriptors else []
+        words += ["descriptors"] if choice.descriptors and not choice.consumers else []
+        words += [f"one warp copies, groups that multiply: {choice.consumers}"] if choice.consumers else []
         words += ["walked"] if choice.walk else []
         words += ["gathered"] if choice.gather else []
         words += [f"split in {choice.split}{' together' * choice.together}"] if choice.split > 1 else []

@@ -7,14 +7,17 @@ the last dimension and for all other strides in multiples of 16 bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tilesmith.core.graph import Op, Step
 from tilesmith.core.graph_check import BYTES, Phase
+from tilesmith.core.problem import Dtype
+from tilesmith.superopt.lower.axes import Rows
 from tilesmith.superopt.lower.options import Choice
 from tilesmith.superopt.lower.places import Places
-from tilesmith.superopt.lower.plan import Plan
-from tilesmith.superopt.lower.sizes import Size, View
+from tilesmith.superopt.lower.plan import Plan, stored_sizes
+from tilesmith.superopt.lower.sizes import Size, View, contiguous
 
 ALIGNED = 16
 """Bytes."""
@@ -34,6 +37,8 @@ class Descriptor:
     strides: tuple[Size, ...]
     block: tuple[str, ...]
     """Elements of a tile along each dimension: names of constants, or 1."""
+    dtype: Dtype | None = None
+    """Where its tiles are laid out by the kernel (gluon.py)."""
 
 
 def may_copy(plan: Plan) -> bool:
@@ -77,6 +82,11 @@ def _regular(plan: Plan, value: int) -> bool:
     return single and all(axis.kind in ("tiles", "steps", "whole") for axis in axes)
 
 
+def rows_stored(plan: Plan, place: int) -> bool:
+    """Whether what is stored has rows of multiples of 16 bytes."""
+    return stored_sizes(plan, place)[-1].number * BYTES[plan.dtypes[place]] % ALIGNED == 0
+
+
 def fits(plan: Plan, choice: Choice) -> bool:
     """Whether tiles of these sizes are what one copy takes."""
     for value in copied(plan):
@@ -102,22 +112,43 @@ def descriptor(plan: Plan, places: Places, value: int, name: str) -> Descriptor:
     return Descriptor(name, view.buffer, tuple(shape), tuple(strides), block)
 
 
-def coordinates(plan: Plan, places: Places, value: int) -> str:
+def stored(plan: Plan, places: Places, place: int, buffer: str, sizes: Sequence[Size], name: str) -> Descriptor:
+    """Of the tensor that a store fills."""
+    rows = plan.axes.rows[plan.kernel.stores[place].source]
+    view = contiguous(buffer, plan.dtypes[place], sizes)
+    kept = _kept(view)
+    block = tuple(places.block(rows[dim][0]) if rows[dim] else "1" for dim in kept)
+    shape, strides = (view.sizes[dim] for dim in kept), (view.rows[dim][0].stride for dim in kept)
+    return Descriptor(name, buffer, tuple(shape), tuple(strides), block, plan.dtypes[place])
+
+
+def coordinates(plan: Plan, places: Places, value: int) -> list[str]:
     """Where the tile of this program and iteration begins."""
-    view, load, rows = plan.sources[value], plan.kernel.loads[value], plan.axes.rows[value]
+    view, load = plan.sources[value], plan.kernel.loads[value]
     assert view is not None, "a number is not copied"
+    return _corner(places, view, plan.axes.rows[value], load.imap, load.fmap)
+
+
+def stored_coordinates(plan: Plan, places: Places, place: int, sizes: Sequence[Size]) -> list[str]:
+    """Where the tile that this program stores begins."""
+    store = plan.kernel.stores[place]
+    view = contiguous("", plan.dtypes[place], sizes)
+    return _corner(places, view, plan.axes.rows[store.source], store.omap, None)
+
+
+def _corner(places: Places, view: View, rows: Rows, imap: Sequence[int | None], fmap: int | None) -> list[str]:
     made = []
     for dim in _kept(view):
-        grid = load.imap.index(dim) if dim in load.imap else None
-        made.append(places.start(rows[dim][0]) if rows[dim] else places.index((), grid, dim == load.fmap))
-    return ", ".join(made)
+        grid = imap.index(dim) if dim in imap else None
+        made.append(places.start(rows[dim][0]) if rows[dim] else places.index((), grid, dim == fmap))
+    return made
 
 
 def copy(plan: Plan, places: Places, value: int, name: str) -> str:
     """The expression that loads a tile through descriptor `name`."""
     view, rows = plan.sources[value], plan.axes.rows[value]
     assert view is not None, "a number is not copied"
-    made = f"{name}.load([{coordinates(plan, places, value)}])"
+    made = f"{name}.load([{', '.join(coordinates(plan, places, value))}])"
     if all(rows[dim] for dim in _kept(view)):
         return made
     return f"tl.reshape({made}, {places.shape([row for row in rows if row])})"

@@ -1,0 +1,229 @@
+"""Operands that are copied by coordinates, and warps with different work: text, numbers, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hopper import Given, Made, compiled
+from interpreted import Interpreter
+from right_graphs import RIGHT
+
+from tilesmith.core.gpu import target
+from tilesmith.core.graph import Graph
+from tilesmith.superopt import programs
+from tilesmith.superopt.build import Program
+from tilesmith.superopt.lower import Choice, Lowering, lower
+from tilesmith.superopt.lower.choose import choices, ways
+from tilesmith.superopt.lower.kernels import prepared
+from tilesmith.superopt.lower.options import grid_order
+from tilesmith.superopt.lower.plan import Plan
+from tilesmith.superopt.lower.program import Launch, program
+from tilesmith.superopt.lower.source import file
+from tilesmith.superopt.lower.specialize import extents, fits_groups, may_specialize, ring_bytes
+from tilesmith.superopt.lower.tma import fits, may_copy
+from tilesmith.superopt.numeric import evaluate
+
+H200 = target("h200")
+
+
+def gate_up() -> Graph:
+    return RIGHT["fused_gate_up_in_one_kernel"]()[0]
+
+
+def batched(turned: bool) -> Graph:
+    """Products of a batch, with a vector of each dimension and a whole tensor in what follows them."""
+    b = Program()
+    x, w = b.input("X", (4, 256, 512), "bf16"), b.input("W", (4, 640, 512) if turned else (4, 512, 640), "bf16")
+    bias, scale = b.input("bias", (640,), "bf16"), b.input("scale", (256, 1))
+    rest = b.input("rest", (4, 256, 640), "bf16")
+    k = b.kernel((4, 2, 5), 8)
+    tile = k.load(x, (0, 1, None), 2)
+    weights = k.load(w, (0, None, 1), 2) if turned else k.load(w, (0, None, 2), 1)
+    weights = k.transpose(weights) if turned else weights
+    own = [k.load(bias, (None, None, 0)), k.load(scale, (None, 0, None)), k.load(rest, (0, 1, 2))]
+    made = k.accumulate(tile @ weights)
+    b.output(*k.store((k.silu(made * own[1] + own[0]) + own[2], (0, 1, 2))))
+    return b.graph()
+
+
+def turned_left() -> Graph:
+    b = Program()
+    x, w = b.input("X", (512, 256), "fp16"), b.input("W", (512, 640), "fp16")
+    k = b.kernel((2, 5), 8)
+    tile, weights = k.load(x, (1, None), 0), k.load(w, (None, 1), 0)
+    b.output(*k.store((k.relu(k.accumulate(k.transpose(tile) @ weights)), (0, 1))))
+    return b.graph()
+
+
+def only(graph: Graph) -> Plan:
+    (launch,) = (s for s in program(prepared(graph, False), True).steps if isinstance(s, Launch))
+    return launch.plan
+
+
+def special(plan: Plan, consumers: int, stages: int) -> Choice:
+    found = extents(plan)
+    assert found is not None
+    sizes = dict(zip(found, (128, 128, 64), strict=True))
+    blocks = tuple(sizes.get(axis, 1) for axis in range(len(plan.names)))
+    order = tuple(grid_order(plan))
+    return Choice(blocks, 8, stages, order=order, programs=132, descriptors=True, consumers=consumers)
+
+
+def text(graph: Graph, choice: Choice) -> str:
+    return file(graph, program(prepared(graph, False), True), [choice], (), False)
+
+
+def test_sources_are_as_reviewed(golden: Callable[[str, str], None]) -> None:
+    plan = only(gate_up())
+    choice = replace(special(plan, 2, 4), group=8)
+    golden("lowered/fused_gate_up_specialized.py", text(gate_up(), choice))
+    golden("lowered/fused_gate_up_copied.py", text(gate_up(), replace(choice, consumers=0)))
+
+
+# Numbers -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[Interpreter]:
+    with Interpreter() as running:
+        yield running
+
+
+@pytest.mark.parametrize("programs_", [0, 3])
+@pytest.mark.parametrize("extents_", [(144, 200, 328), (128, 64, 128), (40, 72, 264)])
+def test_what_is_copied_is_right_at_ragged_extents(
+    interpreter: Interpreter, programs_: int, extents_: tuple[int, int, int]
+) -> None:
+    plan = only(gate_up())
+    choice = replace(special(plan, 0, 4), programs=programs_, group=2)
+    rows, inner, columns = extents_
+    small = programs.fused_gate_up(rows, inner, columns)
+    rng = np.random.default_rng(3)
+    inputs = [rng.standard_normal(tensor.dims).astype(np.float16) for tensor in small.inputs]
+    (found,) = interpreter.run(text(gate_up(), choice).replace("bfloat16", "float16"), inputs)
+    (exact,) = evaluate(small, {tensor.name: array for tensor, array in zip(small.inputs, inputs, strict=True)})
+    assert float(np.max(np.abs(found - exact))) <= 2e-2 * float(np.std(exact))
+
+
+def test_batches_are_copied(interpreter: Interpreter) -> None:
+    for turned in (False, True):
+        graph = batched(turned)
+        graph = replace(graph, inputs=tuple(replace(tensor, dtype="fp16") for tensor in graph.inputs))
+        rng = np.random.default_rng(3)
+        inputs = [rng.standard_normal(tensor.dims).astype(np.float16) for tensor in graph.inputs]
+        (found,) = interpreter.run(text(graph, replace(special(only(graph), 0, 3), programs=2)), inputs)
+        (exact,) = evaluate(graph, {tensor.name: array for tensor, array in zip(graph.inputs, inputs, strict=True)})
+        assert float(np.max(np.abs(found - exact))) <= 2e-2 * float(np.std(exact))
+
+
+# Compiled ------------------------------------------------------------------------------------------------------------
+
+
+def given(graph: Graph) -> list[Given]:
+    names = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+    return [(tensor.dims, names[tensor.dtype]) for tensor in graph.inputs]
+
+
+def sound(made: Made, choice: Choice, plan: Plan) -> None:
+    """Products run asynchronously from shared memory, nothing spills, and the estimate of shared memory holds."""
+    assert made.count(r"wgmma\.mma_async\.sync\.aligned") > 0
+    assert made.count(r"cp\.async\.bulk\.tensor\.\dd\.shared::cluster\.global") >= 2
+    assert made.count(r"mbarrier\.try_wait") > 0
+    assert made.count(r"ld\.global|cp\.async\.c[ag]") == 0 or len(plan.kernel.loads) > 2
+    assert made.spilled_bytes == 0
+    assert made.registers <= 255
+    assert "wgmma" not in made.remarks
+    assert choice.consumers == 0 or 0 <= made.shared_bytes - ring_bytes(plan, choice) <= 1024
+
+
+@pytest.mark.parametrize("consumers", [1, 2])
+def test_warps_with_different_work_compile_for_hopper(consumers: int) -> None:
+    plan = only(gate_up())
+    choice = replace(special(plan, consumers, 4), group=8)
+    made = compiled(text(gate_up(), choice), given(gate_up()))
+    sound(made, choice, plan)
+    assert made.grid == (132, 1, 1)
+    # Of 12 warps: 8 multiply with more registers than they start with, the rest of the last 4 have few.
+    assert made.registers == 168
+    assert made.count(r"setmaxnreg\.inc\.sync\.aligned\.u32\s+240") > 0
+    assert made.count(r"setmaxnreg\.dec\.sync\.aligned\.u32\s+24\b") > 0
+    # Tiles are stored from shared memory.
+    assert made.count(r"cp\.async\.bulk\.tensor\.2d\.global\.shared::cta") == consumers
+    assert made.count(r"st\.global") == 0
+    # The products of one iteration run on while the next are started.
+    assert made.count(r"wgmma\.wait_group\.sync\.aligned 2") == consumers
+
+
+def test_batches_and_turned_operands_compile_for_hopper() -> None:
+    for graph, consumers in ((batched(False), 2), (batched(True), 1), (turned_left(), 1)):
+        plan = only(graph)
+        choice = special(plan, consumers, 3)
+        assert may_specialize(plan)
+        sound(compiled(text(graph, choice), given(graph)), choice, plan)
+
+
+def test_copies_by_descriptors_compile_for_hopper() -> None:
+    plan = only(gate_up())
+    choice = replace(special(plan, 0, 4), group=8)
+    sound(compiled(text(gate_up(), choice), given(gate_up())), choice, plan)
+
+
+# Choices -------------------------------------------------------------------------------------------------------------
+
+
+def test_both_are_proposed_where_products_have_many_tiles() -> None:
+    picked = [lowered.choices[0] for lowered in lower(gate_up(), H200, Lowering(most=6))]
+    assert any(choice.consumers for choice in picked)
+    assert any(choice.descriptors and not choice.consumers for choice in picked)
+    assert any(not choice.descriptors for choice in picked)
+    plan = only(gate_up())
+    for choice in ways(plan, H200):
+        assert not choice.consumers or (choice.descriptors and choice.programs and fits_groups(plan, choice))
+    for choice, _ in choices(plan, H200, 100):
+        assert not choice.consumers or ring_bytes(plan, choice) <= H200.block_shared_bytes
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["rmsnorm_linear_divides_after_the_loop", "gated_mlp_in_one_kernel", "lora_in_one_kernel", "qknorm_fused_in"],
+)
+def test_neither_where_a_kernel_waits_for_memory(name: str) -> None:
+    assert not any(choice.descriptors for choice in ways(only(RIGHT[name]()[0]), H200))
+
+
+def test_neither_on_other_gpus() -> None:
+    assert not any(choice.descriptors for choice in ways(only(gate_up()), target("a100-80")))
+
+
+def test_preconditions() -> None:
+    plan = only(gate_up())
+    assert may_copy(plan)
+    assert may_specialize(plan)
+    wide = replace(
+        special(plan, 2, 4), blocks=tuple(512 if size == 128 else size for size in special(plan, 2, 4).blocks)
+    )
+    assert not fits(plan, wide)
+    assert not fits_groups(plan, replace(special(plan, 2, 4), blocks=(64, 64, 64)))
+    # Rows of 200 bytes are no multiples of 16.
+    assert not may_copy(only(programs_of(100)))
+    assert may_copy(only(programs_of(104)))
+    # A sum of squares beside the product: nothing but products may be in the loop.
+    norm = only(RIGHT["rmsnorm_linear_divides_after_the_loop"]()[0])
+    assert may_copy(norm)
+    assert not may_specialize(norm)
+    left = only(turned_left())
+    assert may_specialize(left)
+    assert fits_groups(left, special(left, 1, 3))
+    assert not fits_groups(left, special(left, 2, 3))
+
+
+def programs_of(inner: int) -> Graph:
+    b = Program()
+    x, w = b.input("X", (256, inner), "bf16"), b.input("W", (256, inner), "bf16")
+    k = b.kernel((2, 2), 2)
+    tile, weights = k.load(x, (0, None), 1), k.load(w, (None, 0), 1)
+    b.output(*k.store((k.accumulate(tile @ k.transpose(weights)), (0, 1))))
+    return b.graph()
