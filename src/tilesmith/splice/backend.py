@@ -22,7 +22,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 import tilesmith
 from tilesmith.bench import gpus
-from tilesmith.core.errors import OptionError, TilesmithError
+from tilesmith.core.errors import JournalError, MachineError, OptionError, TilesmithError
 from tilesmith.core.gpu import target
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Bench
@@ -41,6 +41,9 @@ from tilesmith.splice.pieces import Form, Piece, form_of, pieces
 LOG = logging.getLogger("tilesmith")
 REMEMBERED = 64
 """Graphs that are explained, the latest; each shape of each function is one."""
+PATIENCE_S = 300.0
+"""How much longer than twice its budget another process may search for what this one needs: confirming and timing come
+on top. Who dies is waited for no longer."""
 TRAINING = (
     "tilesmith compiles for inference, and gradients would be recorded here: call the module under torch.no_grad() or "
     "torch.inference_mode(), after .eval(), or train the module itself"
@@ -100,7 +103,12 @@ class Backend:
         fresh = shapeless not in self._known
         self._known.add(shapeless)
         began = time.monotonic()
-        found = self._found(captured, example, cut, where, fresh=fresh)
+        try:
+            found = self._found(captured, example, cut, where, fresh=fresh)
+        except BaseException:
+            # Ctrl-C, as a rule: called again it is searched again.
+            self._known.discard(shapeless)
+            raise
         searched_s = time.monotonic() - began if fresh and any(not each.cached for each, _ in found.values()) else 0.0
         replaced: list[tuple[Piece, torch.nn.Module]] = []
         parts_found = []
@@ -197,7 +205,7 @@ class Backend:
     ) -> Found:
         LOG.info("tilesmith: searching %s for %.0f s", problem.name, seconds)
         try:
-            with self._cache.searching(wanted, 2 * self.options.budget_seconds):
+            with self._cache.searching(wanted, 2 * self.options.budget_seconds + PATIENCE_S):
                 # Another process may have found it meanwhile.
                 if (known := self._kept(wanted)) is not None:
                     return known
@@ -210,8 +218,16 @@ class Backend:
                 if found.source is not None and where.device is not None:
                     found = _contested(problem, found, where)
                 found = replace(found, seconds=self.options.budget_seconds, order=piece.places)
-                self._cache.put(wanted, found)
+                try:
+                    self._cache.put(wanted, found)
+                except MachineError as error:
+                    self._note(f"{str(error).rstrip('.')}; what was found is used in this process only")
                 return found
+        except JournalError as error:
+            # Its own advice is for the command line.
+            told = f"{str(error).partition(';')[0]}; remove it, or name another cache with TILESMITH_CACHE"
+            self._note(told)
+            return Found(f"it could not be searched: {told}")
         except TilesmithError as error:
             self._note(str(error))
             return Found(f"it could not be searched: {error}")
@@ -222,6 +238,8 @@ class Backend:
         """The modules that stand for equal parts; none, with the reason, where the kernel is not right here."""
         if found.source is None:
             return [], found
+        if sorted(found.order) != sorted(same[0].places):
+            return [], Found("its cache entry names inputs that it does not have", cached=found.cached)
         part = original(problem.source)
         modules: list[torch.nn.Module] = []
         try:

@@ -135,8 +135,19 @@ class Cache:
 
     @contextmanager
     def searching(self, wanted: Key, patience_s: float) -> Iterator[None]:
-        """While it lasts no other process searches for the same; it waits for one that does, so long at most."""
-        with (self._parts / f"{wanted.digest}.lock").open("w") as file:
+        """While it lasts no other process searches for the same; it waits for one that does, so long at most.
+
+        Raises `MachineError` where nothing can be written: a folder that is for reading only.
+        """
+        path = self._parts / f"{wanted.digest}.lock"
+        try:
+            file = path.open("w")
+        except OSError as error:
+            raise MachineError(
+                f"the cache's {path} cannot be written ({error.strerror}), and what is found could not be kept; name "
+                "another cache with TILESMITH_CACHE."
+            ) from None
+        with file:
             deadline = time.monotonic() + patience_s
             while True:
                 try:

@@ -174,3 +174,12 @@ def test_nobody_waits_longer_than_asked(cache: Cache) -> None:
         began = time.monotonic()
         with cache.searching(KEY, 0.3):
             assert time.monotonic() - began < 20
+
+
+def test_a_folder_for_reading_only_is_one_sentence(cache: Cache) -> None:
+    cache.put(KEY, Found(source="kept"))
+    (cache.folder / "parts" / f"{KEY.digest}.lock").mkdir()
+    with pytest.raises(MachineError, match=r"cannot be written .* name another cache with TILESMITH_CACHE"):
+        cache.searching(KEY, 1.0).__enter__()
+    # What it holds is used all the same.
+    assert cache.get(KEY) is not None

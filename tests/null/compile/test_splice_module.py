@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from splice_modules import CASES, made
 from torch import Tensor, nn
 from torch._dynamo.exc import BackendCompilerFailed
+from torch.nn import functional
 
 import tilesmith
 from tilesmith.bench.gpus import Device
@@ -248,3 +250,75 @@ def test_faster_is_faster_wherever_both_times_lie(
     assert faster(timing) == is_faster
     assert f"{middle / 10:.2f} times as fast as torch.compile of the same part" in slower_words("torch.compile", timing)
     assert not faster(Timing(10.0, 9.9, 10.1, 300))
+
+
+class Drops(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.norm = nn.Linear(8, 8), nn.BatchNorm1d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.dropout(self.norm(self.inner(x)), 0.5, self.training)
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.inner(x) * 2
+
+
+def changes_its_input(x: Tensor) -> Tensor:
+    return x.add_(1) * 2
+
+
+def changes_what_it_made(x: Tensor) -> Tensor:
+    y = x * 2
+    y.add_(1)
+    y[0] = 3.0
+    return y.relu_()
+
+
+def returns_views(x: Tensor) -> tuple[Tensor, ...]:
+    return x, x.view(-1), x * 2, x.t()
+
+
+def repeats(x: Tensor) -> Tensor:
+    for _ in range(int(x.shape[0])):
+        x = x * 2 + 1
+    return x
+
+
+@pytest.mark.parametrize(
+    "model",
+    [Drops(), Drops().eval(), Mixed(), changes_its_input, changes_what_it_made, returns_views, repeats],
+    ids=lambda model: getattr(model, "__name__", type(model).__name__),
+)
+def test_whatever_it_does_the_answer_is_its_own(model: Any) -> None:
+    """State, random numbers and inputs change as they would; inputs that want gradients are no hindrance."""
+    inputs = [torch.randn(rows, 8) for rows in (4, 4, 3)]
+    plain = copy.deepcopy(model)
+    ways = [tilesmith.compile(copy.deepcopy(model)), torch.compile(copy.deepcopy(model), backend="tilesmith")]
+    for x in inputs:
+        given = [x.clone().requires_grad_() for _ in range(3)]
+        with torch.no_grad():
+            torch.manual_seed(3)
+            expected = plain(given[0])
+            for way, mine in zip(ways, given[1:], strict=True):
+                torch.manual_seed(3)
+                torch.testing.assert_close(way(mine), expected)
+                torch.testing.assert_close(mine, given[0])
+    assert tilesmith.explain().graphs
+
+
+def test_bfloat16_is_taken() -> None:
+    module = nn.Sequential(nn.Linear(8, 8), nn.ReLU()).bfloat16().eval()
+    compiled = tilesmith.compile(module)
+    x = torch.randn(4, 8, dtype=torch.bfloat16)
+    with torch.no_grad():
+        assert torch.equal(compiled(x), module(x))
+    (part,) = compiled.explain().graphs[0].parts
+    assert sorted(part.inputs.split(", ")) == ["bf16 4x8", "bf16 8", "bf16 8x8"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +111,61 @@ def test_a_second_process_starts_with_no_search(tmp_path: Path) -> None:
     assert "is corrupt" in note
     assert graph["search_seconds"] > 0
     assert graph["parts"][0]["found"]["source"]
+
+
+FAULTS = """
+    folder = Path(sys.argv[1])
+    options = {"estimates": True, "budget_seconds": 0.001}
+    compiled = tilesmith.compile(module, **options)
+    (folder / "tilesmith.db").write_bytes(b"no database of anybody" * 400)
+    with torch.no_grad():
+        close(compiled(x, y), module(x, y))
+    told(compiled.explain())
+    module(x, y).sum().backward()
+"""
+
+INTERRUPTED = """
+    compiled = tilesmith.compile(module, estimates=True, budget_seconds=60)
+    logging.getLogger("tilesmith").setLevel(logging.INFO)
+    logging.basicConfig(level=logging.INFO)
+    try:
+        with torch.no_grad():
+            compiled(x, y)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    module(x, y).sum().backward()
+    print("trains", flush=True)
+"""
+
+
+def test_a_damaged_journal_is_said_and_the_module_works(tmp_path: Path) -> None:
+    [[graph, note]], said = run(tmp_path, FAULTS)
+    (part,) = graph["parts"]
+    assert "is not a journal of Tilesmith; remove it, or name another cache with TILESMITH_CACHE" in note
+    assert note in part["found"]["reason"]
+    assert said.count("is not a journal") == 1
+
+
+def test_interrupted_in_its_search_it_ends_and_the_module_works(tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(textwrap.dedent(COMMON) + textwrap.dedent(INTERRUPTED))
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "TILESMITH_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, str(file), str(tmp_path / "cache")]
+    # A group of its own: Ctrl-C reaches a program and all that it started.
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "searching part-" in line:
+            break
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=120)
+    assert out.split() == ["interrupted", "trains"], error
+    assert process.returncode == 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    # Nothing is locked or half written.
+    parts = list((tmp_path / "cache" / "parts").iterdir())
+    assert [each.suffix for each in parts] == [".lock"]
