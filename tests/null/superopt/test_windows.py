@@ -268,3 +268,13 @@ def test_windows_over_what_a_block_computes_are_refused() -> None:
     b.output(*k.store((made, (0,))))
     with pytest.raises(OptionError, match="max_pool looks at what a block has computed"):
         lower(b.graph(), H200)
+
+
+@pytest.mark.parametrize("dims", [(64, 32, 128, 128, 128), (2048, 2048, 1024)])
+def test_large_tensors_have_long_offsets(interpreter: Interpreter, dims: tuple[int, ...]) -> None:
+    source = lower(pooled("max_pool", dims, OURS, OURS, OURS), H200)[0].source
+    assert ".to(tl.int64)" in source
+    assert ".to(tl.int64)" not in lower(pooled("max_pool", (2, 64, 64), OURS, OURS), H200)[0].source
+    small = (*(2 for _ in dims[3:]), 13, 14, 37)
+    x = drawn(small)
+    same(interpreter.run(source, [x])[0], evaluate(pooled("max_pool", small, OURS, OURS, OURS), {"x": x})[0])
