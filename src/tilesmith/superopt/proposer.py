@@ -45,7 +45,7 @@ class SuperoptProposer:
     """Where the µGraph of every candidate is noted."""
     graphs: int = 5
     """µGraphs that are lowered, the best by estimate."""
-    sources: int = 6
+    sources: int = 8
     """Of each µGraph at most."""
     seconds: float = 20.0
     """For each search."""

@@ -60,19 +60,22 @@ def choices(plan: Plan, gpu: Gpu, most: int) -> tuple[Ranked, ...]:
     # A tie goes to less splitting, and to more loads under way: measured, 4 or 5 stages were never behind 3 by 5 %, and
     # up to 15 % before.
     fitting.sort(key=lambda ranked: (ranked[1].seconds, ranked[0].split, -ranked[0].stages, ranked[0].warps))
-    return tuple(_varied(fitting, most))
+    return tuple(_varied(fitting, most, any(plan.dots(step) for step in plan.kernel.body)))
 
 
-def _varied(ranked: Sequence[Ranked], most: int) -> list[Ranked]:
-    """The first of every tiling and way of loading, then others until there are so many; one that waits among them."""
+def _varied(ranked: Sequence[Ranked], most: int, dots: bool) -> list[Ranked]:
+    """The first of every tiling and way of loading, then others until there are so many; one that waits among them.
+
+    Without products the number of warps is a way of loading: it says how much each thread has under way.
+    """
     seen: dict[object, int] = {}
     ways: set[object] = set()
     first: list[Ranked] = []
     others: list[Ranked] = []
     for choice, made in ranked:
         alike = (choice.blocks, choice.split, choice.programs > 0, choice.descriptors, choice.consumers)
-        # What a thread of a walk carries is as much as there are few of them.
-        way = (*alike, choice.prefetch, choice.together, choice.gather, choice.walk, choice.walk * choice.warps)
+        how = (choice.prefetch, choice.together, choice.gather, choice.walk, 0 if dots else choice.warps)
+        way = (*alike, *how)
         if seen.get(alike, 0) == ALIKE or way in ways:
             others.append((choice, made))
             continue
