@@ -59,12 +59,11 @@ Frontier translated(Frontier states, const Expressions &from, Expressions &to) {
     return made;
 }
 
-// Who gets the lock at once does not look at the clock.
-template <typename Lock> void wait(Lock &lock, Track &track, double &lock_s) {
-    if (lock) return;
+// Who need not wait does not look at the clock.
+template <typename Wait> void waited(Track &track, double &lock_s, const Wait &wait) {
     const Activity before = track.to(Activity::waiting);
     const double start_s = track.since_s();
-    lock.lock();
+    wait();
     track.to(before);
     lock_s += track.since_s() - start_s;
 }
@@ -96,19 +95,29 @@ void Counts::operator+=(const Counts &other) {
     for (std::size_t i = 0; i < depths.size(); ++i) depths[i] += other.depths[i];
 }
 
-bool SharedAnswers::find(const std::string &formula, bool &answer, Track &track, double &lock_s) const {
-    std::shared_lock lock(mutex_, std::try_to_lock);
-    wait(lock, track, lock_s);
-    const auto found = answers_.find(formula);
-    if (found == answers_.end()) return false;
-    answer = found->second;
-    return true;
+std::optional<bool> SharedAnswers::find(const std::string &formula, Track &track, double &lock_s) {
+    {
+        std::shared_lock lock(mutex_, std::try_to_lock);
+        if (!lock) waited(track, lock_s, [&] { lock.lock(); });
+        const auto found = answers_.find(formula);
+        if (found != answers_.end() && found->second != Known::asked) return found->second == Known::yes;
+    }
+    std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock) waited(track, lock_s, [&] { lock.lock(); });
+    const auto [place, fresh] = answers_.try_emplace(formula, Known::asked);
+    if (fresh) return {};
+    const Known &known = place->second; // stays where it is when the map grows
+    if (known == Known::asked) waited(track, lock_s, [&] { answered_.wait(lock, [&] { return known != Known::asked; }); });
+    return known == Known::yes;
 }
 
 void SharedAnswers::put(const std::string &formula, bool answer, Track &track, double &lock_s) {
-    std::unique_lock lock(mutex_, std::try_to_lock);
-    wait(lock, track, lock_s);
-    answers_.emplace(formula, answer);
+    {
+        std::unique_lock lock(mutex_, std::try_to_lock);
+        if (!lock) waited(track, lock_s, [&] { lock.lock(); });
+        answers_[formula] = answer ? Known::yes : Known::no;
+    }
+    answered_.notify_all();
 }
 
 // The beginning --------------------------------------------------------------------------------------------------------
@@ -579,19 +588,25 @@ bool Worker::accepted(const Operator &op, const Value &x, const Value *y, Value 
 
 bool Worker::ask(Expression e) {
     if (asking_.cache == Cache::none) return solve(e);
-    bool fresh = true, yes = false;
     if (asking_.cache == Cache::thread) {
+        bool fresh = true;
         bool &answer = answers_.at(e, fresh);
         if (fresh) answer = solve(e);
         else ++counts_.hits;
         return answer;
     }
     const std::string text = expressions_.text(e);
-    if (shared_->find(text, yes, track_, counts_.lock_s)) {
+    if (const std::optional<bool> known = shared_->find(text, track_, counts_.lock_s)) {
         ++counts_.hits;
-        return yes;
+        return *known;
     }
-    yes = solve(e);
+    bool yes = false;
+    try {
+        yes = solve(e);
+    } catch (...) { // others wait for it
+        shared_->put(text, false, track_, counts_.lock_s);
+        throw;
+    }
     shared_->put(text, yes, track_, counts_.lock_s);
     return yes;
 }

@@ -166,7 +166,7 @@ struct Counts {
     std::uint64_t calls = 0, hits = 0, unknown = 0;
     std::uint64_t only_oracle = 0; // accepted by it and not by the table
     std::uint64_t only_table = 0;
-    double lock_s = 0; // of what it waited: for shared answers
+    double lock_s = 0; // of what it waited: for shared answers, or for their lock
 
     std::uint64_t given = 0, taken = 0; // open work: to others, and theirs
     Times times;
@@ -176,16 +176,19 @@ struct Counts {
     void operator+=(const Counts &other);
 };
 
-// Answers that threads share, as in the published search: two that miss at once both ask.
+// Answers that threads share. The same is asked once: who needs it meanwhile waits, where the published search asks again.
 class SharedAnswers {
   public:
-    // The seconds that it waited for the lock are added.
-    bool find(const std::string &formula, bool &answer, Track &track, double &lock_s) const;
+    // None where nobody knows: then it is the caller's to `put`, whatever happens. Seconds waited are added to `lock_s`.
+    std::optional<bool> find(const std::string &formula, Track &track, double &lock_s);
     void put(const std::string &formula, bool answer, Track &track, double &lock_s);
 
   private:
-    mutable std::shared_mutex mutex_;
-    std::unordered_map<std::string, bool> answers_;
+    enum class Known : std::uint8_t { asked, no, yes };
+
+    std::shared_mutex mutex_;
+    std::condition_variable_any answered_;
+    std::unordered_map<std::string, Known> answers_;
 };
 
 // How the oracle is asked.

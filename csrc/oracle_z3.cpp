@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 namespace tilesmith {
 namespace {
@@ -126,30 +127,41 @@ Z3::~Z3() = default;
 
 Z3Oracle::Z3Oracle(std::shared_ptr<const Z3> z3, const std::string &axioms, const std::vector<std::string> &targets,
                    unsigned effort)
-    : z3_(std::move(z3)), targets_(targets) {
-    Z3::Config config = z3_->make_config();
-    context_ = z3_->make_context(config);
-    z3_->delete_config(config);
-    // Errors come back in the answer; the default would end the process.
-    z3_->set_error_handler(context_, [](Z3::Context, int) {});
-    const std::string script = "(set-option :rlimit " + std::to_string(effort) + ")\n(set-option :smt.mbqi true)\n" + axioms;
-    const std::string said = z3_->evaluate(context_, script.c_str());
-    if (!said.empty()) {
-        z3_->delete_context(context_);
-        throw std::runtime_error("z3 does not take the axioms: " + said);
-    }
+    : z3_(std::move(z3)), beginning_("(set-option :rlimit " + std::to_string(effort) + ")\n(set-option :smt.mbqi true)\n" + axioms),
+      targets_(targets) {
+    begin();
 }
 
-Z3Oracle::~Z3Oracle() { z3_->delete_context(context_); }
+Z3Oracle::~Z3Oracle() {
+    if (context_) z3_->delete_context(context_);
+}
+
+void Z3Oracle::begin() {
+    if (context_) z3_->delete_context(std::exchange(context_, nullptr));
+    Z3::Config config = z3_->make_config();
+    Z3::Context made = z3_->make_context(config);
+    z3_->delete_config(config);
+    // Errors come back in the answer; the default would end the process.
+    z3_->set_error_handler(made, [](Z3::Context, int) {});
+    if (const std::string said = z3_->evaluate(made, beginning_.c_str()); !said.empty()) {
+        z3_->delete_context(made);
+        throw std::runtime_error("z3 does not take the axioms: " + said);
+    }
+    context_ = made;
+}
 
 Answer Z3Oracle::ask(const std::string &formula) {
     std::string script = "(push)";
     for (const std::string &target : targets_) script += "(assert (not (part " + formula + " " + target + ")))";
     script += "(check-sat)(pop)";
     const std::string said = z3_->evaluate(context_, script.c_str());
-    // The effort may be over before the question is even put.
+    // The effort may be over before the question is even put. What was asserted then may stay, and everything follow
+    // from it.
     for (const char *over : {"resource limit", "canceled"})
-        if (said.find(over) != std::string::npos) return Answer::unknown;
+        if (said.find(over) != std::string::npos) {
+            begin();
+            return Answer::unknown;
+        }
     if (said.starts_with("unsat")) return Answer::yes;
     if (said.starts_with("sat")) return Answer::no;
     if (said.starts_with("unknown")) return Answer::unknown;

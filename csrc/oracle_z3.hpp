@@ -68,9 +68,12 @@ class Z3Oracle {
     Answer ask(const std::string &formula);
 
   private:
+    void begin();
+
     std::shared_ptr<const Z3> z3_;
-    Z3::Context context_;
+    std::string beginning_; // of every context
     std::vector<std::string> targets_;
+    Z3::Context context_ = nullptr;
 };
 
 } // namespace tilesmith

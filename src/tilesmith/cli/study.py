@@ -166,9 +166,7 @@ def _line(row: Row) -> str:
     if row.given:
         words.append(f"{row.given:,} pieces moved")
     if row.calls:
-        words.append(
-            f"{row.oracle_seconds:.2f} s in the solver, {row.lock_seconds:.4f} s waiting for its answers' lock"
-        )
+        words.append(f"{row.oracle_seconds:.2f} s in the solver, {row.lock_seconds:.4f} s waiting for shared answers")
     return "  ".join(words)
 
 

@@ -56,7 +56,7 @@ class Oracle:
     undecided: int = 0
     """Calls that the solver gave up within its effort."""
     wait_seconds: float = 0.0
-    """Of all workers, for the lock of shared answers."""
+    """Of all workers, for shared answers: that another is asking for, or for their lock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def test_repeats_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_oracles_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--schedules", "openmp", "--threads", "1", "--oracles", "table,table/2,z3-thread"]
     assert study(tmp_path, *options, "--budget-seconds", "3") == 0
-    assert capsys.readouterr().out.count("s waiting for its answers' lock") == 1
+    assert capsys.readouterr().out.count("s waiting for shared answers") == 1
     assert study(tmp_path, *options, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     rows = {row["cell"]["oracle"]: row for row in document["rows"]}

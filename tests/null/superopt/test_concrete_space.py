@@ -218,12 +218,24 @@ def test_what_another_thread_goes_on_with_it_asks_alike() -> None:
     b = Program()
     x, w = b.input("X", (16, 64)), b.input("W", (64, 32))
     b.output(x @ w)
-    plan = replace(PAPER, oracle="z3", oracle_effort=3000, seconds=60)
+    plan = replace(PAPER, oracle="z3", oracle_effort=6_000, seconds=60)
     choices = Choices(tiles=(8,), loops=(64,), least_blocks=8)
     alone, many = (explore(b.graph(), limits, replace(plan, threads=threads), choices) for threads in (1, 3))
     assert alone.stop == many.stop == "exhausted"
     assert sum(worker.taken for worker in many.workers) > 0
     assert (states(alone), alone.found) == (states(many), many.found)
+
+
+def test_threads_that_share_answers_ask_nothing_twice() -> None:
+    limits = Limits(kernel_ops=1, block_ops=4, inputs=2)
+    plan = replace(PAPER, oracle="z3", oracle_cache="shared", oracle_effort=20_000, seconds=60)
+    choices = Choices(tiles=(8,), loops=(64,), least_blocks=8)
+    alone, many = (explore(product(16, 64, 32), limits, replace(plan, threads=n), choices) for n in (1, 4))
+    assert alone.stop == many.stop == "exhausted"
+    asked, hits = ([sum(getattr(w, name) for w in e.workers) for e in (alone, many)] for name in ("calls", "hits"))
+    assert asked[0] == asked[1] > 0
+    assert hits[0] == hits[1]
+    assert alone.found == many.found
 
 
 def test_roots_are_independent() -> None:

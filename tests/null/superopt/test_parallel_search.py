@@ -137,7 +137,7 @@ def test_every_call_of_a_solver_is_an_event(cache: Any) -> None:
     x, w = b.input("X", (16, 64)), b.input("W", (64, 32))
     b.output(x @ w)
     limits = Limits(kernel_ops=1, block_ops=4, inputs=2)
-    plan = replace(CONCRETE, oracle="z3", oracle_cache=cache, oracle_effort=3000, seconds=2)
+    plan = replace(CONCRETE, oracle="z3", oracle_cache=cache, oracle_effort=20_000, seconds=2)
     results = concrete.search(b.graph(), limits, plan)
     assert results.oracle.calls > 10
     for worker in results.workers:
