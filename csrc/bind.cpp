@@ -15,6 +15,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "bind_served.hpp"
 #include "engine.hpp"
 
 namespace nb = nanobind;
@@ -34,8 +35,6 @@ constexpr std::array<std::string_view, kActivities> kActivitiesNamed{"busy", "wa
 constexpr std::array<std::string_view, 2> kSharings{"static", "openmp"}; // between ranks as between threads
 constexpr std::array<std::string_view, 2> kOrders{"dfs", "bfs"};
 
-nb::bytes bytes(const std::string &made) { return nb::bytes(made.data(), made.size()); }
-std::string_view view(const nb::bytes &given) { return {given.c_str(), given.size()}; }
 
 template <typename Enum, std::size_t n> Enum named(const std::array<std::string_view, n> &names, std::string_view name) {
     const auto found = std::ranges::find(names, name);
@@ -254,7 +253,9 @@ NB_MODULE(_core, module) {
         .def_ro("searched", &Result::searched)
         .def_ro("workers", &Result::workers);
 
-    nb::class_<Engine>(module, "Engine")
+    nb::class_<Engine> engine_class(module, "Engine");
+    bind_served(engine_class);
+    engine_class
         .def("__init__",
              [](Engine *self, const std::vector<int> &parts, const std::vector<std::int64_t> &extents,
                 const std::vector<InputTuple> &inputs, const std::vector<FunctionTuple> &functions,
@@ -283,27 +284,7 @@ NB_MODULE(_core, module) {
              "frontier_bytes"_a, "timeline"_a, "ranks"_a, "rank"_a, "block_ops"_a, "kernel_inputs"_a, "kernel_outputs"_a, "kernels"_a, "seconds"_a,
              "max_graphs"_a, "keep"_a, "max_classes"_a)
         .def("run", &Engine::run, nb::call_guard<nb::gil_scoped_release>(), nb::rv_policy::reference_internal)
-        .def_prop_ro("ready", [](Engine &engine) { return engine.served() != nullptr; })
-        .def("begin", [](Engine &engine) { return bytes(engine.served()->begin()); })
-        .def("join", [](Engine &engine, nb::bytes split) { engine.served()->begin(view(split)); }, "split"_a)
-        .def_prop_ro("items", [](Engine &engine) { return engine.served()->items(); })
-        .def_prop_ro("waiting", [](Engine &engine) { return engine.served()->waiting(); })
-        .def_prop_ro("parked", [](Engine &engine) { return engine.served()->parked(); })
-        .def_prop_ro("idle", [](Engine &engine) { return engine.served()->idle(); })
-        .def("offer", [](Engine &engine, std::size_t item) { engine.served()->offer(item); }, "item"_a)
-        .def("give", [](Engine &engine) { return bytes(engine.served()->give()); })
-        .def("receive", [](Engine &engine, nb::bytes given) { engine.served()->receive(view(given)); }, "given"_a)
-        .def("end", [](Engine &engine) { engine.served()->end(); })
-        .def("fresh", [](Engine &engine) { return bytes(engine.served()->fresh()); })
-        .def("wanted",
-             [](Engine &engine) {
-                 nb::list all;
-                 for (const std::string &each : engine.served()->wanted()) all.append(bytes(each));
-                 return all;
-             })
-        .def("ask", [](Engine &engine, nb::bytes wanted) { engine.served()->ask(view(wanted)); }, "wanted"_a)
         .def("learn", [](Engine &engine, nb::bytes made) { engine.learn(view(made)); }, "made"_a)
-        .def("found", [](Engine &engine, bool all) { return bytes(engine.served()->found(all)); }, "everything"_a)
         .def("tell", [](Engine &engine, nb::bytes found) { engine.tell(view(found)); }, "found"_a)
         .def("told_enough", &Engine::told_enough)
         .def("replay", &Engine::replay)

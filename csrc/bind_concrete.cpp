@@ -14,7 +14,8 @@
 #include <string_view>
 #include <tuple>
 
-#include "concrete.hpp"
+#include "bind_served.hpp"
+#include "concrete_ranks.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -83,6 +84,9 @@ struct Search {
     SharedAnswers shared;
     Asking asking;
     Team team;
+    std::unique_ptr<Ranked> ranked; // of several processes: this one's part
+
+    Served *served() { return ranked.get(); }
 };
 
 nb::tuple step_tuple(const Step &step) {
@@ -306,7 +310,9 @@ void bind_concrete(nb::module_ &module) {
         .def_ro("taken", &Counts::taken)
         .def_ro("times", &Counts::times);
 
-    nb::class_<Search>(module, "ConcreteSearch")
+    nb::class_<Search> search_class(module, "ConcreteSearch");
+    bind_served(search_class);
+    search_class
         .def("__init__",
              [](Search *self, const std::vector<Extents> &inputs, const std::vector<Extents> &outputs,
                 const std::vector<std::int64_t> &primes, const std::vector<FunctionTuple> &functions,
@@ -327,7 +333,7 @@ void bind_concrete(nb::module_ &module) {
                  problem.element_bytes = element_bytes;
                  Rules rules{as_coded, bounded, heads,  tiles,  loops,        least_blocks, most_blocks, kernel_ops, block_ops, graph_defined,
                              loads,    stores, shared_bytes, oracle_every};
-                 new (self) Search{.control = Control(seconds), .space = {}, .roots = {}, .shared = {}, .asking = {}, .team = {}};
+                 new (self) Search{.control = Control(seconds), .space = {}, .roots = {}, .shared = {}, .asking = {}, .team = {}, .ranked = {}};
                  try {
                      TableLimits limits;
                      limits.classes = max_classes;
@@ -402,7 +408,30 @@ void bind_concrete(nb::module_ &module) {
                  for (const auto &[root, one] : share.found) found.append(nb::make_tuple(root, found_tuple(one)));
                  return nb::make_tuple(found, share.counts);
              },
-             "threads"_a, "dealt"_a, "max_graphs"_a, "timeline"_a);
+             "threads"_a, "dealt"_a, "max_graphs"_a, "timeline"_a)
+        .def("serve",
+             [](Search &search, int threads, bool timeline, std::uint64_t max_graphs, int ranks) {
+                 search.team.threads = threads;
+                 search.team.timeline = timeline;
+                 search.team.graphs = max_graphs;
+                 search.team.ranks = ranks;
+                 search.ranked =
+                     std::make_unique<Ranked>(*search.roots, search.asking, search.shared, search.control, search.team);
+             },
+             "threads"_a, "timeline"_a, "max_graphs"_a, "ranks"_a)
+        .def("run_served", [](Search &search) { return search.ranked->run(); }, nb::call_guard<nb::gil_scoped_release>())
+        .def("learn", [](Search &, nb::bytes) {}, "made"_a)
+        .def("tell", [](Search &search, nb::bytes found) { search.ranked->tell(view(found)); }, "found"_a)
+        .def("told_enough",
+             [](Search &search) {
+                 const std::uint64_t most = search.team.graphs;
+                 return most && search.roots->predefined().size() + search.ranked->told() >= most;
+             })
+        .def("conclude", [](Search &search) {
+            nb::list found;
+            for (const auto &[root, one] : search.ranked->conclude()) found.append(found_tuple(one));
+            return found;
+        });
 }
 
 } // namespace tilesmith

@@ -29,6 +29,7 @@
 #include "team.hpp"
 #include "terms.hpp"
 #include "track.hpp"
+#include "wire.hpp"
 
 namespace tilesmith::concrete {
 
@@ -303,6 +304,10 @@ class Frontier {
     // The last ones, half of all at the most.
     Frontier split();
 
+    // As bytes, for processes of one machine type.
+    void write(tilesmith::Writer &writer) const;
+    static Frontier read(tilesmith::Reader &reader);
+
   private:
     struct Chunk {
         std::unique_ptr<std::byte[]> bytes;
@@ -447,7 +452,8 @@ class Roots {
 // Open work of threads that share memory: roots, pulled one after another, and what working threads leave to idle ones.
 class Pool {
   public:
-    explicit Pool(std::size_t roots) : roots_(roots) {}
+    // Where it is `fed` from elsewhere, under that control, it ends once it is closed.
+    explicit Pool(std::size_t roots, Control *fed = nullptr) : roots_(roots), fed_(fed) {}
 
     // Before a worker takes anything.
     void enter();
@@ -458,16 +464,25 @@ class Pool {
     // The next task; none once nobody can leave any more. Waits.
     std::optional<Task> take(Track &track);
 
+    // For another process: only what no worker waits for. Otherwise the workers are asked for more.
+    std::optional<Task> lend();
+    void close();
+    std::size_t size();
+    // Whether nobody works, and nothing is left.
+    bool idle();
+
   private:
-    void count() { hungry_.store(static_cast<int>(idle_) - static_cast<int>(left_.size()), std::memory_order_relaxed); }
+    void count() { hungry_.store(static_cast<int>(idle_ + abroad_) - static_cast<int>(left_.size()), std::memory_order_relaxed); }
+    Task shallowest();
 
     const std::size_t roots_;
+    Control *fed_;
     std::atomic<std::size_t> ticket_{0};
     alignas(64) std::atomic<int> hungry_{0};
     alignas(64) std::mutex mutex_;
     std::condition_variable changed_;
     std::deque<Task> left_;
-    std::size_t working_ = 0, idle_ = 0;
+    std::size_t working_ = 0, idle_ = 0, abroad_ = 0;
 };
 
 // What several threads found and did.
@@ -475,6 +490,9 @@ struct Share {
     std::vector<std::pair<std::size_t, Found>> found; // by root, in an order that no schedule changes
     std::vector<Counts> counts;                       // by worker
 };
+
+// In an order that depends on nothing but what was found.
+std::vector<std::pair<std::size_t, Found>> ordered(std::vector<std::vector<std::pair<std::size_t, Found>>> each);
 
 // Everything under all roots: dealt out interleaved over threads, as published, or pulled, and idle threads take open work
 // from others. With a limit of graphs it stops at so many, or a few more.

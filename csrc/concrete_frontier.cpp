@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 #include <type_traits>
 
 #include "concrete.hpp"
@@ -188,6 +189,30 @@ Frontier Frontier::split() {
     chunk.end = middle;
     chunk.count -= half;
     return given;
+}
+
+void Frontier::write(tilesmith::Writer &writer) const {
+    writer.put(base_);
+    writer.put<std::uint64_t>(chunks_.size());
+    for (const Chunk &chunk : chunks_) {
+        writer.put<std::uint64_t>(chunk.count);
+        writer.put_all(std::vector<std::byte>(chunk.bytes.get() + chunk.begin, chunk.bytes.get() + chunk.end));
+    }
+}
+
+Frontier Frontier::read(tilesmith::Reader &reader) {
+    Frontier made(reader.get<State>());
+    for (auto left = reader.get<std::uint64_t>(); left > 0; --left) {
+        const auto count = reader.get<std::uint64_t>();
+        const auto bytes = reader.get_all<std::byte>();
+        if (bytes.size() > kChunkBytes) throw std::invalid_argument("a message has too many states");
+        Chunk chunk{std::make_unique_for_overwrite<std::byte[]>(kChunkBytes), 0, bytes.size(), count};
+        std::ranges::copy(bytes, chunk.bytes.get());
+        made.size_ += count;
+        made.bytes_ += bytes.size();
+        made.chunks_.push_back(std::move(chunk));
+    }
+    return made;
 }
 
 std::size_t Frontier::Chunk::next(std::size_t from) const {

@@ -1,6 +1,7 @@
 // The concrete space searched by threads that share memory.
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <thread>
 
@@ -31,7 +32,8 @@ std::vector<std::int32_t> place_of(const Found &found) {
     return place;
 }
 
-// In an order that depends on nothing but what was found.
+} // namespace
+
 std::vector<std::pair<std::size_t, Found>> ordered(std::vector<std::vector<std::pair<std::size_t, Found>>> each) {
     using Placed = std::tuple<std::size_t, std::vector<std::int32_t>, Found *>;
     std::vector<Placed> placed;
@@ -44,8 +46,6 @@ std::vector<std::pair<std::size_t, Found>> ordered(std::vector<std::vector<std::
     for (auto &[root, place, graph] : placed) all.emplace_back(root, std::move(*graph));
     return all;
 }
-
-} // namespace
 
 void Pool::enter() {
     const std::scoped_lock lock(mutex_);
@@ -69,7 +69,9 @@ std::optional<Task> Pool::take(Track &track) {
     --working_, ++idle_;
     count();
     if (!working_) changed_.notify_all();
-    changed_.wait(lock, [&] { return !left_.empty() || !working_; });
+    const auto over = [&] { return !left_.empty() || (!working_ && !fed_); };
+    // Where others feed it, nobody here may look at the clock.
+    while (!over() && !(fed_ && fed_->poll())) changed_.wait_for(lock, std::chrono::milliseconds(20));
     --idle_;
     if (left_.empty()) {
         count();
@@ -77,12 +79,42 @@ std::optional<Task> Pool::take(Track &track) {
     }
     ++working_;
     track.to(Activity::stealing);
-    // The shallowest has most below it.
+    Task task = shallowest();
+    count();
+    return task;
+}
+
+// It has most below it.
+Task Pool::shallowest() {
     const auto best = std::ranges::min_element(left_, {}, &Task::depth);
     Task task = std::move(*best);
     left_.erase(best);
+    return task;
+}
+
+std::optional<Task> Pool::lend() {
+    const std::scoped_lock lock(mutex_);
+    std::optional<Task> task;
+    if (left_.size() > idle_) task = shallowest();
+    abroad_ = task ? 0 : 1;
     count();
     return task;
+}
+
+void Pool::close() {
+    const std::scoped_lock lock(mutex_);
+    fed_ = nullptr;
+    changed_.notify_all();
+}
+
+std::size_t Pool::size() {
+    const std::scoped_lock lock(mutex_);
+    return left_.size();
+}
+
+bool Pool::idle() {
+    const std::scoped_lock lock(mutex_);
+    return !working_ && left_.empty();
 }
 
 Share share_out(const Roots &roots, const Asking &asking, SharedAnswers &shared, Control &control, const Team &team) {

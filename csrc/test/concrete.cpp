@@ -1,9 +1,12 @@
 // The concrete space shared by threads: whatever the schedule, the order and the number of threads, the same is found.
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
+#include <thread>
 
-#include "../concrete.hpp"
+#include "../concrete_ranks.hpp"
 
 namespace {
 
@@ -108,6 +111,60 @@ void frontiers() {
     }
 }
 
+// Of a graph all that sets it apart.
+std::vector<int> said(const Found &found) {
+    std::vector<int> all(found.outputs.begin(), found.outputs.end());
+    const auto step = [&](const Step &s) { all.insert(all.end(), {static_cast<int>(s.kind), s.arg, s.a, s.b}); };
+    std::ranges::for_each(found.nodes, step);
+    for (const Block &block : found.blocks) {
+        all.insert(all.end(), block.setting.grid.begin(), block.setting.grid.end());
+        all.push_back(block.setting.loop);
+        std::for_each_n(block.body.begin(), block.steps, step);
+    }
+    return all;
+}
+
+// Ranks of which the first gets all work, and gives it away when it is asked, find the same.
+void ranks(const Roots &roots, const Share &alone, std::uint64_t states) {
+    for (const Order order : {Order::dfs, Order::bfs})
+        for (const int many : {1, 3}) {
+            Control control;
+            SharedAnswers shared;
+            const Asking asking;
+            std::vector<std::unique_ptr<Ranked>> all;
+            std::vector<std::thread> threads;
+            std::vector<Counts> counts(static_cast<std::size_t>(many));
+            for (int rank = 0; rank < many; ++rank)
+                all.push_back(std::make_unique<Ranked>(roots, asking, shared, control,
+                                                       Team{.order = order, .threads = 2, .ranks = many, .rank = rank}));
+            for (std::size_t rank = 0; rank < all.size(); ++rank)
+                threads.emplace_back([&, rank] {
+                    for (const Counts &each : all[rank]->run()) counts[rank] += each;
+                });
+            Ranked &first = *all.front();
+            std::size_t next = 0, given = 0;
+            const auto idle = [](const auto &rank) { return rank->idle(); };
+            while (next < first.items() || !std::ranges::all_of(all, idle)) {
+                if (next < first.items() && first.waiting() < 2) first.offer(next++);
+                for (std::size_t rank = 1; rank < all.size(); ++rank)
+                    if (all[rank]->idle())
+                        if (const std::string task = first.give(); !task.empty()) all[rank]->receive(task), ++given;
+                for (const auto &rank : all) first.tell(rank->found(false));
+            }
+            for (const auto &rank : all) rank->end();
+            for (std::thread &thread : threads) thread.join();
+            for (const auto &rank : all) first.tell(rank->found(true));
+            Counts sum;
+            for (const Counts &each : counts) sum += each;
+            demand(sum.states == states, "ranks meet every state once");
+            demand(many == 1 || given > 0, "the first rank gives work away");
+            const Ranked::Graphs found = first.conclude();
+            demand(std::ranges::equal(found, alone.found, {}, [](const auto &one) { return std::pair(one.first, said(one.second)); },
+                                      [](const auto &one) { return std::pair(one.first, said(one.second)); }),
+                   "ranks find the same graphs in the same order");
+        }
+}
+
 } // namespace
 
 int main() {
@@ -136,6 +193,8 @@ int main() {
                 demand(share.found.size() == found, "the same graphs are found");
                 if (sharing == Sharing::shared && threads > 1) taken += counts.taken;
             }
+    SharedAnswers shared;
+    ranks(roots, share_out(roots, {}, shared, control, {}), states);
     demand(found > 0, "graphs are found");
     demand(taken > 0, "idle threads take open work");
     std::printf("%llu states, %zu graphs, %llu times work was taken\n", static_cast<unsigned long long>(states), found,

@@ -82,14 +82,8 @@ class Study:
                         continue
                     if program.startswith("symbolic/") and oracle != "table":
                         continue
-                    if program.startswith("oracle/") or not (schedule == "mpi" and not _ranked(program)):
-                        made.append(Cell(program, schedule, order, oracle, threads, ranks, repeat))
+                    made.append(Cell(program, schedule, order, oracle, threads, ranks, repeat))
         return tuple(dict.fromkeys(made))
-
-
-def _ranked(program: str) -> bool:
-    """Whether the space of a program is searched by ranks."""
-    return program.startswith("symbolic/")
 
 
 def numbers(flag: str, words: str) -> tuple[int, ...]:

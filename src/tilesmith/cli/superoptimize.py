@@ -117,8 +117,6 @@ def _on_ranks(
         ]
         tell([part for part in parts if part is not None])
 
-    if plan.space != "symbolic":
-        raise OptionError(f"--schedule mpi is not in the {plan.space} space; use openmp.")
     job = ranks.join(rescue)
     errors = os.dup(2)
     if job.rank:

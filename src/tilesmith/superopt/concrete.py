@@ -125,16 +125,19 @@ class Space:
     program: Described
     made: _core.ConcreteSearch
     roots: int
+    began_s: float
+    """When it began to be made, of the monotonic clock."""
 
     def search_root(self, index: int) -> tuple[list[FoundGraph], Counted]:
         """What is under a root; the same whoever asks and when."""
         found, counts = self.made.search_root(index)
-        return found, _counted(counts)
+        return found, counted(counts)
 
 
 def space(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = None) -> Space:
     """The space of a program: its table and its roots. Raises `OptionError` for what it does not know."""
     choices, coded = choices or Choices(), plan.rules == "code"
+    began_s = time.monotonic()
     checked(limits, plan)
     if not choices.tiles or not choices.loops:
         raise OptionError("The concrete space needs a tile and a loop to try.")
@@ -176,7 +179,7 @@ def space(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = No
         made.ask_z3(_core.Z3(str(libz3())), plan.oracle_cache, plan.oracle_effort)
     if plan.order == "bfs":
         made.breadth_first(plan.frontier_bytes)
-    return Space(program, made, heard(made.roots, made.interrupt))
+    return Space(program, made, heard(made.roots, made.interrupt), began_s)
 
 
 def libz3() -> Path:
@@ -195,7 +198,6 @@ def explore(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = 
 
     Ctrl-C ends the search, not the program: what was found until then is the result.
     """
-    began = time.monotonic()
     made = space(graph, limits, plan, choices)
     native = made.made
     found: list[FoundGraph] = list(native.predefined)
@@ -204,24 +206,33 @@ def explore(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = 
         dealt, most = plan.schedule == "static", plan.max_graphs or 0
         rooted, counts = heard(lambda: native.run(plan.threads, dealt, most, plan.timeline), native.interrupt)
         found += [graph for _, graph in rooted]
+    return explored(made, found, [counted(count) for count in counts])
+
+
+def explored(
+    made: Space, found: Sequence[FoundGraph], workers: Sequence[Counted], ended: tuple[str, str] | None = None
+) -> Explored:
+    """What workers found and did. `ended`: why, and the reason, where the space does not know."""
+    native = made.made
     incomplete = native.incomplete
+    stop, reason = ended or (native.stop, "")
     return Explored(
         made.program,
-        "incomplete" if incomplete else native.stop,
-        incomplete,
+        "incomplete" if incomplete else stop,
+        incomplete or reason,
         native.classes,
         native.rows,
         native.table_s,
         made.roots,
         native.unfit_roots,
-        time.monotonic() - began,
+        time.monotonic() - made.began_s,
         tuple(found),
-        _counted(native.root_counts),
-        tuple(_counted(count) for count in counts),
+        counted(native.root_counts),
+        tuple(workers),
     )
 
 
-def _counted(counts: _core.ConcreteCounts) -> Counted:
+def counted(counts: _core.ConcreteCounts) -> Counted:
     return Counted(
         counts.states, counts.candidates, counts.tested, counts.shape, counts.phase, counts.memory, counts.oracle,
         counts.bound, counts.unsound, counts.roots, counts.calls, counts.hits, counts.unknown,
@@ -284,7 +295,11 @@ def search(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = N
 
     Raises `OptionError` for a program that the space does not know, or for limits of nothing.
     """
-    explored = explore(graph, limits, plan, choices)
+    return results_of(explore(graph, limits, plan, choices), graph, plan)
+
+
+def results_of(explored: Explored, graph: Graph, plan: Plan) -> Results:
+    """What was found, verified and ranked."""
     began = time.monotonic()
     gpu = target(plan.target)
     good = [s for s in structures(explored, plan.seed) if s.verified is not None]
@@ -342,12 +357,12 @@ def search(graph: Graph, limits: Limits, plan: Plan, choices: Choices | None = N
         verified=len(graphs),
         error_bound=max(bounds, default=1.0),
         graphs=tuple(graphs.values()),
-        workers=tuple(_worker(c) for c in explored.workers),
+        workers=tuple(worker(c) for c in explored.workers),
         first_seconds=min((c.first_seconds for c in counts if c.first_seconds), default=None),
     )
 
 
-def _worker(c: Counted) -> Worker:
+def worker(c: Counted) -> Worker:
     return Worker(
         c.states,
         c.busy_seconds,

@@ -77,7 +77,7 @@ def _lacking(plan: Plan) -> str:
             return f"--kernels {plan.kernels} is of the symbolic space; leave out --space concrete."
         if plan.oracle == "table" and plan.oracle_cache != "thread":
             return "--oracle-cache keeps the answers of --oracle z3; the table needs none."
-        return "--schedule mpi is not in the concrete space; use openmp." if plan.schedule == "mpi" else ""
+        return ""
     for flag, default in (("oracle", "table"), ("oracle_cache", "thread"), ("oracle_every", 1), ("rules", "code")):
         if (chosen := getattr(plan, flag)) != default:
             name = flag.replace("_", "-")

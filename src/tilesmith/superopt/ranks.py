@@ -20,18 +20,19 @@ import struct
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from tilesmith import _core
 from tilesmith.core.errors import MachineError, OptionError
 from tilesmith.core.gpu import target
 from tilesmith.core.graph import Graph, Limits
+from tilesmith.superopt import concrete
 from tilesmith.superopt import engine as engines
 from tilesmith.superopt.limits import Plan, checked
 from tilesmith.superopt.search import Counted, Results, Worker, counted, results_of, workers_of
@@ -146,6 +147,8 @@ def _keeper(rescue: Callable[[Blobs], None]) -> int:
             rescue(blobs)
             sys.stdout.flush()
         status = 0
+    except BaseException:  # nobody else would say it
+        traceback.print_exc()
     finally:
         os._exit(status)
 
@@ -182,10 +185,18 @@ def rescued(graph: Graph, limits: Limits, plan: Plan, blobs: Sequence[tuple[byte
     """The results of what the first rank had heard. None where it had not come so far."""
     if not blobs:
         return None
+    if plan.space == "concrete":
+        space = concrete.space(graph, limits, replace(plan, seconds=None))
+        space.made.serve(1, False, 0, 1)
+        for kind, body in blobs:
+            if kind == b"C":
+                space.made.tell(body)
+        return _concluded(space, graph, plan, (), ("interrupted", DIED))
     program = named(graph, limits)
     made = engines.engine(program, limits, replace(plan, seconds=None), target(plan.target), ranks=1)
     for kind, body in blobs:
-        if kind in (b"B", b"F"):
+        # A listing's split comes with the block searches that it took.
+        if kind == b"F" or (kind == b"B" and plan.kernels == "listing"):
             made.learn(body)
     for kind, body in blobs:
         if kind == b"C":
@@ -195,7 +206,51 @@ def rescued(graph: Graph, limits: Limits, plan: Plan, blobs: Sequence[tuple[byte
     return results_of(program, made, result, (), (), limits, plan, ("interrupted", DIED))
 
 
-def _told(made: _core.Engine, chains: bytes) -> bool:
+class Search(Protocol):
+    """What ranks search together; each of its bytes is its own."""
+
+    ready: bool
+    """Whether all the others may be called; while it runs."""
+    items: int
+    """What the search is split into."""
+    waiting: int
+    """Pieces of work that no worker has taken."""
+    parked: int
+    """Pieces of work that wait for what another rank makes."""
+    idle: bool
+    """Whether all workers wait for work, and there is none."""
+
+    def begin(self) -> bytes:
+        """The first rank's split, for the others; empty as long as there is none."""
+
+    def join(self, split: bytes) -> None: ...
+    def offer(self, item: int) -> None: ...
+    def give(self) -> bytes:
+        """Some of the work here, for another rank; empty where there is none just now."""
+
+    def receive(self, given: bytes) -> None: ...
+    def end(self) -> None: ...
+    def fresh(self) -> bytes:
+        """What was made here since the last call and all ranks need."""
+
+    def learn(self, made: bytes) -> None: ...
+    def wanted(self) -> list[bytes]:
+        """What to ask each rank for, in their order; empty where there is nothing."""
+
+    def ask(self, wanted: bytes) -> None:
+        """Another rank asks for these."""
+
+    def found(self, everything: bool) -> bytes:
+        """What was found and not told: in work that is done, or after the search in all."""
+
+    def tell(self, found: bytes) -> None:
+        """Raises ValueError where it names what was not learned yet."""
+
+    def told_enough(self) -> bool: ...
+    def interrupt(self) -> None: ...
+
+
+def _told(made: Search, chains: bytes) -> bool:
     """False where they name a block search that is not known yet."""
     try:
         made.tell(chains)
@@ -210,10 +265,10 @@ class _End:
 
     stop: str
     reason: str
-    began_s: float
-    search_s: float
     workers: tuple[Worker, ...]
-    counted: tuple[Counted, ...]
+    counted: tuple[Any, ...]
+    """As the space counts."""
+    began_s: float = 0.0
 
 
 def search(job: Job, graph: Graph, limits: Limits, plan: Plan) -> Results | None:
@@ -222,44 +277,83 @@ def search(job: Job, graph: Graph, limits: Limits, plan: Plan) -> Results | None
     Raises `OptionError` for a program that the space does not know, or for limits of nothing.
     """
     checked(limits, plan)
-    program = named(graph, limits)
     job.parts.append(len(job.parts))
     job.keep(b"P")
+    return (_concrete if plan.space == "concrete" else _symbolic)(job, graph, limits, plan)
+
+
+def _symbolic(job: Job, graph: Graph, limits: Limits, plan: Plan) -> Results | None:
+    program = named(graph, limits)
     made = engines.engine(program, limits, plan, target(plan.target), ranks=job.size, rank=job.rank)
-    part = _Part(job, made, plan, len(job.parts))
+
+    def run() -> _End:
+        result = made.run()
+        return _End(result.stop, result.incomplete, workers_of(result), counted(result))
+
+    part = _Part(job, made, run, plan, len(job.parts))
     ends = part.run()
     if job.rank:
         return None
-    first = ends[0]
-    stop = next((s for s in STOPS if any(end.stop == s for end in ends.values())), "exhausted")
-    reason = next((end.reason for end in ends.values() if end.reason), "")
-    if part.dead:
-        stop, reason = "interrupted", DIED
+    stop, reason = part.ended()
     result = made.conclude()
     if result.stop == "graphs":
         stop = "graphs"
-    workers = [
+    counts: list[Counted] = [count for end in ends.values() for count in end.counted]
+    return results_of(program, made, result, _workers(ends), counts, limits, plan, (stop, reason))
+
+
+def _concrete(job: Job, graph: Graph, limits: Limits, plan: Plan) -> Results | None:
+    space = concrete.space(graph, limits, plan)
+    made = space.made
+    made.serve(plan.threads, plan.timeline, plan.max_graphs or 0, job.size)
+    if made.told_enough():  # by graphs of predefined kernels
+        made.interrupt()
+
+    def run() -> _End:
+        counts = tuple(concrete.counted(count) for count in made.run_served())
+        return _End(made.stop, made.incomplete, tuple(concrete.worker(count) for count in counts), counts)
+
+    part = _Part(job, made, run, plan, len(job.parts))
+    ends = part.run()
+    if job.rank:
+        return None
+    ended = part.ended()
+    if made.told_enough():
+        ended = ("graphs", "")
+    counts = [count for _, end in sorted(ends.items()) for count in end.counted]
+    return replace(_concluded(space, graph, plan, counts, ended), workers=_workers(ends))
+
+
+def _concluded(
+    space: concrete.Space, graph: Graph, plan: Plan, counts: Sequence[concrete.Counted], ended: tuple[str, str]
+) -> Results:
+    """Graphs of predefined kernels, which every rank has, and what was told."""
+    found = [*space.made.predefined, *space.made.conclude()]
+    return concrete.results_of(concrete.explored(space, found, counts, ended), graph, plan)
+
+
+def _workers(ends: Mapping[int, _End]) -> tuple[Worker, ...]:
+    """Of all ranks in their order; times count from when the first rank began."""
+    return tuple(
         replace(
             worker,
             rank=rank,
             spans=tuple(
-                (a, s + end.began_s - first.began_s, e + end.began_s - first.began_s) for a, s, e in worker.spans
+                (a, s + end.began_s - ends[0].began_s, e + end.began_s - ends[0].began_s) for a, s, e in worker.spans
             ),
         )
         for rank, end in sorted(ends.items())
         for worker in end.workers
-    ]
-    counts = [count for end in ends.values() for count in end.counted]
-    return results_of(program, made, result, workers, counts, limits, plan, (stop, reason))
+    )
 
 
 class _Part:
     """One search, on one rank."""
 
-    def __init__(self, job: Job, made: _core.Engine, plan: Plan, tag: int) -> None:
-        self.job, self.made, self.plan, self.tag = job, made, plan, tag
+    def __init__(self, job: Job, made: Search, search: Callable[[], _End], plan: Plan, tag: int) -> None:
+        self.job, self.made, self.search, self.plan, self.tag = job, made, search, plan, tag
         self.began_s = time.time()
-        self.results: list[_core.Result] = []
+        self.results: list[_End] = []
         self.faults: list[BaseException] = []
         self.thread = threading.Thread(target=self._work, name="search", daemon=True)
         self.sends: list[tuple[Any, bytes]] = []
@@ -282,7 +376,7 @@ class _Part:
 
     def _work(self) -> None:
         try:
-            self.results.append(self.made.run())
+            self.results.append(self.search())
         except BaseException as fault:  # carried over to the thread that waits
             self.faults.append(fault)
 
@@ -309,11 +403,19 @@ class _Part:
                 self.window.Unlock_all()
         if self.faults:
             if isinstance(self.faults[0], ValueError):
-                raise OptionError(f"The program cannot be searched in the symbolic space: {self.faults[0]}.")
+                raise OptionError(f"The program cannot be searched in the {self.plan.space} space: {self.faults[0]}.")
             raise self.faults[0]
         if not self.dead:
             self.window.Free()
         return self.ends
+
+    def ended(self) -> tuple[str, str]:
+        """Why, and the reason."""
+        if self.dead:
+            return "interrupted", DIED
+        ends = self.ends.values()
+        stop = next((stop for stop in STOPS if any(end.stop == stop for end in ends)), "exhausted")
+        return stop, next((end.reason for end in ends if end.reason), "")
 
     # While it searches
 
@@ -436,12 +538,7 @@ class _Part:
         if self.started and self.made.ready:
             self._share()
         self._settle()
-        end = _End("interrupted", "", self.began_s, 0.0, (), ())
-        if self.results:
-            result = self.results[0]
-            end = _End(
-                result.stop, result.incomplete, self.began_s, result.search_s, workers_of(result), counted(result)
-            )
+        end = replace(self.results[0] if self.results else _End("interrupted", "", (), ()), began_s=self.began_s)
         if self.job.rank:
             self._send(0, b"E", pickle.dumps(end))
             while not self.quit:

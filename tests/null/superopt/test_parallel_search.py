@@ -25,7 +25,7 @@ from tilesmith.superopt import engine as engines
 from tilesmith.superopt.build import Program
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.programs import PROGRAMS, norm_lora
-from tilesmith.superopt.ranks import launcher
+from tilesmith.superopt.ranks import launcher, rescued
 from tilesmith.superopt.schema import to_json
 from tilesmith.superopt.search import Results, Worker, search
 from tilesmith.superopt.table import named
@@ -223,6 +223,52 @@ def test_ranks_close_what_one_thread_closes(program: Path, ranks: int) -> None:
     assert {worker["rank"] for worker in found["workers"]} == set(range(ranks))
 
 
+def test_what_ranks_told_of_a_closure_is_kept() -> None:
+    limits, plan = Limits(block_ops=9), Plan(keep=3, kernels="closure")
+    made = engines.engine(named(NORM_LORA, limits), limits, plan, target(), ranks=1)
+    work = threading.Thread(target=made.run)
+    work.start()
+    told, next_chunk = [(b"B", b"closure")], 0
+    while work.is_alive() or told[-1][1]:
+        if made.ready and made.waiting < 2:
+            made.offer(next_chunk)
+            next_chunk += 1
+        told.append((b"F", made.fresh() if made.ready else b""))
+    work.join()
+    alone = search(NORM_LORA, limits, plan)
+    kept = rescued(NORM_LORA, limits, plan, told)
+    assert kept is not None
+    assert kept.stop == "interrupted"
+    assert kept.graphs == alone.graphs
+    some = rescued(NORM_LORA, limits, plan, [one for one in told if one[1]][:40])
+    assert some is not None
+    assert some.candidates < alone.candidates
+
+
+CONCRETE = ["--space", "concrete", "--rules", "paper", "--kernel-ops", "1", "--keep", "6", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "flags"), [(2, []), (3, ["--threads", "2"]), (2, ["--order", "bfs", "--timeline", "trace.json"])]
+)
+def test_ranks_in_the_concrete_space(ranks: int, flags: list[str], tmp_path: Path) -> None:
+    limits = Limits(kernel_ops=1, block_ops=6, inputs=3, shared_bytes=96 << 10)
+    alone = concrete.search(PROGRAMS["rmsnorm_linear"](), limits, Plan(space="concrete", rules="paper", keep=6))
+    tool = str(Path(sys.executable).parent / "tilesmith")
+    words = [tool, "superoptimize", "rmsnorm_linear", *CONCRETE, "--block-ops", "6", "--schedule", "mpi", *flags]
+    done = subprocess.run(
+        [launcher(), "-n", str(ranks), *words], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
+    )
+    found = document(done.stdout)
+    assert done.returncode == 0
+    assert done.stdout.count('"program"') == 1
+    assert (found["stop"], found["candidates"], found["states"]) == (alone.stop, alone.candidates, alone.states)
+    assert [graph["hash"] for graph in found["graphs"]] == [graph.hash for graph in alone.graphs]
+    assert {worker["rank"] for worker in found["workers"]} == set(range(ranks))
+    assert found["pruned"] == {name: getattr(alone.pruned, name) for name in alone.pruned.__dataclass_fields__}
+    assert (tmp_path / "trace.json").exists() == ("--timeline" in flags)
+
+
 def test_the_first_graphs_of_ranks(program: Path) -> None:
     first = search(NORM_LORA, THREE, Plan(keep=6, max_graphs=40))
     status, found, _ = launched(2, program, 3, ["--max-graphs", "40"])
@@ -266,11 +312,16 @@ def _searching(program: Path, rank: str) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("victim", ["0", "1"])
-def test_a_rank_that_dies_leaves_what_was_found(program: Path, victim: str) -> None:
-    job = subprocess.Popen(
-        command(2, program, 7, "--block-ops", "8"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.mark.parametrize(
+    ("victim", "flags"),
+    [
+        ("0", ["--graph-defined-kernels", "7", "--block-ops", "8"]),
+        ("1", ["--graph-defined-kernels", "7", "--block-ops", "8"]),
+        ("1", ["--space", "concrete", "--rules", "paper", "--kernel-ops", "1", "--block-ops", "10"]),
+    ],
+)
+def test_a_rank_that_dies_leaves_what_was_found(program: Path, victim: str, flags: list[str]) -> None:
+    job = subprocess.Popen(command(2, program, 1, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         until = time.monotonic() + 60
         while not (found := _searching(program, victim)) and time.monotonic() < until:
