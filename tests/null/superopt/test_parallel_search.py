@@ -245,7 +245,7 @@ def test_what_ranks_told_of_a_closure_is_kept() -> None:
     assert some.candidates < alone.candidates
 
 
-CONCRETE = ["--space", "concrete", "--rules", "paper", "--kernel-ops", "1", "--keep", "6", "--json"]
+IN_CONCRETE = ["--space", "concrete", "--rules", "paper", "--kernel-ops", "1", "--keep", "6", "--json"]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_ranks_in_the_concrete_space(ranks: int, flags: list[str], tmp_path: Pat
     limits = Limits(kernel_ops=1, block_ops=6, inputs=3, shared_bytes=96 << 10)
     alone = concrete.search(PROGRAMS["rmsnorm_linear"](), limits, Plan(space="concrete", rules="paper", keep=6))
     tool = str(Path(sys.executable).parent / "tilesmith")
-    words = [tool, "superoptimize", "rmsnorm_linear", *CONCRETE, "--block-ops", "6", "--schedule", "mpi", *flags]
+    words = [tool, "superoptimize", "rmsnorm_linear", *IN_CONCRETE, "--block-ops", "6", "--schedule", "mpi", *flags]
     done = subprocess.run(
         [launcher(), "-n", str(ranks), *words], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
     )
@@ -289,15 +289,17 @@ def _rank_of(pid: int) -> str:
     return next((pair.partition(b"=")[2].decode() for pair in pairs if pair.startswith(b"PMI_RANK=")), "")
 
 
-def _threads(pid: int) -> int:
+def _busy_s(pid: int) -> float:
+    """Processor time. Starting takes one or two seconds."""
     try:
-        return len(list(Path(f"/proc/{pid}/task").iterdir()))
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
     except OSError:
-        return 0
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _searching(program: Path, rank: str) -> list[int]:
-    """Processes of a rank that search this program."""
+    """Processes of a rank that have been searching this program for a while."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -307,7 +309,7 @@ def _searching(program: Path, rank: str) -> list[int]:
         except OSError:
             continue
         pid = int(entry.name)
-        if str(program).encode() in words and _rank_of(pid) == rank and _threads(pid) > 1:
+        if str(program).encode() in words and _rank_of(pid) == rank and _busy_s(pid) > 4:
             found.append(pid)
     return found
 
@@ -326,7 +328,6 @@ def test_a_rank_that_dies_leaves_what_was_found(program: Path, victim: str, flag
         until = time.monotonic() + 60
         while not (found := _searching(program, victim)) and time.monotonic() < until:
             time.sleep(0.1)
-        time.sleep(3)
         os.kill(found[0], signal.SIGKILL)
         out, errors = job.communicate(timeout=100)
     finally:
