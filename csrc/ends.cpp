@@ -1,5 +1,8 @@
 #include "ends.hpp"
 
+#include <algorithm>
+#include <functional>
+
 namespace tilesmith {
 namespace {
 
@@ -41,7 +44,12 @@ Ends::Key key_of(const Classes &classes, unsigned some) {
 
 Ends::Ends(const Space &space, const BlockLimits &limits, int inputs, int most)
     : space_(space), inputs_(inputs), pairs_(limits.stores > 1), several_targets_(space.table().outputs.size() > 1),
-      known_(static_cast<std::size_t>(most)), made_(space.classes(), kNothing), waits_(space.classes(), 0) {
+      known_(static_cast<std::size_t>(most)), made_(space.classes(), kNothing), places_of_(space.classes(), 0),
+      waits_(space.classes() / 64 + 1, 0) {
+    for (std::size_t c = 0; c < space.classes(); ++c)
+        if (space.live(static_cast<Class>(c))) order_.push_back(static_cast<Class>(c));
+    std::ranges::stable_sort(order_, std::greater{}, [&](Class c) { return space.distance(c); });
+    for (std::size_t place = 0; place < order_.size(); ++place) places_of_[order_[place]] = static_cast<std::uint16_t>(place);
     for (std::size_t c = 0; c < space.classes(); ++c)
         storable_.push_back(may_be_stored(space, limits, Goal::between, static_cast<Class>(c)));
 }
@@ -63,6 +71,28 @@ bool Ends::reachable(Key classes, int kernels) {
     bool fresh = false;
     known.at(classes, fresh) = ends;
     return ends;
+}
+
+// By pairs alone: to look at more of them at once takes longer than the block search that it saves.
+bool Ends::joinable(Key classes, bool last) {
+    const Classes given = classes_in(classes);
+    std::array<unsigned, kMost> with{}; // what each can be together with
+    for (std::size_t i = 0; i < given.count; ++i)
+        for (std::size_t j = 0; j <= i; ++j) {
+            if (i != j && !reachable(key_of(given, 1u << i | 1u << j), 1)) continue;
+            with[i] |= 1u << j;
+            with[j] |= 1u << i;
+        }
+    const auto together = [&](unsigned some) {
+        for (unsigned left = some; left; left &= left - 1)
+            if (some & ~with[static_cast<std::size_t>(__builtin_ctz(left))]) return false;
+        return true;
+    };
+    const unsigned all = (1u << given.count) - 1;
+    if (together(all)) return true;
+    for (unsigned some = all - 1; !last && pairs_ && some > all / 2; --some)
+        if (together(some) && together(all & ~some)) return true;
+    return false;
 }
 
 // Whether one of the kernels makes of some of them what the others can end, with the rest.
@@ -118,9 +148,8 @@ void Ends::make(Class c, Sets sets) {
     if (!(sets & ~made_[c])) return;
     if (made_[c] == kNothing) touched_.push_back(c);
     made_[c] |= sets;
-    if (waits_[c]) return;
-    waits_[c] = 1;
-    queue_.push_back(c);
+    first_ = std::min<std::size_t>(first_, places_of_[c] / 64u);
+    waits_[places_of_[c] / 64u] |= std::uint64_t{1} << places_of_[c] % 64u;
 }
 
 Ends::Sets Ends::make_all(Key classes) {
@@ -128,16 +157,22 @@ Ends::Sets Ends::make_all(Key classes) {
     touched_.clear();
     const Classes given = classes_in(classes);
     for (std::size_t i = 0; i < given.count; ++i) make(given.all[i], Sets{1} << (1u << i));
-    while (!queue_.empty()) {
-        const Class c = queue_.back();
-        queue_.pop_back();
-        waits_[c] = 0;
+    for (std::size_t word = 0; word < waits_.size();) {
+        if (!waits_[word]) {
+            ++word;
+            continue;
+        }
+        const Class c = order_[64 * word + static_cast<std::size_t>(__builtin_ctzll(waits_[word]))];
+        waits_[word] &= waits_[word] - 1;
         const Sets sets = made_[c];
         for (const Class made : space_.singles(c)) make(made, sets);
         for (const Space::Join &join : space_.joins(c)) {
             const Sets others = made_[join.other];
             make(join.result, others == kNothing ? sets : joined(sets, others));
         }
+        // What was made may lie before it.
+        word = std::min<std::size_t>(word, first_);
+        first_ = ~std::size_t{0};
     }
     return Sets{1} << ((1u << given.count) - 1);
 }

@@ -27,6 +27,9 @@ class Ends {
     static Key with(Key classes, Class more);
 
     bool reachable(Key classes, int kernels);
+    // Whether one kernel, the last or another, can use all of up to four classes for what leads to the targets. Not for
+    // tensors that are known under several names: what it stores may go on under another.
+    bool joinable(Key classes, bool last);
 
   private:
     using Sets = std::uint32_t; // of sets of the given classes: a bit for each
@@ -44,11 +47,15 @@ class Ends {
     bool pairs_, several_targets_; // two stores; that can be targets
     std::vector<std::uint8_t> storable_; // where another kernel comes
     std::vector<FlatMap<std::uint8_t>> known_; // by kernels
-    FlatMap<std::uint32_t> places_;            // in what follows
+    FlatMap<std::uint32_t> places_; // in what follows
     std::deque<std::vector<Class>> stores_;
     std::vector<Sets> made_; // of what each class can be made; of others it always can
-    std::vector<std::uint8_t> waits_;
-    std::vector<Class> touched_, queue_;
+    std::vector<Class> touched_;
+    // What is looked at next is what lies farthest from the targets: then it is seldom looked at twice.
+    std::vector<Class> order_;
+    std::vector<std::uint16_t> places_of_; // in that order
+    std::vector<std::uint64_t> waits_;     // of places, a bit for each
+    std::size_t first_ = 0;                // word of these that was written to
 };
 
 } // namespace tilesmith

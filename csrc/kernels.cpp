@@ -181,6 +181,8 @@ const Kernels *Explorer::kernels(Set inputs, bool last) {
     for (Set left = inputs; left; left &= left - 1) hash += hashes_[static_cast<std::size_t>(__builtin_ctzll(left))];
     return catalogue_.kernels(hash, last, [&] {
         std::vector<Tensor> tensors;
+        const bool few = !space_.renamings() && __builtin_popcountll(inputs) <= static_cast<int>(Ends::kMost);
+        if (few && !ends_.joinable(classes(inputs), last)) return tensors;
         for (Set left = inputs; left; left &= left - 1) tensors.push_back(tensors_[static_cast<std::size_t>(__builtin_ctzll(left))]);
         std::ranges::sort(tensors);
         return tensors;

@@ -95,7 +95,10 @@ bool Catalogue::make(const Wanted &wanted) {
 }
 
 const Kernels *Catalogue::ask(std::uint64_t key, std::span<const Tensor> inputs) {
+    // Most sets lead to nothing: all of these are one, so that looking at it costs no way to memory.
+    static const Kernels nothing;
     bool fresh = false;
+    if (inputs.empty()) return known_.at(key, fresh) = &nothing;
     Memo::Entry &entry = memo_.at(key, fresh, memo_.theirs(key));
     if (fresh && entry.elsewhere()) {
         memo_.want({key, {inputs.begin(), inputs.end()}});
@@ -113,8 +116,6 @@ const Kernels *Catalogue::ask(std::uint64_t key, std::span<const Tensor> inputs)
     }
     const Kernels &kernels = entry.kernels();
     if (!std::ranges::equal(kernels.inputs, inputs)) throw std::logic_error("two sets of tensors have one hash");
-    // Most sets lead to nothing: all of these are one, so that looking at it costs no way to memory.
-    static const Kernels nothing;
     return known_.at(key, fresh) = kernels.signatures.empty() ? &nothing : &kernels;
 }
 

@@ -100,8 +100,8 @@ class Catalogue {
     Catalogue(const Space &space, const BlockLimits &limits, Control &control, Memo &memo, Track &track)
         : search_(space, limits, control), memo_(memo), track_(track) {}
 
-    // What is made of some tensors, by the sum of their mixed numbers; `inputs` gives them sorted, where it has to. None
-    // where another process makes it and has not yet: it has been asked for then, and is what was `missed`.
+    // What is made of some tensors, by the sum of their mixed numbers; `inputs` gives them sorted, where it has to, or none
+    // if nothing is. None where another process makes it and has not yet: it has been asked for then, and is what was `missed`.
     template <typename Inputs> const Kernels *kernels(std::uint64_t hash, bool last, const Inputs &inputs) {
         const std::uint64_t key = Memo::key(hash, last);
         const Kernels *const *known = known_.find(key);

@@ -35,7 +35,7 @@ def workload(name: str) -> Workload:
             limits = ("--space", "concrete", "--rules", "paper", "--kernel-ops", "1", "--block-ops", operators)
             return Workload(gated_mlp, limits, ranks=False)
         case [program, kernels, operators] if program in PROGRAMS and kernels.isdigit() and operators.isdigit():
-            limits = ("--graph-defined-kernels", kernels, "--block-ops", operators)
+            limits = ("--kernel-ops", kernels, "--graph-defined-kernels", kernels, "--block-ops", operators)
             return Workload(PROGRAMS[program], limits)
     raise ValueError(
         f"{name} is no workload: PROGRAM/KERNELS/OPERATORS of {', '.join(PROGRAMS)}, or concrete/OPERATORS"

@@ -69,7 +69,7 @@ def test_the_first_graphs_are_the_same_ones(order: Any) -> None:
 
 
 def test_interrupted_threads_keep_what_they_have() -> None:
-    limits = Limits(graph_defined_kernels=7)
+    limits = Limits(kernel_ops=7, graph_defined_kernels=7)
     made = engines.engine(named(NORM_LORA, limits), limits, Plan(keep=2, threads=3), target())
     timer = threading.Timer(1.0, made.interrupt)
     timer.start()
@@ -81,7 +81,9 @@ def test_interrupted_threads_keep_what_they_have() -> None:
 
 
 def test_a_budget_of_seconds_ends_all_threads() -> None:
-    results = search(NORM_LORA, Limits(graph_defined_kernels=7), Plan(keep=1, threads=3, order="bfs", seconds=0.5))
+    results = search(
+        NORM_LORA, Limits(kernel_ops=7, graph_defined_kernels=7), Plan(keep=1, threads=3, order="bfs", seconds=0.5)
+    )
     assert results.stop == "seconds"
 
 
@@ -175,7 +177,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(ranks: int, program: Path, kernels: int, *flags: str) -> list[str]:
     tool = Path(sys.executable).parent / "tilesmith"
     tilesmith = [str(tool), "superoptimize", str(program), "--json", "--schedule", "mpi"]
-    limits = ["--graph-defined-kernels", str(kernels), "--block-ops", "9", "--keep", "6"]
+    limits = ["--graph-defined-kernels", str(kernels), "--kernel-ops", str(kernels), "--block-ops", "9", "--keep", "6"]
     return [launcher(), "-n", str(ranks), *tilesmith, *limits, *flags]
 
 
