@@ -48,17 +48,14 @@ def matmul_gelu_mul_kernel_copies(
     BLOCK_COLUMNS: gl.constexpr,
     OWN_ROWS: gl.constexpr,
     STAGES: gl.constexpr,
-    GROUP: gl.constexpr,
 ):
     turn = 0
     for program in range(
         gl.program_id(0), tl.cdiv(ROWS, BLOCK_ROWS) * tl.cdiv(COLUMNS, BLOCK_COLUMNS), gl.num_programs(0)
     ):
-        across = tl.cdiv(ROWS, BLOCK_ROWS)
-        strip = program // (GROUP * across)
-        height = tl.minimum(tl.cdiv(COLUMNS, BLOCK_COLUMNS) - strip * GROUP, GROUP)
-        columns_tile = strip * GROUP + program % (GROUP * across) % height
-        rows_tile = program % (GROUP * across) // height
+        rows_tile = program % tl.cdiv(ROWS, BLOCK_ROWS)
+        others = program // tl.cdiv(ROWS, BLOCK_ROWS)
+        columns_tile = others
         for inner_start in range(0, INNER, BLOCK_INNER):
             stage = turn % STAGES
             mbarrier.wait(free.index(stage), turn // STAGES % 2 ^ 1)
@@ -95,18 +92,15 @@ def matmul_gelu_mul_kernel_products(
     BLOCK_COLUMNS: gl.constexpr,
     OWN_ROWS: gl.constexpr,
     STAGES: gl.constexpr,
-    GROUP: gl.constexpr,
 ):
     PRODUCT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_COLUMNS, 16])
     turn = 0
     for program in range(
         gl.program_id(0), tl.cdiv(ROWS, BLOCK_ROWS) * tl.cdiv(COLUMNS, BLOCK_COLUMNS), gl.num_programs(0)
     ):
-        across = tl.cdiv(ROWS, BLOCK_ROWS)
-        strip = program // (GROUP * across)
-        height = tl.minimum(tl.cdiv(COLUMNS, BLOCK_COLUMNS) - strip * GROUP, GROUP)
-        columns_tile = strip * GROUP + program % (GROUP * across) % height
-        rows_tile = program % (GROUP * across) // height
+        rows_tile = program % tl.cdiv(ROWS, BLOCK_ROWS)
+        others = program // tl.cdiv(ROWS, BLOCK_ROWS)
+        columns_tile = others
         products = gl.zeros((OWN_ROWS, BLOCK_COLUMNS), gl.float32, PRODUCT)
         products2 = gl.zeros((OWN_ROWS, BLOCK_COLUMNS), gl.float32, PRODUCT)
         for inner_start in range(0, INNER, BLOCK_INNER):
@@ -156,7 +150,6 @@ def matmul_gelu_mul_kernel(
     BLOCK_COLUMNS: gl.constexpr,
     OWN_ROWS: gl.constexpr,
     STAGES: gl.constexpr,
-    GROUP: gl.constexpr,
 ):
     x_ring = gl.allocate_shared_memory(x_tiles.dtype, [STAGES, BLOCK_ROWS, BLOCK_INNER], x_tiles.layout)
     wg_ring = gl.allocate_shared_memory(wg_tiles.dtype, [STAGES, BLOCK_COLUMNS, BLOCK_INNER], wg_tiles.layout)
@@ -189,7 +182,6 @@ def matmul_gelu_mul_kernel(
                     BLOCK_COLUMNS,
                     OWN_ROWS,
                     STAGES,
-                    GROUP,
                 ),
             ),
             (
@@ -211,7 +203,6 @@ def matmul_gelu_mul_kernel(
                     BLOCK_COLUMNS,
                     OWN_ROWS,
                     STAGES,
-                    GROUP,
                 ),
             ),
             (
@@ -233,7 +224,6 @@ def matmul_gelu_mul_kernel(
                     BLOCK_COLUMNS,
                     OWN_ROWS,
                     STAGES,
-                    GROUP,
                 ),
             ),
         ],
@@ -247,7 +237,7 @@ def kernel_function(x, Wg, Wu):
     INNER = x.shape[1]
     COLUMNS = Wg.shape[0]
     made1 = torch.empty((ROWS, COLUMNS), device=x.device, dtype=torch.bfloat16)
-    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, OWN_ROWS, STAGES, GROUP = 128, 64, 128, 64, 4, 8
+    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, OWN_ROWS, STAGES = 128, 64, 128, 64, 4
     matmul_gelu_mul_kernel[(min(132, triton.cdiv(ROWS, BLOCK_ROWS) * triton.cdiv(COLUMNS, BLOCK_COLUMNS)),)](
         GluonDescriptor(
             x.contiguous(),
@@ -285,7 +275,6 @@ def kernel_function(x, Wg, Wu):
         BLOCK_COLUMNS=BLOCK_COLUMNS,
         OWN_ROWS=OWN_ROWS,
         STAGES=STAGES,
-        GROUP=GROUP,
         num_warps=4,
     )
     return made1

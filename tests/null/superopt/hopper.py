@@ -38,20 +38,21 @@ class Made:
         return len(re.findall(pattern, self.ptx))
 
 
-def compiled(source: str, inputs: Sequence[Given]) -> Made:
-    """The one kernel of a source, for inputs of such shapes."""
+def compiled(cases: Sequence[tuple[str, Sequence[Given]]]) -> list[Made]:
+    """The one kernel of each source, for inputs of such shapes."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "candidate.py")
-        path.write_text(source, encoding="utf-8")
         environment = {**os.environ, "TRITON_CACHE_DIR": str(Path(folder, "cache")), "CUDA_VISIBLE_DEVICES": ""}
         environment.pop("TRITON_INTERPRET", None)
+        for number, (source, inputs) in enumerate(cases):
+            Path(folder, f"candidate{number}.py").write_text(source, encoding="utf-8")
+            Path(folder, f"candidate{number}.json").write_text(json.dumps(inputs), encoding="utf-8")
         run = subprocess.run(
-            [sys.executable, __file__, str(path), json.dumps(inputs)],
-            check=False, capture_output=True, text=True, env=environment, timeout=120, cwd=folder,
+            [sys.executable, __file__, str(len(cases))],
+            check=False, capture_output=True, text=True, env=environment, timeout=240, cwd=folder,
         )  # fmt: skip
-        assert run.returncode == 0, f"{run.stderr[-3000:]}\n\n{source}"
-        said = json.loads(run.stdout.splitlines()[-1])
-    return Made(**{**said, "grid": tuple(said["grid"])})
+        assert run.returncode == 0, run.stderr[-3000:]
+        said = [json.loads(line) for line in run.stdout.splitlines()]
+    return [Made(**{**each, "grid": tuple(each["grid"])}) for each in said]
 
 
 def main() -> None:
@@ -62,8 +63,6 @@ def main() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from tilesmith.bench import stub
-
-    path, inputs = sys.argv[1], json.loads(sys.argv[2])
 
     def launched(kernel: Any, metadata: Any, grid: tuple[int, ...], _: Any) -> None:
         Path("kernel.ptx").write_text(kernel.asm["ptx"], encoding="utf-8")
@@ -79,15 +78,18 @@ def main() -> None:
         }))  # fmt: skip
 
     stub.pretend(TARGET, launched, lambda *_, **__: 0.0)
-    spec = importlib.util.spec_from_file_location("candidate", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     # Memory that is not there lies where an allocator would put it.
     torch.Tensor.data_ptr = lambda _: 0x7F00_0000_0000
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        module.kernel_function(*(torch.empty(s, dtype=getattr(torch, d), device="cuda") for s, d in inputs))
+    for number in range(int(sys.argv[1])):
+        path = Path(f"candidate{number}.py")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        inputs = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            module.kernel_function(*(torch.empty(s, dtype=getattr(torch, d), device="cuda") for s, d in inputs))
 
 
 if __name__ == "__main__":

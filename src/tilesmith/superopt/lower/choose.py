@@ -12,7 +12,7 @@ from tilesmith.core.gpu import Gpu
 from tilesmith.superopt.lower.estimate import Estimate, Misfit, estimate, lasting
 from tilesmith.superopt.lower.options import Choice, grid_order, may_group, may_prefetch, may_split, may_stream, slices
 from tilesmith.superopt.lower.plan import Plan
-from tilesmith.superopt.lower.specialize import LEAST_ROWS, fits_groups, may_specialize, tallest
+from tilesmith.superopt.lower.specialize import LEAST_ROWS, fits_groups, may_specialize, may_widen, tallest
 from tilesmith.superopt.lower.specialize import WARPS as GROUPED
 from tilesmith.superopt.lower.tma import fits, may_copy
 from tilesmith.superopt.lower.window_estimate import window_estimate
@@ -75,7 +75,7 @@ def _varied(ranked: Sequence[Ranked], most: int, dots: bool) -> list[Ranked]:
     for choice, made in ranked:
         alike = (choice.blocks, choice.split, choice.programs > 0, choice.descriptors, choice.consumers)
         how = (choice.prefetch, choice.together, choice.gather, choice.walk, 0 if dots else choice.warps)
-        way = (*alike, *how)
+        way = (*alike, *how, choice.wide, choice.drained)
         if seen.get(alike, 0) == ALIKE or way in ways:
             others.append((choice, made))
             continue
@@ -113,10 +113,10 @@ def ways(plan: Plan, gpu: Gpu) -> Iterator[Choice]:
             if split == 1 and tiles > (programs := lasting(plan, choice, gpu)):
                 yield replace(choice, programs=programs)
             if split == 1 and choice.stages > 1 and tiles > gpu.multiprocessors:
-                yield from copied_ways(plan, choice, gpu)
+                yield from copied_ways(plan, choice, tiles, gpu)
 
 
-def copied_ways(plan: Plan, choice: Choice, gpu: Gpu) -> Iterator[Choice]:
+def copied_ways(plan: Plan, choice: Choice, tiles: int, gpu: Gpu) -> Iterator[Choice]:
     """Ways whose operands are copied by coordinates: of products that have more tiles than there are multiprocessors.
 
     Kernels with fewer wait for memory, and copies drop the hint of what is read once.
@@ -125,15 +125,19 @@ def copied_ways(plan: Plan, choice: Choice, gpu: Gpu) -> Iterator[Choice]:
         return
     if tallest(plan, choice) < LEAST_ROWS:
         return
-    copied = replace(choice, descriptors=True)
-    yield copied
-    yield replace(copied, programs=lasting(plan, copied, gpu))
+    # Where few tiles lie along the first axis, neighbours have them all, and read the same of the other one at once.
+    few = bool(choice.group) and _count(plan, choice.blocks, choice.order[0]) <= choice.group
+    copied = replace(choice, descriptors=True, group=0 if few else choice.group)
+    programs = lasting(plan, copied, gpu)
+    yield replace(copied, programs=programs) if tiles > programs else copied
     if gpu.arch != WGMMA_ARCH or choice.warps != GROUPED or not may_specialize(plan):
         return
     for consumers in (2, 1):
         special = replace(copied, consumers=consumers, programs=gpu.multiprocessors)
         if fits_groups(plan, special):
             yield special
+            if may_widen(plan, special):
+                yield replace(special, wide=True)
 
 
 def _count(plan: Plan, blocks: Sequence[int], grid: int) -> int:

@@ -100,13 +100,19 @@ class _Specialized(Emitter):
         self.rows, self.columns, self.depth = found
         self.products = made
         self.names.taken |= {"gl", "gluon", "mbarrier", "part", "stage", "turn", "came", "free", "own", "total"}
-        self.names.taken |= {"STAGES", "OWN_ROWS", "PRODUCT"}
+        self.names.taken |= {"STAGES", "OWN_ROWS", "PRODUCT", "BOTH"}
         self.layouts = _Layouts(plan, choice, self.names, self.rows)
         self.places = self.tiles = self.layouts
         self.tiled = {v: replace(t, dtype=plan.made.tiles[v].dtype) for v, t in self.tiled.items()}
-        self.rings = {value: self.names.new(f"{self._buffer(value)}_ring") for value in self.tiled}
+        self.rings = {v: self.names.new(f"{self._buffer(v)}_ring") for v in self.tiled if not self._beside(v)}
+        if choice.wide:
+            self.rings |= dict.fromkeys((p.right for p in made), self.names.new("both_ring"))
         self.filled = tuple(self._filled(place) for place in range(len(plan.kernel.stores)))
         self.kept = tuple(self.names.new(f"{name.lower()}_kept") for name in outputs)
+
+    def _beside(self, value: int) -> bool:
+        """Whether a tile lies beside another, so that both are one operand."""
+        return self.choice.wide and value in {product.right for product in self.products}
 
     def _filled(self, place: int) -> tma.Descriptor:
         buffer = self.outputs[place]
@@ -145,7 +151,7 @@ class _Specialized(Emitter):
         symbols = tuple(self.names.symbols)
         fixed = [*symbols, *(name for name, _ in constants)]
         pointers = [f"{name}_ptr" for name in buffers]
-        sources, rings = [tile.name for tile in self.tiled.values()], list(self.rings.values())
+        sources, rings = [tile.name for tile in self.tiled.values()], list(dict.fromkeys(self.rings.values()))
         targets, kept = [tile.name for tile in self.filled], list(self.kept)
         for_copies = [*sources, *rings, "came", "free", *fixed]
         for_products = [*targets, *pointers, *rings, *kept, "came", "free", *fixed]
@@ -166,9 +172,12 @@ class _Specialized(Emitter):
 
     def _shared(self) -> list[str]:
         """Rings, what waits to be stored, and barriers."""
-        made = []
-        for value, tile in self.tiled.items():
-            made.append(self._allocated(self.rings[value], tile, "STAGES"))
+        made = [self._allocated(self.rings[v], tile, "STAGES") for v, tile in self.tiled.items() if not self._beside(v)]
+        if self.choice.wide:
+            tile = self.tiled[self.products[0].right]
+            rows, depth = tile.block
+            both = replace(tile, block=(f"{len(self.products)} * {rows}", depth))
+            made.append(self._allocated(self.rings[self.products[0].right], both, "STAGES"))
         for kept, tile in zip(self.kept, self.filled, strict=True):
             made.append(self._allocated(kept, tile, str(self.choice.consumers)))
         barriers = "gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())"
@@ -189,10 +198,11 @@ class _Specialized(Emitter):
         made.append(f"mbarrier.expect(came.index(stage), {sizes})")
         for value, tile in self.tiled.items():
             corner = ", ".join(tma.coordinates(self.plan, self.places, value))
-            ring = self.rings[value]
-            made.append(
-                f"tma.async_copy_global_to_shared({tile.name}, [{corner}], came.index(stage), {ring}.index(stage))"
-            )
+            into = f"{self.rings[value]}.index(stage)"
+            if self._beside(value):
+                place = [product.right for product in self.products].index(value)
+                into += f".slice({place} * {tile.block[0]}, {tile.block[0]})"
+            made.append(f"tma.async_copy_global_to_shared({tile.name}, [{corner}], came.index(stage), {into})")
         return [*made, "turn += 1"]
 
     # Products --------------------------------------------------------------------------------------------------------
@@ -201,15 +211,28 @@ class _Specialized(Emitter):
         """What a group of warps does, tile after tile."""
         own = self.choice.warps // self.choice.consumers
         columns = self.places.block(self.columns)
-        layout = f"gl.NVMMADistributedLayout([3, 0], [{own}, 1], [16, {columns}, 16])"
-        made = [f"PRODUCT: gl.constexpr = {layout}", "turn = 0", tiles, *_in(where)]
+        layout = "gl.NVMMADistributedLayout([3, 0], [{}, 1], [16, {}, 16])"
+        made = [f"PRODUCT: gl.constexpr = {layout.format(own, columns)}"]
         for product in self.products:
             step = self._step(product.value)
             assert isinstance(step, Accumulate), "a product is gathered"
             self._begin(product.value, step)
         sums = list(dict.fromkeys(self.state[product.value] for product in self.products))
-        made += [*_in(self.out.made), f"    {walk}", *_in(self._iteration(sums), 2)]
-        made += _in([self._waited(0, sums), "mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES))"])
+        begun, parts = self.out.made, ""
+        if self.choice.wide:
+            both = self.names.new("both")
+            wide = f"{len(sums)} * {columns}"
+            made.append(f"BOTH: gl.constexpr = {layout.format(own, wide)}")
+            begun = [f"{both} = gl.zeros((OWN_ROWS, {wide}), gl.float32, BOTH)"]
+            parts = f"{', '.join(sums)} = {both}.reshape((OWN_ROWS, {len(sums)}, {columns})).permute((0, 2, 1)).split()"
+        running = [both] if self.choice.wide else sums
+        made += ["turn = 0", tiles, *_in(where), *_in(begun), f"    {walk}", *_in(self._iteration(running), 2)]
+        if not self.choice.drained:
+            made += _in([self._waited(0, running), "mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES))"])
+        if self.choice.wide:
+            made += _in(
+                [parts, *(f"{name} = gl.convert_layout({name}, PRODUCT, assert_trivial=True)" for name in sums)]
+            )
         return [*made, *_in(self._epilogue()), "tma.store_wait(0)"]
 
     def _carry(self, word: str, rows: Rows, value: str) -> str:
@@ -224,14 +247,14 @@ class _Specialized(Emitter):
     def _iteration(self, sums: list[str]) -> list[str]:
         start = f"{self.plan.names[self.depth]}_start"
         made = ["stage = turn % STAGES", "mbarrier.wait(came.index(stage), turn // STAGES % 2)"]
-        for product in self.products:
-            name = self.state[product.value]
+        for product, name in zip(self.products, sums, strict=False):
             left, right = self._left(product.left), self._right(product.right)
             made.append(f"{name} = warpgroup_mma({left}, {right}, {name}, is_async=True)")
+        if self.choice.drained:
+            return [*made, self._waited(0, sums), "mbarrier.arrive(free.index(stage))", "turn += 1"]
         # What was multiplied in the iteration before is done.
         made += [self._waited(len(sums), sums)]
-        made += [f"mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES), pred={start} > 0)", "turn += 1"]
-        return made
+        return [*made, f"mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES), pred={start} > 0)", "turn += 1"]
 
     def _left(self, value: int) -> str:  # type: ignore[override]
         tile, rows = self._staged(value)

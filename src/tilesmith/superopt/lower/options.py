@@ -54,6 +54,10 @@ class Choice:
     consumers: int = 0
     """Where above 0: one warp copies, and so many groups of warps multiply what it copied (gluon.py). Needs
     `descriptors`, `programs`, and a kernel that `may_specialize`."""
+    wide: bool = False
+    """Two products of one left operand are one, their right operands side by side. Needs one that `may_widen`."""
+    drained: bool = False
+    """A group waits for the products of an iteration before it frees their stage, not for those of the one before."""
 
 
 def grid_order(plan: Plan, order: tuple[int, ...] = ()) -> list[int]:

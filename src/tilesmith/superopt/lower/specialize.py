@@ -163,6 +163,15 @@ def fits_groups(plan: Plan, choice: Choice) -> bool:
     return all(next(r for r in plan.axes.rows[product.left] if r) == (found[0],) for product in made)
 
 
+def may_widen(plan: Plan, choice: Choice) -> bool:
+    """Whether both products of a loop may be one instruction's: one left operand, right ones of columns by depth."""
+    made, found = products(plan), extents(plan)
+    if made is None or found is None or len(made) != 2 or made[0].left != made[1].left:
+        return False
+    flat = all(plan.axes.rows[product.right] == ((found[1],), (found[2],)) for product in made)
+    return flat and made[0].right != made[1].right and 2 * choice.blocks[found[1]] <= BOX
+
+
 def ring_bytes(plan: Plan, choice: Choice) -> int:
     """Shared memory for what is copied, what is stored, and barriers."""
 
