@@ -69,7 +69,7 @@ def cells(
             for schedule in ("openmp", "static") if count in threads else ():
                 for order in orders:
                     yield Cell(name, schedule, count, order)
-            for pull in pulls if count in ranks and workload(name).ranks else ():
+            for pull in pulls if count in ranks else ():
                 yield Cell(name, "mpi", count, pull=pull)
 
     def copies(name: str, counts: list[int]) -> Iterator[Cell]:

@@ -15,8 +15,6 @@ class Workload:
     graph: Callable[[], Graph]
     options: tuple[str, ...]
     """Of `tilesmith superoptimize`."""
-    ranks: bool = True
-    """Whether ranks can share it."""
 
 
 PROGRAMS: dict[str, Callable[[], Graph]] = {
@@ -33,7 +31,7 @@ def workload(name: str) -> Workload:
     match name.split("/"):
         case ["concrete", operators] if operators.isdigit():
             limits = ("--space", "concrete", "--rules", "paper", "--kernel-ops", "1", "--block-ops", operators)
-            return Workload(gated_mlp, limits, ranks=False)
+            return Workload(gated_mlp, limits)
         case [program, kernels, operators] if program in PROGRAMS and kernels.isdigit() and operators.isdigit():
             limits = ("--kernel-ops", kernels, "--graph-defined-kernels", kernels, "--block-ops", operators)
             return Workload(PROGRAMS[program], limits)
