@@ -320,9 +320,13 @@ def _searching(program: Path, rank: str) -> list[int]:
 
 
 @pytest.mark.parametrize("victim", ["0", "1"])
-def test_a_rank_that_dies_leaves_what_was_found(program: Path, victim: str) -> None:
-    flags = ["--space", "concrete", "--rules", "paper", "--kernel-ops", "1", "--block-ops", "10"]
-    job = subprocess.Popen(command(2, program, 1, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("concretely", [False, True])
+def test_a_rank_that_dies_leaves_what_was_found(program: Path, victim: str, concretely: bool) -> None:
+    flags = ["--space", "concrete", "--rules", "paper", "--block-ops", "10"] if concretely else []
+    program, kernels = (program, 1) if concretely else (LONG, 7)
+    job = subprocess.Popen(
+        command(2, program, kernels, *flags), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         until = time.monotonic() + 60
         while not (found := _searching(program, victim)) and time.monotonic() < until:
