@@ -60,10 +60,10 @@ def contest(
     caches = environment(
         **only, TRITON_CACHE_DIR=str(folder / "triton"), TORCHINDUCTOR_CACHE_DIR=str(folder / "inductor")
     )
-    with nullcontext() if device is None else lease(device.uuid, "exclusive"):
-        done = subprocess.run(
-            command, cwd=folder, env=caches, stdout=subprocess.PIPE, text=True, check=True, timeout=limit_s
-        )
+    command += [] if device is None else ["--alone-on", device.uuid]
+    done = subprocess.run(
+        command, cwd=folder, env=caches, stdout=subprocess.PIPE, text=True, check=True, timeout=limit_s
+    )
     rows: list[dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
     return rows
 
@@ -84,7 +84,7 @@ def cold_us(call: Callable[[], Any], flush: Any) -> list[float]:
     return [1000 * start.elapsed_time(end) for start, end in zip(starts, ends, strict=True)][1:]
 
 
-def contend(problem: Path, winner: Path, compiled: bool, rounds: int) -> list[dict[str, object]]:
+def contend(problem: Path, winner: Path, compiled: bool, rounds: int, alone_on: str | None) -> list[dict[str, object]]:
     import torch
 
     asked = load_problem(problem)
@@ -125,7 +125,9 @@ def contend(problem: Path, winner: Path, compiled: bool, rounds: int) -> list[di
         expected = model(*inputs)
     floor = reader(sum(tensor.numel() * tensor.element_size() for tensor in [*tensors, expected]))
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    with torch.no_grad():
+    # While the compiler tries its kernels nobody else may be there either.
+    alone = lease(alone_on, "exclusive") if alone_on else nullcontext()
+    with torch.no_grad(), alone:
         expected = expected.float()
         scale = float(expected.abs().max())
         for name, call in contenders.items():
@@ -163,5 +165,6 @@ if __name__ == "__main__":
     options.add_argument("winner", type=Path)
     options.add_argument("--rounds", type=int, default=40)
     options.add_argument("--no-compile", action="store_true")
+    options.add_argument("--alone-on", help="the GPU that nobody else may use meanwhile")
     given = options.parse_args()
-    print(json.dumps(contend(given.problem, given.winner, not given.no_compile, given.rounds)))
+    print(json.dumps(contend(given.problem, given.winner, not given.no_compile, given.rounds, given.alone_on)))
