@@ -26,7 +26,7 @@ def matmul_gelu_mul_kernel(
     x_tiles,
     wg_tiles,
     wu_tiles,
-    made1_ptr,
+    made1_tiles,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     INNER: tl.constexpr,
@@ -45,8 +45,6 @@ def matmul_gelu_mul_kernel(
         rows_tile = program % (GROUP * across) // height
         rows = rows_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         columns = columns_tile * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
-        rows_inside = rows < ROWS if ROWS % BLOCK_ROWS else tl.full((BLOCK_ROWS,), True, tl.int1)
-        columns_inside = columns < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full((BLOCK_COLUMNS,), True, tl.int1)
         products = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
         products2 = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
         for inner_start in range(0, INNER, BLOCK_INNER):
@@ -59,11 +57,7 @@ def matmul_gelu_mul_kernel(
             products2 = tl.dot(x, turned2, products2)
         gated = products * tl.sigmoid(1.5957691216057308 * (products + 0.044715 * products * products * products))
         scaled = gated * products2
-        tl.store(
-            made1_ptr + rows[:, None] * COLUMNS + columns[None, :],
-            scaled.to(tl.bfloat16),
-            mask=rows_inside[:, None] & columns_inside[None, :],
-        )
+        made1_tiles.store([rows_tile * BLOCK_ROWS, columns_tile * BLOCK_COLUMNS], scaled.to(tl.bfloat16))
 
 
 def kernel_function(x, Wg, Wu):
@@ -76,7 +70,7 @@ def kernel_function(x, Wg, Wu):
         TensorDescriptor(x.contiguous(), [ROWS, INNER], [INNER, 1], [BLOCK_ROWS, BLOCK_INNER]),
         TensorDescriptor(Wg.contiguous(), [COLUMNS, INNER], [INNER, 1], [BLOCK_COLUMNS, BLOCK_INNER]),
         TensorDescriptor(Wu.contiguous(), [COLUMNS, INNER], [INNER, 1], [BLOCK_COLUMNS, BLOCK_INNER]),
-        made1,
+        TensorDescriptor(made1, [ROWS, COLUMNS], [COLUMNS, 1], [BLOCK_ROWS, BLOCK_COLUMNS]),
         ROWS,
         COLUMNS,
         INNER,

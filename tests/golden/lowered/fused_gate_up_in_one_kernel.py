@@ -36,8 +36,7 @@ def matmul_gelu_mul_kernel_copies(
     wg_tiles,
     wu_tiles,
     x_ring,
-    wg_ring,
-    wu_ring,
+    both_ring,
     came,
     free,
     ROWS: gl.constexpr,
@@ -66,10 +65,16 @@ def matmul_gelu_mul_kernel_copies(
                 x_tiles, [rows_tile * BLOCK_ROWS, inner_start], came.index(stage), x_ring.index(stage)
             )
             tma.async_copy_global_to_shared(
-                wg_tiles, [columns_tile * BLOCK_COLUMNS, inner_start], came.index(stage), wg_ring.index(stage)
+                wg_tiles,
+                [columns_tile * BLOCK_COLUMNS, inner_start],
+                came.index(stage),
+                both_ring.index(stage).slice(0 * BLOCK_COLUMNS, BLOCK_COLUMNS),
             )
             tma.async_copy_global_to_shared(
-                wu_tiles, [columns_tile * BLOCK_COLUMNS, inner_start], came.index(stage), wu_ring.index(stage)
+                wu_tiles,
+                [columns_tile * BLOCK_COLUMNS, inner_start],
+                came.index(stage),
+                both_ring.index(stage).slice(1 * BLOCK_COLUMNS, BLOCK_COLUMNS),
             )
             turn += 1
 
@@ -79,8 +84,7 @@ def matmul_gelu_mul_kernel_products(
     part: gl.constexpr,
     made1_tiles,
     x_ring,
-    wg_ring,
-    wu_ring,
+    both_ring,
     made1_kept,
     came,
     free,
@@ -93,7 +97,8 @@ def matmul_gelu_mul_kernel_products(
     OWN_ROWS: gl.constexpr,
     STAGES: gl.constexpr,
 ):
-    PRODUCT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_COLUMNS, 16])
+    PRODUCT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, BLOCK_COLUMNS, 16])
+    BOTH: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [8, 1], [16, 2 * BLOCK_COLUMNS, 16])
     turn = 0
     for program in range(
         gl.program_id(0), tl.cdiv(ROWS, BLOCK_ROWS) * tl.cdiv(COLUMNS, BLOCK_COLUMNS), gl.num_programs(0)
@@ -101,37 +106,26 @@ def matmul_gelu_mul_kernel_products(
         rows_tile = program % tl.cdiv(ROWS, BLOCK_ROWS)
         others = program // tl.cdiv(ROWS, BLOCK_ROWS)
         columns_tile = others
-        products = gl.zeros((OWN_ROWS, BLOCK_COLUMNS), gl.float32, PRODUCT)
-        products2 = gl.zeros((OWN_ROWS, BLOCK_COLUMNS), gl.float32, PRODUCT)
+        both = gl.zeros((OWN_ROWS, 2 * BLOCK_COLUMNS), gl.float32, BOTH)
         for inner_start in range(0, INNER, BLOCK_INNER):
             stage = turn % STAGES
             mbarrier.wait(came.index(stage), turn // STAGES % 2)
-            products = warpgroup_mma(
-                x_ring.index(stage).slice(part * OWN_ROWS, OWN_ROWS),
-                wg_ring.index(stage).permute((1, 0)),
-                products,
-                is_async=True,
-            )
-            products2 = warpgroup_mma(
-                x_ring.index(stage).slice(part * OWN_ROWS, OWN_ROWS),
-                wu_ring.index(stage).permute((1, 0)),
-                products2,
-                is_async=True,
-            )
-            products, products2 = warpgroup_mma_wait(2, (products, products2))
+            both = warpgroup_mma(x_ring.index(stage), both_ring.index(stage).permute((1, 0)), both, is_async=True)
+            both = warpgroup_mma_wait(1, (both,))
             mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES), pred=inner_start > 0)
             turn += 1
-        products, products2 = warpgroup_mma_wait(0, (products, products2))
+        both = warpgroup_mma_wait(0, (both,))
         mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES))
+        products, products2 = both.reshape((OWN_ROWS, 2, BLOCK_COLUMNS)).permute((0, 2, 1)).split()
+        products = gl.convert_layout(products, PRODUCT, assert_trivial=True)
+        products2 = gl.convert_layout(products2, PRODUCT, assert_trivial=True)
         gated = products * tl.sigmoid(1.5957691216057308 * (products + 0.044715 * products * products * products))
         scaled = gated * products2
         tma.store_wait(0)
-        made1_kept.index(part).store(scaled.to(tl.bfloat16))
+        made1_kept.index(0).store(scaled.to(tl.bfloat16))
         fence_async_shared()
         tma.async_copy_shared_to_global(
-            made1_tiles,
-            [rows_tile * BLOCK_ROWS + part * OWN_ROWS, columns_tile * BLOCK_COLUMNS],
-            made1_kept.index(part),
+            made1_tiles, [rows_tile * BLOCK_ROWS, columns_tile * BLOCK_COLUMNS], made1_kept.index(0)
         )
     tma.store_wait(0)
 
@@ -152,14 +146,13 @@ def matmul_gelu_mul_kernel(
     STAGES: gl.constexpr,
 ):
     x_ring = gl.allocate_shared_memory(x_tiles.dtype, [STAGES, BLOCK_ROWS, BLOCK_INNER], x_tiles.layout)
-    wg_ring = gl.allocate_shared_memory(wg_tiles.dtype, [STAGES, BLOCK_COLUMNS, BLOCK_INNER], wg_tiles.layout)
-    wu_ring = gl.allocate_shared_memory(wu_tiles.dtype, [STAGES, BLOCK_COLUMNS, BLOCK_INNER], wu_tiles.layout)
-    made1_kept = gl.allocate_shared_memory(made1_tiles.dtype, [2, OWN_ROWS, BLOCK_COLUMNS], made1_tiles.layout)
+    both_ring = gl.allocate_shared_memory(wg_tiles.dtype, [STAGES, 2 * BLOCK_COLUMNS, BLOCK_INNER], wg_tiles.layout)
+    made1_kept = gl.allocate_shared_memory(made1_tiles.dtype, [1, OWN_ROWS, BLOCK_COLUMNS], made1_tiles.layout)
     came = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     free = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(came.index(stage), count=1)
-        mbarrier.init(free.index(stage), count=2)
+        mbarrier.init(free.index(stage), count=1)
     fence_async_shared()
     gl.warp_specialize(
         [
@@ -169,29 +162,7 @@ def matmul_gelu_mul_kernel(
                     0,
                     made1_tiles,
                     x_ring,
-                    wg_ring,
-                    wu_ring,
-                    made1_kept,
-                    came,
-                    free,
-                    ROWS,
-                    COLUMNS,
-                    INNER,
-                    BLOCK_ROWS,
-                    BLOCK_INNER,
-                    BLOCK_COLUMNS,
-                    OWN_ROWS,
-                    STAGES,
-                ),
-            ),
-            (
-                matmul_gelu_mul_kernel_products,
-                (
-                    1,
-                    made1_tiles,
-                    x_ring,
-                    wg_ring,
-                    wu_ring,
+                    both_ring,
                     made1_kept,
                     came,
                     free,
@@ -212,8 +183,7 @@ def matmul_gelu_mul_kernel(
                     wg_tiles,
                     wu_tiles,
                     x_ring,
-                    wg_ring,
-                    wu_ring,
+                    both_ring,
                     came,
                     free,
                     ROWS,
@@ -227,8 +197,8 @@ def matmul_gelu_mul_kernel(
                 ),
             ),
         ],
-        [4, 1],
-        [240, 24],
+        [1],
+        [24],
     )
 
 
@@ -237,7 +207,7 @@ def kernel_function(x, Wg, Wu):
     INNER = x.shape[1]
     COLUMNS = Wg.shape[0]
     made1 = torch.empty((ROWS, COLUMNS), device=x.device, dtype=torch.bfloat16)
-    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, OWN_ROWS, STAGES = 128, 64, 128, 64, 4
+    BLOCK_ROWS, BLOCK_INNER, BLOCK_COLUMNS, OWN_ROWS, STAGES = 128, 64, 128, 128, 4
     matmul_gelu_mul_kernel[(min(132, triton.cdiv(ROWS, BLOCK_ROWS) * triton.cdiv(COLUMNS, BLOCK_COLUMNS)),)](
         GluonDescriptor(
             x.contiguous(),
@@ -275,6 +245,6 @@ def kernel_function(x, Wg, Wu):
         BLOCK_COLUMNS=BLOCK_COLUMNS,
         OWN_ROWS=OWN_ROWS,
         STAGES=STAGES,
-        num_warps=4,
+        num_warps=8,
     )
     return made1

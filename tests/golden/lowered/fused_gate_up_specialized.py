@@ -124,11 +124,9 @@ def matmul_gelu_mul_kernel_products(
                 products2,
                 is_async=True,
             )
-            products, products2 = warpgroup_mma_wait(2, (products, products2))
-            mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES), pred=inner_start > 0)
+            products, products2 = warpgroup_mma_wait(0, (products, products2))
+            mbarrier.arrive(free.index(stage))
             turn += 1
-        products, products2 = warpgroup_mma_wait(0, (products, products2))
-        mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES))
         gated = products * tl.sigmoid(1.5957691216057308 * (products + 0.044715 * products * products * products))
         scaled = gated * products2
         tma.store_wait(0)

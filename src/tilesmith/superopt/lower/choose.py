@@ -75,7 +75,7 @@ def _varied(ranked: Sequence[Ranked], most: int, dots: bool) -> list[Ranked]:
     for choice, made in ranked:
         alike = (choice.blocks, choice.split, choice.programs > 0, choice.descriptors, choice.consumers)
         how = (choice.prefetch, choice.together, choice.gather, choice.walk, 0 if dots else choice.warps)
-        way = (*alike, *how, choice.wide, choice.drained)
+        way = (*alike, *how, choice.wide)
         if seen.get(alike, 0) == ALIKE or way in ways:
             others.append((choice, made))
             continue
@@ -128,16 +128,13 @@ def copied_ways(plan: Plan, choice: Choice, tiles: int, gpu: Gpu) -> Iterator[Ch
     # Where few tiles lie along the first axis, neighbours have them all, and read the same of the other one at once.
     few = bool(choice.group) and _count(plan, choice.blocks, choice.order[0]) <= choice.group
     copied = replace(choice, descriptors=True, group=0 if few else choice.group)
+    if gpu.arch == WGMMA_ARCH and choice.warps == GROUPED and may_specialize(plan):
+        for consumers in (1, 2):
+            special = replace(copied, consumers=consumers, programs=gpu.multiprocessors)
+            if fits_groups(plan, special):
+                yield replace(special, wide=may_widen(plan, special))
     programs = lasting(plan, copied, gpu)
     yield replace(copied, programs=programs) if tiles > programs else copied
-    if gpu.arch != WGMMA_ARCH or choice.warps != GROUPED or not may_specialize(plan):
-        return
-    for consumers in (2, 1):
-        special = replace(copied, consumers=consumers, programs=gpu.multiprocessors)
-        if fits_groups(plan, special):
-            yield special
-            if may_widen(plan, special):
-                yield replace(special, wide=True)
 
 
 def _count(plan: Plan, blocks: Sequence[int], grid: int) -> int:

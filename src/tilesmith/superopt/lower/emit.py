@@ -149,6 +149,13 @@ class Emitter:
         for value in tma.copied(plan) if choice.descriptors else ():
             name = self.names.new(f"{self._buffer(value)}_tiles")
             self.tiled[value] = tma.descriptor(plan, self.places, value, name)
+        self.filling: dict[int, tma.Descriptor] = {}
+        """By store, what is filled through one."""
+        for place, name in enumerate(outputs if choice.descriptors and not choice.consumers else ()):
+            if tma.may_store(plan, choice, place):
+                tiles = self.names.new(f"{name}_tiles")
+                made = tma.stored(plan, self.places, place, name, sizes[place], tiles)
+                self.filling[place] = replace(made, dtype=None)
         self.needs = self._needs()
         self.sums = summed(plan)
 
@@ -221,7 +228,8 @@ class Emitter:
     def _assembled(self, body: list[str]) -> Written:
         plan, choice = self.plan, self.choice
         loaded = [view.buffer for v, view in enumerate(plan.sources) if view is not None and v not in self.tiled]
-        buffers = list(dict.fromkeys([*loaded, *self.outputs]))
+        written = [name for place, name in enumerate(self.outputs) if place not in self.filling]
+        buffers = list(dict.fromkeys([*loaded, *written]))
         scratch = tuple(self._cells(rows) for rows in self._carried().values()) if choice.split > 1 else ()
         buffers += [_partials(place) for place in range(len(scratch))] + (["tickets"] if scratch else [])
         lines = [f"    {line}" for line in body]
@@ -230,7 +238,7 @@ class Emitter:
             total = " * ".join(self.places.count(grid) for grid in order) or "1"
             loop = f"    for program in range(tl.program_id(0), {total}, tl.num_programs(0)):"
             lines = [loop, *(f"    {line}" for line in lines)]
-        tiled = tuple(self.tiled.values())
+        tiled = (*self.tiled.values(), *self.filling.values())
         mentioned = "\n".join([*lines, *(name for tile in tiled for name in tile.block)])
         constants: list[tuple[str, int | Size]] = []
         for number, axis in enumerate(self.axes.axes):
@@ -311,13 +319,18 @@ class Emitter:
         if value.turned:
             view = replace(view, rows=tuple(view.rows[dim] for dim in value.turned))
             cuts = [cuts[dim] for dim in value.turned]
-        address = self.places.address(view, value.rows, cuts)
         dtype = self.plan.dtypes[place]
         made = value.text
         if value.raw and value.dtype == dtype:
             made = value.raw
         elif value.number is None and dtype != "fp32":
             made = f"{operand(value.text)}.to({TL[dtype]})"
+        if place in self.filling and not joined and not value.turned and value.number is None:
+            corner = ", ".join(tma.stored_coordinates(self.plan, self.places, place, self.out_sizes[place]))
+            self.out(f"{self.filling[place].name}.store([{corner}], {made})")
+            return
+        self.filling.pop(place, None)
+        address = self.places.address(view, value.rows, cuts)
         mask = self.places.mask(value.present)
         self.out(f"tl.store({address}, {made}{f', mask={mask}' if mask else ''})")
 

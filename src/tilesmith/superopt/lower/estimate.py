@@ -19,7 +19,8 @@ from tilesmith.core.operators import OPERATORS
 from tilesmith.superopt.lower.axes import Rows
 from tilesmith.superopt.lower.options import UNROLLED, Choice, may_stream
 from tilesmith.superopt.lower.plan import Plan
-from tilesmith.superopt.lower.specialize import ring_bytes
+from tilesmith.superopt.lower.specialize import may_specialize, ring_bytes
+from tilesmith.superopt.lower.tma import kept_bytes
 
 LAUNCH_S = 2.0e-6
 LATENCY_S = 0.8e-6
@@ -81,7 +82,7 @@ def estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     tiles = math.prod(_parts(plan, choice))
     programs = tiles * choice.split
     steps = _steps(plan, choice)
-    shared = ring_bytes(plan, choice) if choice.consumers else _shared(plan, choice)
+    shared = shared_bytes(plan, choice)
     if shared > gpu.block_shared_bytes:
         return Misfit("bytes of shared memory", shared, gpu.block_shared_bytes)
     registers = _registers(plan, choice)
@@ -123,7 +124,7 @@ def estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
 def lasting(plan: Plan, choice: Choice, gpu: Gpu) -> int:
     """How many programs the GPU holds at once."""
     registers = min(REGISTERS, _registers(plan, choice))
-    return gpu.multiprocessors * _resident(choice, gpu, _shared(plan, choice), registers)
+    return gpu.multiprocessors * _resident(choice, gpu, shared_bytes(plan, choice), registers)
 
 
 def _resident(choice: Choice, gpu: Gpu, shared: int, registers: int) -> int:
@@ -168,6 +169,14 @@ def _carried(plan: Plan) -> list[Rows]:
 
 
 # Fits ----------------------------------------------------------------------------------------------------------------
+
+
+def shared_bytes(plan: Plan, choice: Choice) -> int:
+    """Shared memory of a program."""
+    if choice.descriptors and may_specialize(plan):
+        # The loop only multiplies what is copied: it stays where the copies put it.
+        return ring_bytes(plan, choice)
+    return _shared(plan, choice) + (kept_bytes(plan, choice) if choice.descriptors else 0)
 
 
 def _shared(plan: Plan, choice: Choice) -> int:

@@ -2,8 +2,9 @@
 
 The warp that copies walks over the same tiles and iterations as those that multiply. A stage of a ring is copied to
 once everyone has multiplied what was there, and multiplied once its bytes have come: two barriers a stage, whose
-phase is the parity of how often the ring was gone round. A group of four warps has its share of a tile's rows. It lets
-the products of one iteration run while it starts those of the next, and only then frees the stage.
+phase is the parity of how often the ring was gone round. Two groups of four warps have half of a tile's rows each, and
+multiply in turns. Eight warps in one group let the products of an iteration run while they start those of the next, and
+free a stage one iteration later.
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ class _Specialized(Emitter):
             parts = f"{', '.join(sums)} = {both}.reshape((OWN_ROWS, {len(sums)}, {columns})).permute((0, 2, 1)).split()"
         running = [both] if self.choice.wide else sums
         made += ["turn = 0", tiles, *_in(where), *_in(begun), f"    {walk}", *_in(self._iteration(running), 2)]
-        if not self.choice.drained:
+        if self.choice.consumers == 1:
             made += _in([self._waited(0, running), "mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES))"])
         if self.choice.wide:
             made += _in(
@@ -250,7 +251,8 @@ class _Specialized(Emitter):
         for product, name in zip(self.products, sums, strict=False):
             left, right = self._left(product.left), self._right(product.right)
             made.append(f"{name} = warpgroup_mma({left}, {right}, {name}, is_async=True)")
-        if self.choice.drained:
+        if self.choice.consumers > 1:
+            # Another group multiplies meanwhile.
             return [*made, self._waited(0, sums), "mbarrier.arrive(free.index(stage))", "turn += 1"]
         # What was multiplied in the iteration before is done.
         made += [self._waited(len(sums), sums)]

@@ -18,6 +18,7 @@ from tilesmith.core.graph import Accumulate, Dims, Graph, Kernel, Load, Node, Op
 from tilesmith.core.graph_check import apply, block, tensors
 from tilesmith.core.operators import OPERATORS, broadcast
 from tilesmith.superopt.lower.forms import factored, joins, laned, spread, summed_at_once, walked
+from tilesmith.superopt.lower.upright import upright
 from tilesmith.superopt.macros import spell
 from tilesmith.superopt.needed import needed, pruned
 
@@ -61,7 +62,9 @@ def prepared(graph: Graph, library: bool) -> Graph:
             value += 1
             continue
         stored = range(value, value + len(node.stores))
-        lanes = laned(spelled(_turned(node, [turns.get(each) for each in stored]), made), made)
+        straight = spelled(_turned(node, [turns.get(each) for each in stored]), made)
+        straight = upright(straight, made, [made[each].dims for each in stored])
+        lanes = laned(straight, made)
         loads = []
         for load, order in zip(lanes.kernel.loads, lanes.orders, strict=True):
             source = number[load.source]

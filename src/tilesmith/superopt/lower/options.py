@@ -56,8 +56,6 @@ class Choice:
     `descriptors`, `programs`, and a kernel that `may_specialize`."""
     wide: bool = False
     """Two products of one left operand are one, their right operands side by side. Needs one that `may_widen`."""
-    drained: bool = False
-    """A group waits for the products of an iteration before it frees their stage, not for those of the one before."""
 
 
 def grid_order(plan: Plan, order: tuple[int, ...] = ()) -> list[int]:

@@ -314,7 +314,6 @@ def note(steps: Steps, choices: Sequence[Choice]) -> str:
         words += ["descriptors"] if choice.descriptors and not choice.consumers else []
         words += [f"a warp copies for {choice.consumers} that multiply"] if choice.consumers else []
         words += ["side by side"] if choice.wide else []
-        words += ["drained"] if choice.drained else []
         words += ["walked"] if choice.walk else []
         words += ["gathered"] if choice.gather else []
         words += [f"split in {choice.split}{' together' * choice.together}"] if choice.split > 1 else []

@@ -7,6 +7,7 @@ the last dimension and for all other strides in multiples of 16 bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,6 +111,26 @@ def descriptor(plan: Plan, places: Places, value: int, name: str) -> Descriptor:
     block = tuple(places.block(rows[dim][0]) if rows[dim] else "1" for dim in kept)
     shape, strides = (view.sizes[dim] for dim in kept), (view.rows[dim][0].stride for dim in kept)
     return Descriptor(name, view.buffer, tuple(shape), tuple(strides), block)
+
+
+def may_store(plan: Plan, choice: Choice, place: int) -> bool:
+    """Whether a tile can be stored by coordinates: its rows lie along one axis each, and all dimensions are tiled."""
+    rows = plan.axes.rows[plan.kernel.stores[place].source]
+    if len(rows) < 2 or not rows_stored(plan, place) or any(len(row) != 1 for row in rows):
+        return False
+    sizes = [choice.blocks[row[0]] for row in rows]
+    tiled = all(plan.axes.axes[row[0]].kind in ("tiles", "whole") for row in rows)
+    return tiled and max(sizes) <= BOX and sizes[-1] * BYTES[plan.dtypes[place]] >= ALIGNED
+
+
+def kept_bytes(plan: Plan, choice: Choice) -> int:
+    """Shared memory of the tiles that are stored by coordinates."""
+    made = 0
+    for place, store in enumerate(plan.kernel.stores):
+        if may_store(plan, choice, place):
+            rows = plan.axes.rows[store.source]
+            made += math.prod(choice.blocks[axis] for row in rows for axis in row) * BYTES[plan.dtypes[place]]
+    return made
 
 
 def stored(plan: Plan, places: Places, place: int, buffer: str, sizes: Sequence[Size], name: str) -> Descriptor:
