@@ -43,8 +43,6 @@ def matmul_gelu_mul_kernel(
         height = tl.minimum(tl.cdiv(COLUMNS, BLOCK_COLUMNS) - strip * GROUP, GROUP)
         columns_tile = strip * GROUP + program % (GROUP * across) % height
         rows_tile = program % (GROUP * across) // height
-        rows = rows_tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-        columns = columns_tile * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
         products = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
         products2 = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
         for inner_start in range(0, INNER, BLOCK_INNER):
