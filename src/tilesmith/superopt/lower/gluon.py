@@ -39,6 +39,13 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as GluonDescriptor
 """.strip().split("\n")
+SIGMOID = """
+# One instruction each for the exponential and the reciprocal, which a division is not: nothing else runs meanwhile.
+power = tl.exp2(-1.4426950408889634 * x)
+return gl.inline_asm_elementwise(
+    "rcp.approx.ftz.f32 $0, $1;", "=f,f", [1.0 + power], dtype=gl.float32, is_pure=True, pack=1
+)
+""".strip().split("\n")
 REGISTERS = 65536
 """Of a multiprocessor, for one program."""
 
@@ -157,6 +164,9 @@ class _Specialized(Emitter):
         for_copies = [*sources, *rings, "came", "free", *fixed]
         for_products = [*targets, *pointers, *rings, *kept, "came", "free", *fixed]
         lines = _function(f"{plan.name}_copies", for_copies, fixed, copies)
+        if any("tl.sigmoid(" in line for line in multiplies):
+            lines += _function(f"{plan.name}_sigmoid", ["x"], [], SIGMOID)
+            multiplies = [line.replace("tl.sigmoid(", f"{plan.name}_sigmoid(") for line in multiplies]
         lines += _function(f"{plan.name}_products", ["part", *for_products], ["part", *fixed], multiplies)
         body = self._shared()
         each = group_registers(choice, REGISTERS)
@@ -317,5 +327,5 @@ def _in(lines: Sequence[str], depth: int = 1) -> list[str]:
 
 def _function(name: str, parameters: Sequence[str], constants: Sequence[str], body: Sequence[str]) -> list[str]:
     marked = [f"{p}: gl.constexpr" if p in constants else p for p in parameters]
-    gap = ["", ""] if name.endswith(("_copies", "_products")) else []
+    gap = ["", ""] if name.endswith(("_copies", "_sigmoid", "_products")) else []
     return ["@gluon.jit", f"def {name}({', '.join(marked)}):", *_in(body), *gap]

@@ -26,7 +26,7 @@ _BINARY = {"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "div": "{} / {}
 _UNARY = {"exp": "tl.exp({})", "log": "tl.log({})", "square": "{0} * {0}", "sqrt": "tl.sqrt({})",
           "rsqrt": "tl.rsqrt({})", "relu": "tl.maximum({}, 0.0)", "sigmoid": "tl.sigmoid({})",
           "silu": "{0} * tl.sigmoid({0})", "tanh": "2.0 * tl.sigmoid(2.0 * {}) - 1.0",
-          "gelu": "{0} * tl.sigmoid(1.5957691216057308 * ({0} + 0.044715 * {0} * {0} * {0}))",
+          "gelu": "{0} * tl.sigmoid({0} * (1.5957691216057308 + 0.07135481627260025 * {0} * {0}))",
           "gelu_erf": "0.5 * {0} * (1.0 + tl.erf(0.7071067811865476 * {0}))", "cast": "{}"}  # fmt: skip
 _KEEPS_ZERO = {"square", "sqrt", "relu", "tanh", "silu", "gelu", "gelu_erf", "cast"}
 _FINITE_OF_ZERO = {"exp", "sigmoid"}
