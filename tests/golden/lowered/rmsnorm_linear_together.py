@@ -114,7 +114,10 @@ def matmul_square_sqrt_kernel(
         own_slices = tl.where(tl.max(tl.where(marks == goal, 1, 0), axis=0) > 0, SPLIT, 1)
     for turn in range(0, own_slices):
         own = (part + turn) % SPLIT
-        if (turn == 0) | (tl.load(count_ptr + 1 + own) == goal):
+        mark = goal
+        if turn > 0:
+            mark = tl.load(count_ptr + 1 + own, cache_modifier=".cg")
+        if mark == goal:
             columns_slice = columns_tile * BLOCK_COLUMNS + own * BLOCK_COLUMNS_SLICE + tl.arange(0, BLOCK_COLUMNS_SLICE)
             columns_slice_inside = columns_slice < COLUMNS if COLUMNS % BLOCK_COLUMNS else tl.full(
                 (BLOCK_COLUMNS_SLICE,), True, tl.int1
