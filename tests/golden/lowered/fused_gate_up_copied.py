@@ -12,7 +12,7 @@ Lowered from µGraph a101aa7b64fb4a88.
         -> v3 [512, 24576], omap [0, 1]
     returns v3
 
-It is made for inputs of any extents.
+It is made for inputs of any extents whose rows are multiples of 16 bytes.
 """
 
 import torch

@@ -48,7 +48,7 @@ def file(
     ]
     lines = [
         '"""',
-        *_description(graph, steps),
+        *_description(graph, steps, any(kernel.tiled for kernel in kernels)),
         '"""',
         "",
         "import torch",
@@ -70,7 +70,7 @@ def file(
 # Where it comes from -------------------------------------------------------------------------------------------------
 
 
-def _description(graph: Graph, steps: Steps) -> Iterator[str]:
+def _description(graph: Graph, steps: Steps, tiled: bool) -> Iterator[str]:
     yield f"Lowered from µGraph {graph_hash(graph)}."
     yield ""
     known = tensors(graph)
@@ -95,7 +95,7 @@ def _description(graph: Graph, steps: Steps) -> Iterator[str]:
     yield f"    returns {shown}"
     yield ""
     sizes = "for inputs of any extents" if steps.named else "for these extents only"
-    yield f"It is made {sizes}."
+    yield f"It is made {sizes}{' whose rows are multiples of 16 bytes' if tiled and steps.named else ''}."
 
 
 def _attributes(op: Op) -> str:
