@@ -171,9 +171,8 @@ class Station:
         load(self.oracle, problem, "full")
         allowed = int(self.device.memory_bytes * self._effort.gpu_share)
         with lease(self.device.uuid, "shared"):
-            reply, _ = ask(
-                self.oracle, {"do": "hold", "size": "full", "sets": self._effort.sets, "memory_bytes": allowed}
-            )
+            asked = {"sets": self._effort.sets, "memory_bytes": allowed, "slots": len(self._slots)}
+            reply, _ = ask(self.oracle, {"do": "hold", "size": "full", **asked})
         self.names, self.least_bytes = reply["names"], reply["least_bytes"]
         self._library = problem.settings.library
 
@@ -603,7 +602,13 @@ class LocalBench:
         kernels = [launch.kernel for launch in admitted.launches]
         with lease(device.uuid, "shared"):
             findings = sanitize(
-                device, problem, admitted.candidate.source, kernels, self._folder, self.effort.sanitize_s
+                device,
+                problem,
+                admitted.candidate.source,
+                kernels,
+                self._folder,
+                self.effort.sanitize_s,
+                barriers=any("mbarrier" in launch.features for launch in admitted.launches),
             )
         judged = replace(judged, evidence=(*judged.evidence, *map(str, findings)))
         guilty = [finding for finding in findings if finding.clean is False]

@@ -343,7 +343,7 @@ class Question:
         return {"paths": paths, "names": names}, b""
 
     def hold(self, message: Message) -> tuple[Message, bytes]:
-        """As `prepare`, in the GPU's memory."""
+        """As `prepare`, in the GPU's memory, where each slot's answers to every set will lie, too."""
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         left = message["memory_bytes"]
         with torch.no_grad():
@@ -356,7 +356,8 @@ class Question:
                     if not self.prepared:
                         raise
                     continue
-                taken = torch.cuda.memory_allocated() - before + _nbytes(inputs.inputs)
+                answers = sum(e.truth.numel() * e.dtype.itemsize for e in self._expected(len(self.prepared) - 1))
+                taken = torch.cuda.memory_allocated() - before + _nbytes(inputs.inputs) + answers * message["slots"]
                 left -= taken
                 torch.cuda.empty_cache()
                 if len(self.prepared) >= message["sets"] or left < taken:

@@ -60,8 +60,13 @@ def sanitize(
     kernels: Sequence[str],
     scratch: str,
     timeout_s: float = TIMEOUT_S,
+    *,
+    barriers: bool = False,
 ) -> tuple[Finding, ...]:
-    """One finding a tool, for these kernels of one candidate; to be called under a lease of the GPU."""
+    """One finding a tool, for these kernels of one candidate; to be called under a lease of the GPU.
+
+    With `barriers` some of them wait on mbarriers, which racecheck does not follow: it calls honest kernels guilty.
+    """
     program = find()
     if program is None:
         return (Finding("", None, "is not installed"),)
@@ -81,8 +86,17 @@ def sanitize(
             except MachineError:
                 found.append(Finding(tool, None, f"had not ended after {timeout_s:.0f} s"))
                 continue
-            found.append(read(tool, output, finished="calls" in reported(Path(folder, REPORT))))
+            finding = read(tool, output, finished="calls" in reported(Path(folder, REPORT)))
+            found.append(unfollowed(finding) if barriers and tool == "racecheck" else finding)
     return tuple(found)
+
+
+def unfollowed(finding: Finding) -> Finding:
+    """Hazards that are reported of kernels whose way of waiting the tool does not know tell nothing."""
+    if finding.clean is not False:
+        return finding
+    words = f"cannot follow the barriers for copies that its kernels wait on, and reports: {finding.words}"
+    return Finding(finding.tool, None, words)
 
 
 def read(tool: str, output: str, *, finished: bool) -> Finding:

@@ -88,7 +88,8 @@ def test_what_one_worker_admits_another_checks() -> None:
         assert isinstance(trial.verdict, Correct)
         assert trial.fingerprint == admitted.fingerprint
         assert (trial.candidate.origin, trial.candidate.parent) == ("test", "parent")
-        assert other.about().target == "h200"
+        environment, _ = other.about()
+        assert environment.target == "h200"
     finally:
         one.close()
         other.close()

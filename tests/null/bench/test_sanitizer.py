@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tilesmith.bench.sanitizer import read
+from tilesmith.bench.sanitizer import read, unfollowed
 
 CLEAN = "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n"
 WRITE = (
@@ -36,3 +36,13 @@ def test_outputs(output: str, finished: bool, clean: bool | None, said: str) -> 
     finding = read("memcheck", output, finished=finished)
     assert finding.clean is clean
     assert said in finding.words
+
+
+def test_what_racecheck_cannot_follow_is_no_verdict() -> None:
+    guilty = read("racecheck", RACE, finished=True)
+    doubted = unfollowed(guilty)
+    assert doubted.clean is None
+    assert "cannot follow" in doubted.words
+    assert guilty.words in doubted.words
+    clean = read("racecheck", CALM, finished=True)
+    assert unfollowed(clean) is clean
