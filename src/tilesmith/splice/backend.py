@@ -180,7 +180,8 @@ class Backend:
                 began = time.monotonic()
                 share = left_s / (len(missing) - place)
                 made[rows] = self._searched(problem, alike[rows][0], wanted, where, bench, share), problem
-                left_s = max(0.0, left_s - (time.monotonic() - began))
+                # What confirming and timing take beyond its share is not taken from the others'.
+                left_s -= min(share, time.monotonic() - began)
         return made
 
     def _kept(self, wanted: Key) -> Found | None:
@@ -209,12 +210,7 @@ class Backend:
                 # Another process may have found it meanwhile.
                 if (known := self._kept(wanted)) is not None:
                     return known
-                if seconds > 0:
-                    found = optimize(
-                        problem, piece.graph, where, bench(), self._cache.folder, seconds, self.options.seed
-                    )
-                else:
-                    found = Found("the budget was spent on other parts: raise budget_seconds")
+                found = optimize(problem, piece.graph, where, bench(), self._cache.folder, seconds, self.options.seed)
                 if found.source is not None and where.device is not None:
                     found = _contested(problem, found, where)
                 found = replace(found, seconds=self.options.budget_seconds, order=piece.places)

@@ -15,7 +15,18 @@ def test_a_board_remembers_the_latest_step_of_who_is_under_way(told: list[tuple[
     board = Board()
     for candidate, state in told:
         board(Step(candidate, state))
-    last = dict(told)
-    assert {step.candidate: step.state for step in board.steps} == {
-        candidate: state for candidate, state in last.items() if state != "done"
-    }
+    under_way: dict[str, State] = {}
+    for candidate, state in told:
+        if state == "capturing" or candidate in under_way:
+            under_way[candidate] = state
+        if state == "done":
+            under_way.pop(candidate, None)
+    assert {step.candidate: step.state for step in board.steps} == under_way
+
+
+def test_late_news_of_who_is_done_brings_nobody_back() -> None:
+    board = Board()
+    late: list[State] = ["capturing", "judging", "done", "queued"]
+    for state in late:
+        board(Step("a", state))
+    assert not board.steps
