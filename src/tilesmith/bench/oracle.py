@@ -356,8 +356,8 @@ class Question:
                     if not self.prepared:
                         raise
                     continue
-                answers = sum(e.truth.numel() * e.dtype.itemsize for e in self._expected(len(self.prepared) - 1))
-                taken = torch.cuda.memory_allocated() - before + _nbytes(inputs.inputs) + answers * message["slots"]
+                answers = self._answer_bytes(len(self.prepared) - 1) * message["slots"]
+                taken = torch.cuda.memory_allocated() - before + _nbytes(inputs.inputs) + answers
                 left -= taken
                 torch.cuda.empty_cache()
                 if len(self.prepared) >= message["sets"] or left < taken:
@@ -366,9 +366,7 @@ class Question:
         with torch.no_grad():
             self.moving, self.signed = self._moving()
         _release()
-        least = _nbytes(self.prepared[0].inputs.inputs) + sum(
-            e.truth.numel() * e.dtype.itemsize for e in self._expected(0)
-        )
+        least = _nbytes(self.prepared[0].inputs.inputs) + self._answer_bytes(0)
         return {"names": [prepared.inputs.name for prepared in self.prepared], "least_bytes": least}, b""
 
     def _lendable(self, inputs: Inputs) -> Inputs:
@@ -447,6 +445,9 @@ class Question:
 
     def _expected(self, number: int) -> list[Expected]:
         return [e for e in self.prepared[number].expected if isinstance(e, Expected)]
+
+    def _answer_bytes(self, number: int) -> int:
+        return sum(e.truth.numel() * e.dtype.itemsize for e in self._expected(number))
 
     def compare(self, message: Message) -> tuple[Message, bytes]:
         errors = [
