@@ -496,7 +496,7 @@ class LocalBench:
         self.devices = tuple(devices)
         self.workers_per_gpu = workers_per_gpu
         self._notice = notice
-        self.jobs = jobs or os.cpu_count() or 1
+        self.jobs = jobs or len(os.sched_getaffinity(0))
         self.effort = effort or Effort()
         self._walled = walled
         self._without_counters = ""

@@ -34,7 +34,7 @@ class OfflineBench:
     ) -> None:
         self.gpu = gpu
         self._notice = notice
-        self.jobs = jobs or os.cpu_count() or 1
+        self.jobs = jobs or len(os.sched_getaffinity(0))
         self.effort = effort or Effort()
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tilesmith
@@ -12,7 +13,9 @@ from tilesmith.bench.effort import Effort
 from tilesmith.cli import rooms
 from tilesmith.cli.options import BenchOptions
 from tilesmith.cli.screen import answer, say, show
+from tilesmith.config import unknown
 from tilesmith.config.corpus import Case, load_corpus
+from tilesmith.core.errors import OptionError
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Bench
 from tilesmith.core.trial import Candidate, Correct, Duplicate, Timing, Trial, Verdict
@@ -24,10 +27,39 @@ EFFORT = Effort(capture_s=25.0, open_s=25.0, check_s=25.0, full_s=25.0, time_s=2
 """Some cases never end."""
 
 
-def audit(folder: Path | None, options: BenchOptions, classes: Sequence[str], journal: Path, as_json: bool) -> int:
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """Which cases of a corpus are judged. Raises `OptionError` where a corpus has none of a class."""
+
+    classes: tuple[str, ...] = ()
+    """Empty for all."""
+    shard: int = 1
+    shards: int = 1
+
+    def of(self, corpus: Sequence[Case]) -> list[Case]:
+        known = tuple(sorted({case.kind for case in corpus}))
+        for name in self.classes:
+            if name not in known:
+                raise OptionError(f"--classes: {unknown('class', name, known)}")
+        return [case for case in corpus if not self.classes or case.kind in self.classes][self.shard - 1 :: self.shards]
+
+
+def shard(words: str) -> tuple[int, int]:
+    """`--shard`: "2/5" as the second of five. Raises `OptionError`."""
+    parts = words.split("/")
+    if len(parts) == 2 and all(part.isascii() and part.isdigit() for part in parts):
+        number, of = map(int, parts)
+        if 1 <= number <= of:
+            return number, of
+    raise OptionError(f"--shard is {words!r}; it must be such as 2/5, for the second of five")
+
+
+def audit(folder: Path | None, options: BenchOptions, chosen_cases: Cases, journal: Path, as_json: bool) -> int:
     """0 where every cheat was stopped and no honest kernel refused, else 1."""
     where = folder or Path(tilesmith.__file__).parents[2] / "tests" / "exploits"
-    cases = [case for case in load_corpus(where) if not classes or case.kind in classes]
+    cases = chosen_cases.of(load_corpus(where))
+    if not cases:
+        raise OptionError("--shard leaves no case to judge; name fewer shards")
     problems = {case.problem: config.load_problem(case.problem_folder) for case in cases}
     chosen = rooms.chosen(options, next(iter(problems.values())))
     findings: list[Finding] = []

@@ -497,6 +497,9 @@ def audit(
         Path | None, typer.Option(metavar="FOLDER", help="With corpus.toml.  [tests/exploits of the sources]")
     ] = None,
     classes: Annotated[str, typer.Option("--classes", metavar="LIST", help="Only these classes of cases.")] = "",
+    shard: Annotated[
+        str, typer.Option(metavar="K/N", help="Only every Nth case, from the Kth on: N commands share the corpus.")
+    ] = "1/1",
     bench: Bench = "auto",
     target: Target = None,
     gpus: Gpus = None,
@@ -507,10 +510,12 @@ def audit(
     """Judge a corpus of cheats and honest kernels: say what this machine stops, and what it cannot."""
 
     def deed() -> int:
+        from tilesmith.cli.audit import Cases
         from tilesmith.cli.audit import audit as judge_all
-        from tilesmith.cli.options import BenchOptions, gpu_list
+        from tilesmith.cli.audit import shard as parts
+        from tilesmith.cli.options import BenchOptions, gpu_list, name_list
 
-        wanted = [name for name in classes.split(",") if name]
+        wanted = Cases(name_list(classes), *parts(shard))
         options = BenchOptions(bench, target, gpu_list(gpus), address=address)
         return judge_all(corpus, options, wanted, journal, json)
 

@@ -82,7 +82,7 @@ def bench(
         )
     from tilesmith.bench.offline import OfflineBench
 
-    return OfflineBench(target(options.target), len(os.sched_getaffinity(0)), effort, notice)
+    return OfflineBench(target(options.target), effort=effort, notice=notice)
 
 
 def devices(options: BenchOptions, bench: Bench) -> Callable[[], tuple[str, ...]]:

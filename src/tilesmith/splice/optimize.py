@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ class Where:
             return LocalBench([self.device], 3)
         from tilesmith.bench.offline import OfflineBench
 
-        return OfflineBench(self.gpu, len(os.sched_getaffinity(0)))
+        return OfflineBench(self.gpu)
 
 
 def optimize(
