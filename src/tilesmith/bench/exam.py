@@ -88,16 +88,16 @@ class Examiner:
         """What the reference's inputs and outputs take at full size."""
         return self.scene.input_bytes + sum(_bytes(row) for row in self.scene.outputs if "shape" in row)
 
-    def _exam(self, size: str) -> Exam | None:
-        if size not in self._exams:
+    def _full(self) -> Exam | None:
+        """The sets at full size, prepared when they are first asked for; None where only the small size can be."""
+        if "full" not in self._exams:
             try:
-                self._exams[size] = self._prepare(size)
+                self._exams["full"] = self._prepare("full")
             except (ProblemError, MachineError):
-                if size == "full" and "small" in self._exams:
-                    self._exams[size] = None
-                else:
+                if "small" not in self._exams:
                     raise
-        return self._exams[size]
+                self._exams["full"] = None
+        return self._exams["full"]
 
     def check(self, admitted: Admitted, *, backwards: bool = True) -> Verdict:
         """The verdict on what a candidate computes; its time is the estimate of its admission.
@@ -113,7 +113,7 @@ class Examiner:
             return verdict
         if isinstance(verdict, Rejected) or (isinstance(verdict, Failed) and verdict.stage in FINAL):
             return verdict
-        full = self._exam("full")
+        full = self._full()
         checked = self._at_full(admitted, full, backwards) if full else None
         if isinstance(checked, Unchecked):
             return replace(checked, time=estimate)

@@ -33,7 +33,6 @@ from tilesmith.bench import namespaces, walls, warden
 from tilesmith.bench.syscalls import die_with_parent as die_with_parent
 from tilesmith.bench.wire import Gone, Late, Wire, adopt
 
-MODES = ("capture", "interpret", "device")
 MEMORY_SHARE = 0.75
 """Of the machine's memory, for one candidate where the controller sets no limit."""
 TASKS = 512

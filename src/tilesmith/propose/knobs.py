@@ -8,7 +8,6 @@ grid is computed from it. A size that must span a whole row is none of these and
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
@@ -344,7 +343,3 @@ def _powers(knob: Knob) -> bool:
 
 def launch_option(program: Program, site: Site, name: str) -> ast.Constant | None:
     return program.literal(site.argument(name), site.host)
-
-
-def sites_of(program: Program, kernel: Jit) -> Iterator[Site]:
-    return (site for site in program.sites if site.kernel is kernel)

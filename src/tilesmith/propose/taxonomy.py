@@ -101,7 +101,7 @@ def _parsed(where: str, text: str, packaged: tuple[Technique, ...]) -> tuple[Tec
         raise OptionError(f"{where} is not a taxonomy: it is nested too deeply") from None
     if not isinstance(table, dict):
         raise OptionError(f"{where} should hold a list under `techniques`, not {_shown(table)}")
-    _known_keys(where, "key", table, _FILE_KEYS)
+    _known_keys(where, table, _FILE_KEYS)
     rows = table.get("techniques")
     if not isinstance(rows, list) or not rows:
         raise OptionError(f"{where} should hold a list of entries under `techniques`, not {_shown(rows)}")
@@ -131,7 +131,7 @@ def _entry(where: str, number: int, row: object) -> Technique:
             f"not {_shown(name)}"
         )
     where = f"{where}: {name}"
-    _known_keys(where, "key", row, _ENTRY_KEYS)
+    _known_keys(where, row, _ENTRY_KEYS)
     words: dict[str, str] = {}
     for key in ("description", "prompt_hint"):
         value = row.get(key)
@@ -146,10 +146,10 @@ def _entry(where: str, number: int, row: object) -> Technique:
     return Technique(name, words["description"], words["prompt_hint"], shows)
 
 
-def _known_keys(where: str, kind: str, row: dict[Any, Any], known: Iterable[str]) -> None:
+def _known_keys(where: str, row: dict[Any, Any], known: Iterable[str]) -> None:
     for key in row:
         if key not in known:
-            raise OptionError(f"{where}: {_unknown(kind, key, known)}")
+            raise OptionError(f"{where}: {_unknown('key', key, known)}")
 
 
 def _unknown(kind: str, name: object, known: Iterable[str]) -> str:

@@ -104,11 +104,6 @@ class Panel:
         return _table(rows(progress, self._known[1]))
 
 
-def panel(progress: Progress) -> Table:
-    """Everything worth knowing in a few rows, redrawn in place."""
-    return Panel()(progress)
-
-
 def standing(progress: Progress) -> Standing:
     """How the run stands."""
     trials = progress.trials

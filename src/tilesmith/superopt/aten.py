@@ -221,17 +221,15 @@ for _name in ("exp", "log", "sqrt", "rsqrt", "square", "relu", "sigmoid", "tanh"
     RULES[f"{_name}.default"] = _unary(_name)
 
 
-def _operand(w: _Writer, a: Arguments, name: str) -> int:
-    """A tensor, or a number as a constant."""
-    if name in a["is_number"]:
-        return w.constant(a[name])
-    value: int = a[name]
-    return value
+def _other(w: _Writer, a: Arguments) -> int:
+    """The second operand: a tensor, or a number as a constant."""
+    other: int = a["other"]
+    return w.constant(other) if "other" in a["is_number"] else other
 
 
 def _binary(operator: str) -> Rule:
     def rule(w: _Writer, a: Arguments) -> Made:
-        other = _operand(w, a, "other")
+        other = _other(w, a)
         if a.get("alpha", 1) != 1:
             other = w.apply("mul", other, w.constant(a["alpha"]))
         return w.apply(operator, a["self"], other)
@@ -251,7 +249,7 @@ for _target, _operator in (
 def _rsub(w: _Writer, a: Arguments) -> Made:
     if a["alpha"] != 1:
         raise _Untranslatable("alpha")
-    return w.apply("sub", _operand(w, a, "other"), a["self"])
+    return w.apply("sub", _other(w, a), a["self"])
 
 
 @_rule("neg.default")

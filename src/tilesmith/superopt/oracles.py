@@ -4,6 +4,8 @@
     Solver     z3 with the published axioms; within its effort it decides part, and only a yes is a proof
     Saturated  an e-graph of the target, by egglog; what is in it is a sub-expression
 
+Each `accepts` an expression, or does not, or answers None where that was not decided.
+
 An expression knows sums in one of two ways: by degree, the number of their terms, as published, or by label, the part
 of a dimension that they run over, as the symbolic space has it. The axioms are those of the paper (Wu et al., Mirage: A
 Multi-Level Superoptimizer for Tensor Programs, section 4.3), for degrees of any factors; a sum by label moves past what
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import egglog.bindings as egglog
 
@@ -108,11 +110,6 @@ class Target:
             return frozenset(made for name in self.names[x.number] for made in self.labels(name))
         free = frozenset[int]().union(*(self.free(operand) for operand in x.operands))
         return free - {x.number} if x.kind == "sum" else free
-
-
-class Oracle(Protocol):
-    def accepts(self, x: Expression) -> bool | None:
-        """Whether it is a sub-expression; None where that was not decided."""
 
 
 # The table ------------------------------------------------------------------------------------------------------------

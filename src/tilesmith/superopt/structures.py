@@ -84,10 +84,6 @@ def _gathers(form: Form, operator: str) -> bool:
     return inner != form and inner[0] == operator and any(part[0] == GATHERED for part in within(form))
 
 
-def _loads_only(form: Form) -> bool:
-    return all(part[0] == LOAD for part in form[1:] if isinstance(part, tuple))
-
-
 def _single(graph: Graph) -> Form | None:
     """What the one store of a graph's one kernel computes, where it loops."""
     found = kernels(graph)

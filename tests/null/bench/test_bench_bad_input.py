@@ -23,7 +23,6 @@ from tilesmith.testing.samples import PROBLEM, SAMPLES
 pytestmark = pytest.mark.triton
 
 RETURN = "    return z\n"
-ENTRY = "def kernel_function(x, y):\n"
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,6 @@ KEYS = {
     "program", "verdict", "message", "stop", "seconds", "states", "candidates", "pruned", "oracle", "verified",
     "error_bound", "graphs", "workers", "table_seconds",
 }  # fmt: skip
-
-Said = Callable[[], tuple[str, str]]
 
 
 @pytest.fixture

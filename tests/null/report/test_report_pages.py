@@ -152,7 +152,7 @@ def test_runs(golden: Golden) -> None:
 def test_progress(golden: Golden, seen: int) -> None:
     limits = Limits(rounds=3, trials=20, seconds=90.0, gpu_seconds=30.0)
     progress = Progress("rmsnorm_linear", "01jd3k7a", "offline", limits, TRIALS[:seen], 75.4)
-    golden(f"report/progress-{seen}.txt", drawn(live.panel(progress)))
+    golden(f"report/progress-{seen}.txt", drawn(live.Panel()(progress)))
 
 
 def test_log(golden: Golden) -> None:
@@ -167,7 +167,7 @@ def test_progress_with_models(golden: Golden, seen: int, replied: int, ended: in
     now = Progress(
         "rmsnorm_linear", "01jd3k7a", "local", limits, BY_MODELS[:seen], 75.4, REPLIES[:replied], ENDINGS[:ended], 2
     )
-    golden(f"report/progress-models-{seen}.txt", drawn(live.panel(now)) + live.status(now) + "\n")
+    golden(f"report/progress-models-{seen}.txt", drawn(live.Panel()(now)) + live.status(now) + "\n")
 
 
 def test_winner_by_a_model(golden: Golden) -> None:
@@ -281,14 +281,14 @@ def busy() -> Progress:
 
 
 def test_a_busy_run(golden: Golden) -> None:
-    golden("report/progress-busy.txt", drawn(live.panel(busy())))
+    golden("report/progress-busy.txt", drawn(live.Panel()(busy())))
 
 
 @pytest.mark.parametrize("width", [24, 40, 80])
 def test_a_narrow_terminal_is_calm(width: int) -> None:
     """Nothing is cut off without a word, nothing is wider than the screen, and names stay where they are."""
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False)
-    console.print(live.panel(busy()))
+    console.print(live.Panel()(busy()))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= width
@@ -314,9 +314,9 @@ def test_of_many_gpus_those_in_use_come_first() -> None:
 
 def test_a_panel_shows_what_is_new_at_once() -> None:
     panel, now = live.Panel(lambda: 0.0), busy()
-    assert drawn(panel(now)) == drawn(live.panel(now))
+    assert drawn(panel(now)) == drawn(live.Panel()(now))
     later = replace(now, trials=(*now.trials, TRIALS[7]), steps=STEPS[:2], spent_s=90.0)
-    assert drawn(panel(later)) == drawn(live.panel(later))
+    assert drawn(panel(later)) == drawn(live.Panel()(later))
     assert drawn(panel(later)) != drawn(panel(now))
 
 
@@ -329,7 +329,7 @@ def test_a_panel_that_has_much_to_work_out_does_so_less_often() -> None:
     assert drawn(panel(later)) == first
     for _ in range(int(1 / live.SHARE)):
         next(ticks)
-    assert drawn(panel(later)) == drawn(live.panel(later))
+    assert drawn(panel(later)) == drawn(live.Panel()(later))
 
 
 def printed(page: RenderableType, width: int) -> list[str]:

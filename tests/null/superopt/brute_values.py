@@ -23,8 +23,6 @@ Q = 1073740571
 P = 2 * Q + 1
 """Two primes; the second has a subgroup of the order of the first, in which exponentials live."""
 ROUNDS = 2
-PARTS = "tlg"
-"""Of a dimension: in the block, over the loop, over the grid."""
 
 Array = NDArray[np.uint64]
 Label = tuple[str, str]

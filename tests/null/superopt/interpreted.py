@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-DTYPES = {"fp16": np.float16, "fp32": np.float32}
 
 
 class Interpreter:

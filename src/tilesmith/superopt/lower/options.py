@@ -151,8 +151,3 @@ def may_group(plan: Plan) -> bool:
     """Whether two axes of the grid, and only those, have tiles that can be walked in strips."""
     order = grid_order(plan)
     return len(order) == 2 and all(plan.axes.grid[grid] is not None for grid in order)
-
-
-def needs_again(plan: Plan, load: int, arch: int) -> bool:
-    """Whether a tile must be loaded once for products and once for the rest: on Hopper, where it is in the loop."""
-    return arch == 90 and plan.made.phases[load] is Phase.VARYING
