@@ -21,21 +21,21 @@ TRIAL_S = 10.0
 NOBODY = "65534"
 
 
-def bubble(command: Sequence[str], readable: Iterable[str], writable: Iterable[str], *, gpu: bool) -> list[str]:
+def bubble(command: Sequence[str], writable: Iterable[str], *, gpu: bool) -> list[str]:
     """The command that runs this one in a bubble; the command itself where there is no bubblewrap that works.
 
-    In the bubble are the system's libraries, Python, everything on its path, and these folders; with `gpu` the GPUs'
-    device nodes, and the shared memory through which processes lend each other GPU memory.
+    In the bubble are the system's libraries, Python, everything on its path, and these folders, writable; with `gpu`
+    the GPUs' device nodes, and the shared memory through which processes lend each other GPU memory.
     """
-    return [*_prefix(tuple(readable), tuple(writable), gpu), *command]
+    return [*_prefix(tuple(writable), gpu), *command]
 
 
 @functools.cache
-def _prefix(readable: tuple[str, ...], writable: tuple[str, ...], gpu: bool) -> tuple[str, ...]:
+def _prefix(writable: tuple[str, ...], gpu: bool) -> tuple[str, ...]:
     program = shutil.which("bwrap")
     if program is None:
         return ()
-    prefix = (program, *_confinement(), *_files(readable, writable, gpu), "--")
+    prefix = (program, *_confinement(), *_files(writable, gpu), "--")
     try:
         # Namespaces may be forbidden here, or a folder missing: only a trial can tell.
         trial = subprocess.run(
@@ -55,9 +55,9 @@ def _confinement() -> tuple[str, ...]:
     return ("--die-with-parent", *apart, "--uid", NOBODY, "--gid", NOBODY, "--cap-drop", "ALL")
 
 
-def _files(readable: tuple[str, ...], writable: tuple[str, ...], gpu: bool) -> Iterable[str]:
+def _files(writable: tuple[str, ...], gpu: bool) -> Iterable[str]:
     yield from ("--tmpfs", "/tmp")
-    for path in dict.fromkeys((*walls.SYSTEM, *walls.SETTINGS, *walls.python(), *walls.toolkits(), *readable)):
+    for path in dict.fromkeys((*walls.SYSTEM, *walls.SETTINGS, *walls.python(), *walls.toolkits())):
         if Path(path).is_symlink():
             yield from ("--symlink", str(Path(path).readlink()), path)
         elif Path(path).exists():

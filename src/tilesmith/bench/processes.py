@@ -45,7 +45,7 @@ class Process:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the process
         clean = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         command = [sys.executable, "-P", "-m", f"tilesmith.bench.{module}", *arguments, str(there.fileno())]
-        started = command if bubbled is None else bubble(command, (), bubbled, gpu=gpu)
+        started = command if bubbled is None else bubble(command, bubbled, gpu=gpu)
         self.in_bubble = started != command
         self.process = subprocess.Popen(
             started,

@@ -244,7 +244,7 @@ def resume(
 @app.command()
 def superoptimize(
     problem: Annotated[
-        Path, typer.Argument(metavar="PROBLEM", help="As above, a µGraph in a .json file, or lora and the like.")
+        Path, typer.Argument(metavar="PROBLEM", help="As for optimize; a µGraph in a .json file; or lora and the like.")
     ],
     space: Annotated[str, typer.Option(help="symbolic, or concrete: the published search.")] = "symbolic",
     rules: Annotated[str, typer.Option(help="Of the concrete space: as in the published code, or paper.")] = "code",
