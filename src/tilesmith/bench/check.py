@@ -18,7 +18,7 @@ what float32 accumulators lose on sums as large as r, or as the terms of r where
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ ACCUMULATED = 4e-6
 NUDGE = 2.0**-24
 FEW = 1024
 """Outputs of so many elements at most have no variation of their own to tell what is large for them."""
+TELLING = 8
+"""Numbers that tell the size of an output's terms: the distance of one nudged sum may be near zero by chance."""
 CHUNK = 1 << 25
 """Elements compared at once: the largest outputs have billions, and float64 copies of them would not fit."""
 
@@ -47,21 +49,27 @@ class Expected:
     most_lost: float
 
 
-def expect(truth: torch.Tensor, native: torch.Tensor, nudged: torch.Tensor | None = None) -> Expected:
+def expect(truth: torch.Tensor, native: torch.Tensor, terms: float = 0.0) -> Expected:
     """What to compare with: `truth` from the reference in higher precision, `native` as the problem computes it.
 
-    `nudged` is the truth for inputs that were changed by a share of `NUDGE`. It tells how large the terms are that an
-    output is made of: of a sum of both signs the value may be near zero, and the terms are not.
+    `terms` says how large the terms are that an output is made of, see `terms_of`: of a sum of both signs the value may
+    be near zero, and the terms are not.
     """
     if not native.is_floating_point():
         return Expected(native, native.dtype, 0.0, 0.0, 0.0, 0.0)
     rms_lost, most_lost = _distance(native, truth)
     variation, magnitude = _variation(truth)
-    if nudged is not None:
-        magnitude = max(magnitude, _distance(nudged, truth)[0] / NUDGE)
-    accumulated = 0.0 if native.dtype is torch.float64 else ACCUMULATED * magnitude
+    accumulated = 0.0 if native.dtype is torch.float64 else ACCUMULATED * max(magnitude, terms)
     noise = max(NOISE.get(native.dtype, 2e-5) * variation, accumulated)
     return Expected(truth, native.dtype, variation, noise, rms_lost, most_lost)
+
+
+def terms_of(truth: torch.Tensor, nudged: Sequence[torch.Tensor]) -> float:
+    """The root mean square of a sum's terms times the root of their number, from truths for inputs that were changed.
+
+    Each `nudged` is the truth for inputs of which every one was changed by a share of `NUDGE`, up or down by chance.
+    """
+    return math.sqrt(sum(_distance(other, truth)[0] ** 2 for other in nudged) / len(nudged)) / NUDGE
 
 
 def scaled_error(answer: torch.Tensor, expected: Expected, tolerance: float) -> float:

@@ -42,7 +42,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from tilesmith.bench.capture import describe as rows_of
-from tilesmith.bench.check import FEW, NUDGE, Expected, expect, finite, scaled_error
+from tilesmith.bench.check import FEW, NUDGE, TELLING, Expected, expect, finite, scaled_error, terms_of
 from tilesmith.bench.constants import apply_constants
 from tilesmith.bench.modules import cast
 from tilesmith.bench.wire import Gone, Late, Message, adopt
@@ -75,6 +75,8 @@ class Prepared:
     expected: list[Any]
     """An `Expected` for each tensor among the output's leaves, the value itself for others."""
     structure: Any
+    terms: list[float]
+    """How large the terms of each leaf are, where it has few elements; else 0."""
 
 
 class Program:
@@ -192,8 +194,11 @@ def _permute(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.flip(tuple(range(tensor.ndim))).roll(1)
 
 
-def prepare(program: Program, inputs: Inputs) -> Prepared:
-    """Compute what the reference answers, and what its own dtype loses. Raises `Fault` where it answers no number."""
+def prepare(program: Program, inputs: Inputs, terms: list[float] | None = None) -> Prepared:
+    """Compute what the reference answers, and what its own dtype loses. Raises `Fault` where it answers no number.
+
+    `terms` of each leaf are found out, unless others are given: those of inputs as large as these.
+    """
     native = program.run(copy.deepcopy(inputs.model), _copied(inputs.inputs))
     leaves, structure = tree_flatten(native)
     if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):
@@ -201,15 +206,25 @@ def prepare(program: Program, inputs: Inputs) -> Prepared:
     if not finite(leaves):
         raise Fault("the reference returns NaN or infinity on its own inputs")
     truth = tree_flatten(_precise(inputs, leaves))[0]
-    few = any(isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.numel() <= FEW for leaf in leaves)
-    nudged = tree_flatten(_precise(inputs, leaves, NUDGE))[0] if few else [None] * len(leaves)
+    terms = _terms(inputs, leaves, truth) if terms is None else terms
     expected = [
-        expect(true.detach(), own.detach(), other.detach() if few and own.numel() <= FEW else None)
-        if isinstance(own, torch.Tensor)
-        else own
-        for own, true, other in zip(leaves, truth, nudged, strict=True)
+        expect(true.detach(), own.detach(), size) if isinstance(own, torch.Tensor) else own
+        for own, true, size in zip(leaves, truth, terms, strict=True)
     ]
-    return Prepared(inputs, expected, structure)
+    return Prepared(inputs, expected, structure, terms)
+
+
+def _terms(inputs: Inputs, native: list[Any], truth: list[Any]) -> list[float]:
+    """How large the terms of each leaf are, where it has few elements; else 0."""
+    few = [isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and 0 < leaf.numel() <= FEW for leaf in native]
+    if not any(few):
+        return [0.0] * len(native)
+    samples = math.ceil(TELLING / min(leaf.numel() for leaf, small in zip(native, few, strict=True) if small))
+    nudged = [tree_flatten(_precise(inputs, native, NUDGE))[0] for _ in range(samples)]
+    return [
+        terms_of(true.detach(), [each[place].detach() for each in nudged]) if small else 0.0
+        for place, (true, small) in enumerate(zip(truth, few, strict=True))
+    ]
 
 
 def _precise(inputs: Inputs, native: list[Any], nudge: float = 0.0) -> Any:
@@ -309,6 +324,8 @@ class Question:
         """The GPU memory pools that are lent: the inputs', and for each slot its outboxes'."""
         self.moving: Inputs
         self.signed = False
+        self.terms: list[float] = []
+        """Of the moving inputs' answers: how large they are does not change."""
 
     def describe(self, _message: Message) -> tuple[Message, bytes]:
         rows, content = describe(self.program)
@@ -364,7 +381,7 @@ class Question:
                     break
         self.sums = [checksum(prepared.inputs) for prepared in self.prepared]
         with torch.no_grad():
-            self.moving, self.signed = self._moving()
+            self._move()
         _release()
         least = _nbytes(self.prepared[0].inputs.inputs) + self._answer_bytes(0)
         return {"names": [prepared.inputs.name for prepared in self.prepared], "least_bytes": least}, b""
@@ -381,20 +398,20 @@ class Question:
         within: AbstractContextManager[None] = torch.cuda.use_mem_pool(self.pools[owner])
         return within
 
-    def _moving(self) -> tuple[Inputs, bool]:
+    def _move(self) -> None:
         """Inputs for timed launches, which change from one to the next; of both signs where the reference allows."""
         own = self.program.make(3, "cuda")
-        signed = _changed(own, "moving", torch.randn_like)
+        moving = _changed(own, "moving", torch.randn_like)
         try:
-            prepare(self.program, signed)
+            prepared, self.signed = prepare(self.program, moving), True
         except Fault:
-            return self._lendable(own), False
-        return self._lendable(signed), True
+            prepared = prepare(self.program, own)
+        self.moving, self.terms = self._lendable(prepared.inputs), prepared.terms
 
     def moved(self, message: Message) -> tuple[Message, bytes]:
         """The scaled error of what the last timed launch returned, for what its inputs are now."""
         with torch.no_grad():
-            prepared = prepare(self.program, self.moving)
+            prepared = prepare(self.program, self.moving, self.terms)
         boxes = self.outboxes[message["slot"]][0]
         expected = [e for e in prepared.expected if isinstance(e, Expected)]
         errors = [scaled_error(b, e, self.tolerance) for b, e in zip(boxes, expected, strict=True)]

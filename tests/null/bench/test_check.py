@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tilesmith.bench.check import NUDGE, Expected, expect, finite, scaled_error
+from tilesmith.bench.check import NUDGE, TELLING, Expected, expect, finite, scaled_error, terms_of
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -349,9 +349,9 @@ def test_a_sum_that_cancels_is_measured_by_its_terms() -> None:
     terms = torch.randn(1 << 20)
     terms[0] -= terms.double().sum().float()  # the sum is as near zero as float32 has it
     truth, native = terms.double().sum(), terms.sum()
-    nudged = (terms.double() * (1 + NUDGE * torch.randn(terms.shape).sign().double())).sum()
+    nudged = [(terms.double() * (1 + NUDGE * torch.randn(terms.shape).sign().double())).sum() for _ in range(TELLING)]
     honest = torch.stack([terms[start::1000].sum() for start in range(1000)]).sum()
-    alone, told = expect(truth, native), expect(truth, native, nudged)
+    alone, told = expect(truth, native), expect(truth, native, terms_of(truth, nudged))
     assert told.noise > 100 * alone.noise
     assert scaled_error(honest, told, 1.0) <= 1
     # A sum of half the terms is as wrong as before.
