@@ -26,7 +26,7 @@ class Effort:
     full_bytes: int = 1 << 30
     """Without a GPU, inputs and outputs larger than this are not made."""
     gpu_share: float = 0.3
-    """Of a GPU's memory, for inputs and expected outputs."""
+    """Of a GPU's free memory, for inputs and expected outputs."""
     candidate_share: float = 0.2
     """Of a GPU's memory, for what one candidate allocates there."""
     memory_bytes: int = 16 << 30

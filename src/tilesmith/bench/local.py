@@ -169,9 +169,9 @@ class Station:
         """Make the inputs and the expected outputs on the GPU."""
         self._retire()
         load(self.oracle, problem, "full")
-        allowed = int(self.device.memory_bytes * self._effort.gpu_share)
-        with lease(self.device.uuid, "shared"):
-            asked = {"sets": self._effort.sets, "memory_bytes": allowed, "slots": len(self._slots)}
+        # Alone, so that of two who begin at once the second sees what the first has taken.
+        with lease(self.device.uuid, "exclusive"):
+            asked = {"sets": self._effort.sets, "gpu_share": self._effort.gpu_share, "slots": len(self._slots)}
             reply, _ = ask(self.oracle, {"do": "hold", "size": "full", **asked})
         self.names, self.least_bytes = reply["names"], reply["least_bytes"]
         self._library = problem.settings.library

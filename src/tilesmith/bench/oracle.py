@@ -7,7 +7,7 @@ reach this one's memory. It hands out packets of inputs, and compares the answer
     describe  size                                what the outputs are, and a packet of meta tensors (no memory)
     prepare   size, folder, sets, memory_bytes    input sets written as files, references computed
     compare   size, set, folder                   the scaled error of the answers in a folder; null is infinite
-    hold      size, sets, memory_bytes            input sets and references made on the GPU and kept there
+    hold      size, sets, gpu_share, slots        the same made on the GPU and kept there, in a share of what is free
     lend      size, slot                          handles on the sets and on a slot's outboxes, which are poisoned
     collect   size, slot, set                     the scaled error of the answers in a slot's outboxes
     moved     size, slot                          the same for the last timed launch, whose inputs have changed since
@@ -27,6 +27,7 @@ import linecache
 import math
 import sys
 import tempfile
+import time
 import traceback
 import types
 from collections.abc import Callable, Iterator
@@ -50,6 +51,8 @@ from tilesmith.bench.zygote import die_with_parent
 
 INPUTS = -1
 """Among the owners of lent memory, which are slots otherwise."""
+PAUSES_S = (0.0, 0.5, 2.0)
+"""Before what lacked GPU memory is tried again."""
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -131,7 +134,7 @@ class _blame:  # noqa: N801  reads as a verb where it is used
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, (Fault, KeyboardInterrupt)):
+        if error is None or isinstance(error, (Fault, KeyboardInterrupt, torch.OutOfMemoryError)):
             return
         frames = [frame for frame in traceback.extract_tb(trace) if frame.filename.endswith("problem.py")]
         place = f" (problem.py, line {frames[-1].lineno})" if frames else ""
@@ -251,9 +254,13 @@ def _precise(inputs: Inputs, native: list[Any], nudge: float = 0.0) -> Any:
             ]
             if same and finite(leaves):
                 return answer
+        except torch.OutOfMemoryError:
+            # What the problem's own dtype loses must not be taken for the truth only because a neighbour has the room.
+            if dtype is torch.float32:
+                raise
+            torch.cuda.empty_cache()
         except (RuntimeError, TypeError, NotImplementedError):
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
+            pass
     return native
 
 
@@ -362,19 +369,23 @@ class Question:
     def hold(self, message: Message) -> tuple[Message, bytes]:
         """As `prepare`, in the GPU's memory, where each slot's answers to every set will lie, too."""
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        left = message["memory_bytes"]
+        left = message["gpu_share"] * torch.cuda.mem_get_info()[0]
+        self.prepared.clear()
         with torch.no_grad():
             for made in variants(self.program, "cuda"):
-                inputs = self._lendable(made)
                 before = torch.cuda.memory_allocated()
                 try:
-                    self.prepared.append(prepare(self.program, inputs))
+                    self.prepared.append(prepare(self.program, self._lendable(made)))
                 except Fault:
                     if not self.prepared:
                         raise
                     continue
+                except torch.OutOfMemoryError:
+                    if not self.prepared:
+                        raise
+                    break
                 answers = self._answer_bytes(len(self.prepared) - 1) * message["slots"]
-                taken = torch.cuda.memory_allocated() - before + _nbytes(inputs.inputs) + answers
+                taken = torch.cuda.memory_allocated() - before + answers
                 left -= taken
                 torch.cuda.empty_cache()
                 if len(self.prepared) >= message["sets"] or left < taken:
@@ -547,14 +558,36 @@ def main(descriptor: int) -> None:
                 questions[message["size"]] = Question(message)
                 reply, content = Message(), b""
             else:
-                reply, content = actions[message["do"]](questions[message["size"]], message)
+                question, action = questions[message["size"]], actions[message["do"]]
+                reply, content = _patiently(lambda a=action, q=question, m=message: a(q, m))  # type: ignore[misc]
         except Fault as fault:
             reply, content = {"fault": str(fault)}, b""
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
                 raise
-            reply, content = {"fault": "the problem's tensors are too large for the memory of this machine"}, b""
+            reply, content = {"fault": f"the problem's tensors are too large for the memory of {_room()}"}, b""
         wire.send(reply, content)
+
+
+def _patiently(action: Callable[[], tuple[Message, bytes]]) -> tuple[Message, bytes]:
+    """What a neighbour on the GPU has taken for a moment is waited for."""
+    for pause_s in PAUSES_S:
+        try:
+            return action()
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            time.sleep(pause_s)
+    return action()
+
+
+def _room() -> str:
+    """This machine; of its GPU, where that was in use, how much others have taken."""
+    if not torch.cuda.is_initialized():
+        return "this machine"
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    others = total - free - torch.cuda.memory_reserved()
+    return f"this GPU, of whose {total >> 30} GiB other processes hold {others >> 30}"
 
 
 if __name__ == "__main__":
