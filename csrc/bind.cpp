@@ -248,9 +248,6 @@ NB_MODULE(_core, module) {
         .def_ro("implementations", &Result::implementations)
         .def_ro("unfit", &Result::unfit)
         .def_ro("schedules", &Result::schedules)
-        .def_ro("tensors", &Result::tensors)
-        .def_ro("subsets", &Result::subsets)
-        .def_ro("searched", &Result::searched)
         .def_ro("workers", &Result::workers);
 
     nb::class_<Engine> engine_class(module, "Engine");

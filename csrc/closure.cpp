@@ -1,7 +1,7 @@
 #include "closure.hpp"
 
 #include <algorithm>
-#include <array>
+#include <bit>
 #include <iterator>
 #include <stdexcept>
 
@@ -15,9 +15,6 @@
 namespace tilesmith {
 namespace {
 
-constexpr int kMostInputs = 8;
-using Members = std::array<std::uint32_t, kMostInputs>;
-
 int this_worker() {
 #ifdef _OPENMP
     return omp_get_thread_num();
@@ -28,136 +25,47 @@ int this_worker() {
 
 } // namespace
 
-// Joins ------------------------------------------------------------------------------------------------------------
+// Joined -----------------------------------------------------------------------------------------------------------
 
-Joins::Joins(const Space &space, int most)
-    : words_((space.classes() + 63) / 64), most_(most), partners_(space.classes(), Set(words_)), alone_(space.classes()),
-      joins_(space.classes()) {
-    if (most > kMostInputs) throw std::invalid_argument("a kernel of the closure has at most 8 inputs");
-    for (const Row &row : space.table().rows) {
-        if (row.rule >= Rule::apply) {
-            alone_[row.a].push_back(row.result);
-            continue;
-        }
-        joins_[row.a].push_back({row.b, row.result});
-        if (row.a != row.b) joins_[row.b].push_back({row.a, row.result});
-        partners_[row.a][row.b / 64] |= Word{1} << (row.b % 64);
-        partners_[row.b][row.a / 64] |= Word{1} << (row.a % 64);
-    }
+Joined::Joined(const Space &space, int most) : joins_(space), most_(static_cast<std::size_t>(most)) {
+    if (most_ > Joins::kMost) throw std::invalid_argument("a kernel of the closure has at most 8 inputs");
 }
 
-std::uint64_t Joins::key(std::span<const std::uint32_t> set) {
-    std::uint64_t key = set.size();
-    for (const std::uint32_t member : set) key = key << 15 | member;
-    return key;
-}
-
-const Joins::Reached *Joins::reached(std::span<const std::uint32_t> set) const {
-    const std::uint32_t *place = places_.find(key(set));
-    return place ? &known_[*place] : nullptr;
-}
-
-bool Joins::meet(const Reached &x, const Reached &y) const {
-    for (std::size_t w = 0; w < words_; ++w)
-        if (x.partners[w] & y.classes[w]) return true;
-    return false;
-}
-
-void Joins::mark(Reached &made, std::vector<Class> &work, Class c) const {
-    Word &word = made.classes[c / 64];
-    if (word >> (c % 64) & 1) return;
-    word |= Word{1} << (c % 64);
-    for (std::size_t w = 0; w < words_; ++w) made.partners[w] |= partners_[c][w];
-    work.push_back(c);
-}
-
-// Everything that follows from what was marked, alone or with what parts of the set can make.
-void Joins::settle(Reached &made, std::vector<Class> &work, const std::vector<const Reached *> &others) {
-    while (!work.empty()) {
-        const Class c = work.back();
-        work.pop_back();
-        for (const Class next : alone_[c]) mark(made, work, next);
-        for (const Join &join : joins_[c]) {
-            const auto has = [&](const Reached &set) { return set.classes[join.other / 64] >> (join.other % 64) & 1; };
-            if (has(made) || std::ranges::any_of(others, [&](const Reached *other) { return has(*other); }))
-                mark(made, work, join.result);
-        }
-    }
-}
-
-void Joins::add(Class c) {
-    const std::uint32_t single[] = {static_cast<std::uint32_t>(count_++)};
-    if (count_ > 1 << 15) throw std::invalid_argument("more than 32768 tensors stand between kernels");
-    Reached made{Set(words_), Set(words_)};
-    std::vector<Class> work;
-    mark(made, work, c);
-    settle(made, work, {});
+void Joined::add(Class c) {
+    joins_.make_alone(c, scratch_);
     bool fresh = false;
-    places_.at(key(single), fresh) = static_cast<std::uint32_t>(known_.size());
-    known_.push_back(std::move(made));
+    places_.at(mix(count_++), fresh) = &known_.emplace_back(std::move(scratch_));
 }
 
-// Some value is made from all of a set where two that are made from parts of it meet, and the parts cover it.
-bool Joins::reach(std::span<const std::uint32_t> set) {
-    const std::size_t size = set.size();
-    const std::uint32_t all = (1u << size) - 1;
-    std::array<const Reached *, 1 << kMostInputs> parts{};
-    for (std::uint32_t part = 1; part < all; ++part) {
-        Members members{};
-        std::size_t count = 0;
-        for (std::size_t i = 0; i < size; ++i)
-            if (part >> i & 1) members[count++] = set[i];
-        parts[part] = reached({members.data(), count});
-    }
-    const bool keeps = static_cast<int>(size) < most_;
-    Reached made;
-    std::vector<Class> work;
-    bool any = false;
-    for (std::uint32_t x = 1; x < all; ++x) {
-        if (!parts[x]) continue;
-        // The other part has what this one lacks, and any more.
-        for (std::uint32_t more = x;; more = (more - 1) & x) {
-            const std::uint32_t y = (all & ~x) | more;
-            if (y <= x && y < all && parts[y] && meet(*parts[x], *parts[y])) {
-                if (!keeps) return true;
-                if (!any) made = {Set(words_), Set(words_)};
-                any = true;
-                for (std::size_t c = 0; c < joins_.size(); ++c) {
-                    if (!(parts[x]->classes[c / 64] >> (c % 64) & 1)) continue;
-                    for (const Join &join : joins_[c])
-                        if (parts[y]->classes[join.other / 64] >> (join.other % 64) & 1) mark(made, work, join.result);
-                }
-            }
-            if (!more) break;
-        }
-    }
-    if (!any) return false;
-    std::vector<const Reached *> others;
-    for (std::uint32_t part = 1; part < all; ++part)
-        if (parts[part]) others.push_back(parts[part]);
-    settle(made, work, others);
+bool Joined::reach(std::span<const std::uint32_t> set, std::span<const Joins::Made *const> parts) {
+    if (set.size() == most_) return Joins::any(parts);
+    if (!joins_.make(parts, scratch_)) return false;
+    std::uint64_t key = 0;
+    for (const std::uint32_t member : set) key += mix(member);
     bool fresh = false;
-    places_.at(key(set), fresh) = static_cast<std::uint32_t>(known_.size());
-    known_.push_back(std::move(made));
+    places_.at(key, fresh) = &known_.emplace_back(std::move(scratch_));
     return true;
 }
 
-bool Joins::joins(std::span<const std::uint32_t> set) {
-    if (set.size() == 1 || reach(set)) return true;
+bool Joined::joins(std::span<const std::uint32_t> set) {
+    if (set.size() == 1) return true;
+    const std::size_t all = (std::size_t{1} << set.size()) - 1;
+    std::array<std::uint64_t, 1 << Joins::kMost> keys;
+    Parts parts;
+    keys[0] = 0;
+    parts[0] = parts[all] = nullptr;
+    for (std::size_t part = 1; part < all; ++part) {
+        keys[part] = keys[part & (part - 1)] + mix(set[static_cast<std::size_t>(std::countr_zero(part))]);
+        const Joins::Made *const *known = places_.find(keys[part]);
+        parts[part] = known ? *known : nullptr;
+    }
+    if (reach(set, {parts.data(), all + 1})) return true;
     // Two stores, of parts that overlap and cover the set.
-    const std::uint32_t all = (1u << set.size()) - 1;
-    const auto some = [&](std::uint32_t part) {
-        Members members{};
-        std::size_t count = 0;
-        for (std::size_t i = 0; i < set.size(); ++i)
-            if (part >> i & 1) members[count++] = set[i];
-        return reached({members.data(), count}) != nullptr;
-    };
-    for (std::uint32_t x = 1; x < all; ++x) {
-        if (!some(x)) continue;
-        for (std::uint32_t more = x; more; more = (more - 1) & x) {
-            const std::uint32_t y = (all & ~x) | more;
-            if (y <= x && y < all && some(y)) return true;
+    for (std::size_t x = 1; x < all; ++x) {
+        if (!parts[x]) continue;
+        for (std::size_t more = x; more; more = (more - 1) & x) {
+            const std::size_t y = (all & ~x) | more;
+            if (y <= x && y < all && parts[y]) return true;
         }
     }
     return false;
@@ -187,7 +95,7 @@ void Closure::add(Tensor t) {
 
 void Closure::run() {
     for (const Tensor input : program_inputs(space_)) add(input);
-    Joins joins(space_, limits_.inputs);
+    Joined joins(space_, limits_.inputs);
     std::size_t known = 0;
     while (known < tensors_.size() && !control_.stopped()) {
         ++counted_.rounds;
@@ -217,7 +125,6 @@ void Closure::run() {
 }
 
 void Closure::search(const Sets &sets, std::size_t size) {
-    counted_.searched += sets.size() / size;
     for (Kernels &kernels : team_.ranks ? search_together(sets, size) : search_here(sets, size)) {
         if (kernels.signatures.empty()) continue;
         for (const Signature &signature : kernels.signatures)

@@ -1,6 +1,7 @@
 // Every tensor that any number of kernels can compute, and every kernel that leads from some of them to others.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
@@ -10,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "joins.hpp"
 #include "served.hpp"
 #include "team.hpp"
 #include "wire.hpp"
@@ -24,16 +26,14 @@ struct ClosureLimits {
 };
 
 struct ClosureCounters {
-    std::uint64_t subsets = 0;  // of tensors
-    std::uint64_t searched = 0; // of those; the others can't be joined
+    std::uint64_t subsets = 0; // of tensors
     std::uint64_t rounds = 0;
 };
 
-// Which sets of tensors some chain of operators joins. Shapes, loops and the number of operators are left out of it, so
-// that nothing is lost.
-class Joins {
+// Which sets of tensors some chain of operators joins.
+class Joined {
   public:
-    Joins(const Space &space, int most);
+    Joined(const Space &space, int most);
 
     // Tensors are numbered in the order in which they are added. Sets are sorted, and asked for smaller ones first.
     void add(Class c);
@@ -41,33 +41,16 @@ class Joins {
     bool joins(std::span<const std::uint32_t> set);
 
   private:
-    using Word = std::uint64_t;
-    using Set = std::vector<Word>; // of classes
+    using Parts = std::array<const Joins::Made *, 1 << Joins::kMost>;
 
-    struct Reached {
-        Set classes;  // that can be made from all of a set of tensors
-        Set partners; // of those
-    };
+    bool reach(std::span<const std::uint32_t> set, std::span<const Joins::Made *const> parts);
 
-    const Reached *reached(std::span<const std::uint32_t> set) const;
-    bool meet(const Reached &x, const Reached &y) const;
-    void settle(Reached &made, std::vector<Class> &work, const std::vector<const Reached *> &others);
-    void mark(Reached &made, std::vector<Class> &work, Class c) const;
-    bool reach(std::span<const std::uint32_t> set);
-    static std::uint64_t key(std::span<const std::uint32_t> set);
-
-    struct Join {
-        Class other, result;
-    };
-
-    std::size_t words_;
-    int most_;
-    std::vector<Set> partners_;             // of each class
-    std::vector<std::vector<Class>> alone_; // what a class leads to without another
-    std::vector<std::vector<Join>> joins_;
-    FlatMap<std::uint32_t> places_; // of sets that some chain joins
-    std::deque<Reached> known_;
-    std::size_t count_ = 0;
+    Joins joins_;
+    std::size_t most_;
+    FlatMap<const Joins::Made *> places_; // of sets that some chain joins
+    std::deque<Joins::Made> known_;
+    Joins::Made scratch_;
+    std::uint32_t count_ = 0;
 };
 
 // The kernels between the tensors that can be reached. Sets of tensors are searched once; tensors that a round finds are

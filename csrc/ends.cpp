@@ -9,7 +9,7 @@ namespace {
 // The unions of a set of one kind with one of the other.
 std::uint32_t joined(std::uint32_t a, std::uint32_t b) {
     // Sets that have class i, as a set of sets.
-    constexpr std::array<std::uint32_t, Ends::kMost> with{0xaaaa, 0xcccc, 0xf0f0, 0xff00};
+    constexpr std::array<std::uint32_t, Few::kMost> with{0xaaaa, 0xcccc, 0xf0f0, 0xff00};
     std::uint32_t all = 0;
     for (; b; b &= b - 1) {
         std::uint32_t both = a;
@@ -20,24 +20,6 @@ std::uint32_t joined(std::uint32_t a, std::uint32_t b) {
         all |= both;
     }
     return all;
-}
-
-struct Classes {
-    std::array<Class, Ends::kMost> all{};
-    std::size_t count = 0;
-};
-
-Classes classes_in(Ends::Key key) {
-    Classes classes;
-    for (; static_cast<Class>(key >> 48) != kNoClass && classes.count < Ends::kMost; key = key << 16 | kNoClass)
-        classes.all[classes.count++] = static_cast<Class>(key >> 48);
-    return classes;
-}
-
-Ends::Key key_of(const Classes &classes, unsigned some) {
-    Ends::Key key = Ends::kNone;
-    for (; some; some &= some - 1) key = Ends::with(key, classes.all[static_cast<std::size_t>(__builtin_ctz(some))]);
-    return key;
 }
 
 } // namespace
@@ -54,17 +36,8 @@ Ends::Ends(const Space &space, const BlockLimits &limits, int inputs, int most)
         storable_.push_back(may_be_stored(space, limits, Goal::between, static_cast<Class>(c)));
 }
 
-Ends::Key Ends::with(Key classes, Class more) {
-    if (static_cast<Class>(classes) != kNoClass) return classes;
-    int low = 48;
-    while (static_cast<Class>(classes >> low) <= more) low -= 16;
-    // What is larger than the new one moves one place down.
-    const Key above = low == 48 ? 0 : ~Key{0} << (low + 16);
-    return (classes & above) | Key{more} << low | (classes & ~above) >> 16;
-}
-
 bool Ends::reachable(Key classes, int kernels) {
-    if (classes == kNone) return true;
+    if (classes == Few::kNone) return true;
     FlatMap<std::uint8_t> &known = known_[static_cast<std::size_t>(kernels) - 1];
     if (const std::uint8_t *found = known.find(classes)) return *found;
     const bool ends = reduces(classes, kernels);
@@ -73,36 +46,14 @@ bool Ends::reachable(Key classes, int kernels) {
     return ends;
 }
 
-// By pairs alone: to look at more of them at once takes longer than the block search that it saves.
-bool Ends::joinable(Key classes, bool last) {
-    const Classes given = classes_in(classes);
-    std::array<unsigned, kMost> with{}; // what each can be together with
-    for (std::size_t i = 0; i < given.count; ++i)
-        for (std::size_t j = 0; j <= i; ++j) {
-            if (i != j && !reachable(key_of(given, 1u << i | 1u << j), 1)) continue;
-            with[i] |= 1u << j;
-            with[j] |= 1u << i;
-        }
-    const auto together = [&](unsigned some) {
-        for (unsigned left = some; left; left &= left - 1)
-            if (some & ~with[static_cast<std::size_t>(__builtin_ctz(left))]) return false;
-        return true;
-    };
-    const unsigned all = (1u << given.count) - 1;
-    if (together(all)) return true;
-    for (unsigned some = all - 1; !last && pairs_ && some > all / 2; --some)
-        if (together(some) && together(all & ~some)) return true;
-    return false;
-}
-
 // Whether one of the kernels makes of some of them what the others can end, with the rest.
 bool Ends::reduces(Key classes, int kernels) {
-    const Classes given = classes_in(classes);
-    const unsigned all = (1u << given.count) - 1;
-    for (unsigned left = given.count > 1 ? all : 0; left; left &= left - 1)
-        if (!reachable(key_of(given, all & ~(left & -left)), kernels)) return false;
+    const Few given(classes);
+    const unsigned all = given.all();
+    for (unsigned left = given.size() > 1 ? all : 0; left; left &= left - 1)
+        if (!reachable(given.some(all & ~(left & -left)), kernels)) return false;
     if (kernels == 1) {
-        if (static_cast<int>(given.count) > inputs_) return false;
+        if (static_cast<int>(given.size()) > inputs_) return false;
         make_all(classes);
         Sets stored = 0;
         for (const Class target : space_.table().outputs) stored |= made_[target];
@@ -112,18 +63,18 @@ bool Ends::reduces(Key classes, int kernels) {
     const int others = kernels - 1;
     if (reachable(classes, others)) return true;
     for (unsigned used = 1; used <= all; ++used) {
-        const Key rest = key_of(given, all & ~used);
+        const Key rest = given.some(all & ~used);
         if (__builtin_popcount(used) > inputs_ || !reachable(rest, others)) continue;
-        for (const Class made : made_of(key_of(given, used)))
+        for (const Class made : made_of(given.some(used)))
             if (reachable(after(rest, made), others)) return true;
         // Two stores, that have between them what is used: one has the highest of it.
         for (unsigned second = pairs_ ? (used - 1) & used : 0; second; second = (second - 1) & used) {
             const unsigned first = used & ~second;
             if (first < second) continue;
-            for (const Class one : made_of(key_of(given, first))) {
+            for (const Class one : made_of(given.some(first))) {
                 const Key more = after(rest, one);
                 if (!reachable(more, others)) continue;
-                for (const Class other : made_of(key_of(given, second)))
+                for (const Class other : made_of(given.some(second)))
                     if (reachable(after(more, other), others)) return true;
             }
         }
@@ -155,8 +106,8 @@ void Ends::make(Class c, Sets sets) {
 Ends::Sets Ends::make_all(Key classes) {
     for (const Class c : touched_) made_[c] = kNothing;
     touched_.clear();
-    const Classes given = classes_in(classes);
-    for (std::size_t i = 0; i < given.count; ++i) make(given.all[i], Sets{1} << (1u << i));
+    const Few given(classes);
+    for (std::size_t i = 0; i < given.size(); ++i) make(given[i], Sets{1} << (1u << i));
     for (std::size_t word = 0; word < waits_.size();) {
         if (!waits_[word]) {
             ++word;
@@ -174,7 +125,7 @@ Ends::Sets Ends::make_all(Key classes) {
         word = std::min<std::size_t>(word, first_);
         first_ = ~std::size_t{0};
     }
-    return Sets{1} << ((1u << given.count) - 1);
+    return Sets{1} << (given.all());
 }
 
 } // namespace tilesmith

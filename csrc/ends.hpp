@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "block.hpp"
+#include "classes.hpp"
 #include "hash.hpp"
 
 namespace tilesmith {
@@ -19,17 +20,10 @@ class Ends {
     // `inputs` of one kernel; `most` kernels will be asked for.
     Ends(const Space &space, const BlockLimits &limits, int inputs, int most);
 
-    // Some classes, sorted, 16 bits each, from the highest on. Of more than four it has four: what ends has no part that
-    // does not.
-    using Key = std::uint64_t;
-    static constexpr std::size_t kMost = 4;
-    static constexpr Key kNone = ~Key{0};
-    static Key with(Key classes, Class more);
+    // Of more than four classes four are asked about: what ends has no part that does not.
+    using Key = Few::Key;
 
     bool reachable(Key classes, int kernels);
-    // Whether one kernel, the last or another, can use all of up to four classes for what leads to the targets. Not for
-    // tensors that are known under several names: what it stores may go on under another.
-    bool joinable(Key classes, bool last);
 
   private:
     using Sets = std::uint32_t; // of sets of the given classes: a bit for each
@@ -40,7 +34,7 @@ class Ends {
     // What is made of which of the classes; returns the set of all.
     Sets make_all(Key classes);
     void make(Class c, Sets sets);
-    Key after(Key classes, Class made) const { return space_.target(made) ? classes : with(classes, made); }
+    Key after(Key classes, Class made) const { return space_.target(made) ? classes : Few::with(classes, made); }
 
     const Space &space_;
     int inputs_;

@@ -73,7 +73,6 @@ void Engine::list() {
         result_.graphs = listing_->graphs();
         result_.plans = listing_->plans().size();
         result_.workers = listing_->workers();
-        result_.tensors = listing_->memo().tensors();
     };
     try {
         listing_->run();
@@ -117,7 +116,6 @@ const Result &Engine::conclude() {
     result_.plans = told_.size();
     if (request_.team.graphs && result_.graphs >= request_.team.graphs) result_.stop = Stop::graphs;
     if (listing_) {
-        result_.tensors = listing_->memo().tensors();
         rank(told_);
     }
     result_.rank_s = seconds_since(ranking);
@@ -133,9 +131,6 @@ void Engine::close() {
             result_.graphs += signature.implementations.size();
         }
     result_.workers = closure_->workers();
-    result_.tensors = closure_->tensors().size();
-    result_.subsets = closure_->counted().subsets;
-    result_.searched = closure_->counted().searched;
 }
 
 void Engine::derive() {

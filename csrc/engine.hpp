@@ -36,9 +36,6 @@ struct Result {
     std::uint64_t schedules = 0;       // tried
     std::vector<Derivation> ranked;        // the cheapest first
     std::vector<Worker> workers;
-    std::uint64_t tensors = 0;         // that stood between kernels
-    std::uint64_t subsets = 0;         // of tensors, from which the closure could start a kernel
-    std::uint64_t searched = 0;        // of those
 };
 
 // Owns everything that a result points into.

@@ -1,6 +1,7 @@
 #include "kernels.hpp"
 
 #include "ends.hpp"
+#include "joins.hpp"
 #include "ledger.hpp"
 
 #include <algorithm>
@@ -89,7 +90,7 @@ class Explorer {
 
     struct Closing {
         const Kernels *kernels;
-        Ends::Key unused;
+        Few::Key unused;
         int left; // kernels after them
         std::vector<std::uint32_t> signatures;
     };
@@ -111,8 +112,8 @@ class Explorer {
     Set owned(Set inputs) const;
     void list_sets(Frame &frame, Set from);
     void list_closing_sets(Frame &frame, Set from);
-    Ends::Key classes(Set tensors) const;
-    const Closing *closing(const Kernels &found, Ends::Key unused, int left);
+    Few::Key classes(Set tensors) const;
+    const Closing *closing(const Kernels &found, Few::Key unused, int left);
     bool usable(Set needed, int kernels);
     const Kernels *kernels(Set inputs, bool last);
 
@@ -122,6 +123,7 @@ class Explorer {
     Track &track_;
     Catalogue catalogue_;
     Ends ends_;
+    Stores stores_;
     std::deque<Closing> closings_;
     FlatMap<const Closing *> closing_; // of kernels and what is unused beside
     std::array<Tensor, kMostTensors> tensors_{};
@@ -145,7 +147,8 @@ class Explorer {
 Explorer::Explorer(Listing &listing, Track &track)
     : listing_(listing), space_(listing.space_), control_(listing.control_), track_(track),
       catalogue_(listing.space_, listing.limits_.block, listing.control_, listing.memo_, track),
-      ends_(listing.space_, listing.limits_.block, listing.limits_.inputs, listing.limits_.kernels) {
+      ends_(listing.space_, listing.limits_.block, listing.limits_.inputs, listing.limits_.kernels),
+      stores_(listing.space_, listing.limits_.block) {
     State start;
     for (const Tensor input : program_inputs(space_)) add(start, input, false);
     counts_[0] = start.count;
@@ -181,31 +184,30 @@ const Kernels *Explorer::kernels(Set inputs, bool last) {
     for (Set left = inputs; left; left &= left - 1) hash += hashes_[static_cast<std::size_t>(__builtin_ctzll(left))];
     return catalogue_.kernels(hash, last, [&] {
         std::vector<Tensor> tensors;
-        const bool few = !space_.renamings() && __builtin_popcountll(inputs) <= static_cast<int>(Ends::kMost);
-        if (few && !ends_.joinable(classes(inputs), last)) return tensors;
+        const bool few = __builtin_popcountll(inputs) <= static_cast<int>(Few::kMost);
+        if (few && !stores_.any(classes(inputs), last)) return tensors;
         for (Set left = inputs; left; left &= left - 1) tensors.push_back(tensors_[static_cast<std::size_t>(__builtin_ctzll(left))]);
         std::ranges::sort(tensors);
         return tensors;
     });
 }
 
-// Of tensors that are known by one name each.
-Ends::Key Explorer::classes(Set tensors) const {
-    Ends::Key classes = Ends::kNone;
-    for (; tensors; tensors &= tensors - 1) classes = Ends::with(classes, class_of(tensors_[static_cast<std::size_t>(__builtin_ctzll(tensors))]));
+Few::Key Explorer::classes(Set tensors) const {
+    Few::Key classes = Few::kNone;
+    for (; tensors; tensors &= tensors - 1) classes = Few::with(classes, class_of(tensors_[static_cast<std::size_t>(__builtin_ctzll(tensors))]));
     return classes;
 }
 
 // Whether so many kernels more can use all of these, as far as any few of them tell.
 bool Explorer::usable(Set needed, int kernels) {
-    const auto choose = [&](const auto &self, Ends::Key some, Set others, int more) -> bool {
+    const auto choose = [&](const auto &self, Few::Key some, Set others, int more) -> bool {
         if (!more || !others) return ends_.reachable(some, kernels);
         for (; __builtin_popcountll(others) >= more; others &= others - 1)
-            if (!self(self, Ends::with(some, class_of(tensors_[static_cast<std::size_t>(__builtin_ctzll(others))])), others & (others - 1), more - 1))
+            if (!self(self, Few::with(some, class_of(tensors_[static_cast<std::size_t>(__builtin_ctzll(others))])), others & (others - 1), more - 1))
                 return false;
         return true;
     };
-    return choose(choose, Ends::kNone, needed, std::min(static_cast<int>(Ends::kMost), __builtin_popcountll(needed)));
+    return choose(choose, Few::kNone, needed, std::min(static_cast<int>(Few::kMost), __builtin_popcountll(needed)));
 }
 
 // The sets of inputs that the next kernel may have, in order.
@@ -268,16 +270,16 @@ void Explorer::list_closing_sets(Frame &frame, Set from) {
 
 // Of those kernels the ones after which those that are left can use what is unused beside their outputs; null where
 // there is none.
-const Explorer::Closing *Explorer::closing(const Kernels &found, Ends::Key unused, int left) {
+const Explorer::Closing *Explorer::closing(const Kernels &found, Few::Key unused, int left) {
     bool fresh = false;
     const std::uint64_t key = mix(reinterpret_cast<std::uintptr_t>(&found) + static_cast<std::uintptr_t>(left)) + unused;
     const Closing *&known = closing_.at(key, fresh);
     if (fresh) {
         Closing made{&found, unused, left, {}};
         for (std::uint32_t s = 0; s < found.signatures.size(); ++s) {
-            Ends::Key after = unused;
+            Few::Key after = unused;
             for (const Tensor output : found.signatures[s].outputs)
-                if (output != kNoTensor && !space_.target(class_of(output))) after = Ends::with(after, class_of(output));
+                if (output != kNoTensor && !space_.target(class_of(output))) after = Few::with(after, class_of(output));
             if (ends_.reachable(after, left)) made.signatures.push_back(s);
         }
         if (!made.signatures.empty()) known = &closings_.emplace_back(std::move(made));
@@ -507,7 +509,7 @@ void Explorer::child(const Frame &frame, const Kernels &found, Set owners) {
     next.last_signature = frame.signature;
     // Each kernel that is left takes so many of what is needed, and all but the last add one.
     if (__builtin_popcountll(next.needed) > (left - 1) * (listing_.limits_.inputs - 1) + 1) return;
-    if (__builtin_popcountll(next.needed) > static_cast<int>(Ends::kMost) && !space_.renamings() && !usable(next.needed, left - 1)) return;
+    if (__builtin_popcountll(next.needed) > static_cast<int>(Few::kMost) && !space_.renamings() && !usable(next.needed, left - 1)) return;
     path_[static_cast<std::size_t>(depth_)] = {&found, frame.signature};
     if (breadth_) {
         Prefix &made = children_.emplace_back();

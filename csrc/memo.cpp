@@ -1,7 +1,6 @@
 #include "memo.hpp"
 
 #include <algorithm>
-#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -62,17 +61,6 @@ const Memo::Entry &Memo::entry(std::uint64_t key) {
 std::vector<const Memo::Entry *> Memo::filled(std::size_t from) {
     const std::lock_guard lock(mutex_);
     return {filled_.begin() + static_cast<std::ptrdiff_t>(std::min(from, filled_.size())), filled_.end()};
-}
-
-std::size_t Memo::tensors() {
-    std::set<Tensor> seen;
-    for (const Entry *entry : filled(0)) {
-        seen.insert(entry->kernels().inputs.begin(), entry->kernels().inputs.end());
-        for (const Signature &signature : entry->kernels().signatures)
-            for (const Tensor output : signature.outputs)
-                if (output != kNoTensor) seen.insert(output);
-    }
-    return seen.size();
 }
 
 void Catalogue::fill(Memo::Entry &entry, std::span<const Tensor> inputs) {

@@ -72,8 +72,6 @@ class Memo {
 
     // What was filled, in that order, from the given one on.
     std::vector<const Entry *> filled(std::size_t from);
-    // How many distinct tensors kernels read or made.
-    std::size_t tensors();
 
   private:
     static constexpr std::size_t kShards = 64;

@@ -84,9 +84,6 @@ class Result:
     implementations: int
     unfit: int
     schedules: int
-    tensors: int
-    subsets: int
-    searched: int
     workers: list[Worker]
 
 class Engine:
