@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilesmith.core.problem import Problem, Settings
+from tilesmith.core.trial import Failed, Verdict, Wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +114,13 @@ SAMPLES = Samples(
     malformed=_KERNEL.replace("def kernel_function(x, y):", "def kernel_function(x, y:"),
     missing=_KERNEL.replace("kernel_function", "another_function"),
 )
+
+FAULTS: dict[str, Verdict] = {
+    SAMPLES.wrong: Wrong("all of it", 50.0),
+    SAMPLES.raising: Failed("check", "ValueError: no"),
+    SAMPLES.crashing: Failed("crash", "died of signal 11"),
+    SAMPLES.hanging: Failed("timeout", "no answer within 5 s"),
+    SAMPLES.malformed: Failed("admit", "syntax error in line 16"),
+    SAMPLES.missing: Failed("admit", "no entry point"),
+}
+"""What a bench that executes nothing may say of the faulty ones."""

@@ -6,21 +6,12 @@ import pytest
 
 from tilesmith.bench.replay import ReplayBench
 from tilesmith.core.seams import Bench
-from tilesmith.core.trial import Candidate, Correct, Cost, Duplicate, Failed, Trial, Verdict, Wrong
+from tilesmith.core.trial import Candidate, Correct, Cost, Duplicate, Failed, Trial
 from tilesmith.testing.bench import BenchConformance
 from tilesmith.testing.fakes import TableBench, correct
-from tilesmith.testing.samples import PROBLEM, SAMPLES
+from tilesmith.testing.samples import FAULTS, PROBLEM, SAMPLES
 
-VERDICTS: dict[str, Verdict] = {
-    SAMPLES.correct: correct(10.0),
-    SAMPLES.other: correct(9.0),
-    SAMPLES.wrong: Wrong("all of it", 50.0),
-    SAMPLES.raising: Failed("check", "ValueError: no"),
-    SAMPLES.crashing: Failed("crash", "died of signal 11"),
-    SAMPLES.hanging: Failed("timeout", "no answer within 5 s"),
-    SAMPLES.malformed: Failed("admit", "syntax error in line 16"),
-    SAMPLES.missing: Failed("admit", "no entry point"),
-}
+VERDICTS = {SAMPLES.correct: correct(10.0), SAMPLES.other: correct(9.0), **FAULTS}
 SAME = (SAMPLES.renamed, SAMPLES.correct, SAMPLES.commented)
 
 

@@ -27,15 +27,21 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> WordBench:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: WordBench) -> Path:  # noqa: ARG001 (for its effect)
-    """An empty current folder with a problem in it, whose start kernel takes 64 µs."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TILESMITH_JOURNAL", raising=False)
-    monkeypatch.setattr(rooms.gpus, "find", tuple)
+def here(tmp_path: Path) -> Path:
+    """A folder with a problem in it, whose start kernel takes 64 µs."""
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "problem.py").write_text(PROBLEM)
     (tmp_path / "toy" / "kernel.py").write_text(kernel("64.0"))
     return tmp_path
+
+
+@pytest.fixture
+def place(here: Path, monkeypatch: pytest.MonkeyPatch, bench: WordBench) -> Path:  # noqa: ARG001 (for its effect)
+    """The current folder, with nothing else in it."""
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("TILESMITH_JOURNAL", raising=False)
+    monkeypatch.setattr(rooms.gpus, "find", tuple)
+    return here
 
 
 @pytest.fixture

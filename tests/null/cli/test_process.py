@@ -14,18 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from cli_fakes import PROBLEM, kernel
 
 TILESMITH = [sys.executable, "-m", "tilesmith.cli"]
 FAKES = Path(__file__).parent
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Path:
-    (tmp_path / "toy").mkdir()
-    (tmp_path / "toy" / "problem.py").write_text(PROBLEM)
-    (tmp_path / "toy" / "kernel.py").write_text(kernel("64.0"))
-    return tmp_path
 
 
 def run(here: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -38,12 +38,6 @@ SHOWN = (
     "fused_gate_up_in_one_kernel",
     "heads_cut_by_the_grid",
 )
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[Interpreter]:
-    with Interpreter() as running:
-        yield running
 
 
 def only(graph: Graph, named: bool = True) -> Plan:

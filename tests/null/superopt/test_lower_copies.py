@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -84,12 +84,6 @@ def test_sources_are_as_reviewed(golden: Callable[[str, str], None]) -> None:
 
 
 # Numbers -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[Interpreter]:
-    with Interpreter() as running:
-        yield running
 
 
 @pytest.mark.parametrize("programs_", [0, 3])

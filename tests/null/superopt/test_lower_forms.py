@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
@@ -20,12 +20,6 @@ from tilesmith.superopt.lower import Lowering, lower
 from tilesmith.superopt.lower.choose import choices, ways
 from tilesmith.superopt.lower.forms import factored, laned, spread, walked
 from tilesmith.superopt.lower.options import slices
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[Interpreter]:
-    with Interpreter() as running:
-        yield running
 
 
 def kernel_of(graph: Graph) -> Kernel:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interpreted import Array, Interpreter
@@ -25,12 +24,6 @@ from tilesmith.superopt.lower.source import file
 from tilesmith.superopt.numeric import evaluate
 
 quick = settings(deadline=None, suppress_health_check=list(HealthCheck))
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[Interpreter]:
-    with Interpreter() as running:
-        yield running
 
 
 def drawn(graph: Graph, seed: int = 1) -> list[Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -22,12 +21,6 @@ from tilesmith.superopt.verify import Verified, verify
 from tilesmith.superopt.whole import Best
 
 H200 = target("h200")
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[Interpreter]:
-    with Interpreter() as running:
-        yield running
 
 
 def attention(heads: int, queries: int, keys: int, dim: int) -> Graph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -30,12 +30,6 @@ H200 = target("h200")
 quick = settings(deadline=None, suppress_health_check=list(HealthCheck))
 extents = st.integers(1, 13)
 OURS = Window(3, stride=2, padding=1, dilation=3)
-
-
-@pytest.fixture(scope="module")
-def interpreter() -> Iterator[Interpreter]:
-    with Interpreter() as running:
-        yield running
 
 
 @st.composite

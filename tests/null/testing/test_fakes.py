@@ -12,21 +12,13 @@ import pytest
 from tilesmith.core.facts import Fact
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Bench, Journal, Proposer
-from tilesmith.core.trial import Candidate, Failed, Trial, Wrong
+from tilesmith.core.trial import Candidate, Trial
 from tilesmith.testing.bench import BenchConformance
 from tilesmith.testing.fakes import ListJournal, ListProposer, TableBench, correct
 from tilesmith.testing.journal import JournalConformance
 from tilesmith.testing.proposer import ProposerConformance
-from tilesmith.testing.samples import PROBLEM, SAMPLES
+from tilesmith.testing.samples import FAULTS, PROBLEM, SAMPLES
 
-BAD = {
-    SAMPLES.wrong: Wrong("all of it", 50.0),
-    SAMPLES.raising: Failed("check", "ValueError: no"),
-    SAMPLES.crashing: Failed("crash", "died of signal 11"),
-    SAMPLES.hanging: Failed("timeout", "no answer within 5 s"),
-    SAMPLES.malformed: Failed("admit", "syntax error in line 16"),
-    SAMPLES.missing: Failed("admit", "no entry point"),
-}
 SAME = {SAMPLES.correct, SAMPLES.renamed, SAMPLES.commented}
 
 
@@ -34,7 +26,7 @@ class TestTableBench(BenchConformance):
     @pytest.fixture
     def bench(self) -> Bench:
         return TableBench(
-            lambda candidate: BAD.get(candidate.source, correct(1.0)),
+            lambda candidate: FAULTS.get(candidate.source, correct(1.0)),
             lambda candidate: "same" if candidate.source in SAME else candidate.id,
         )
 
