@@ -13,9 +13,9 @@ from tilesmith.bench.effort import Effort
 from tilesmith.cli import rooms
 from tilesmith.cli.options import BenchOptions
 from tilesmith.cli.screen import answer, say, show
-from tilesmith.config import unknown
 from tilesmith.config.corpus import Case, load_corpus
 from tilesmith.core.errors import OptionError
+from tilesmith.core.names import unknown
 from tilesmith.core.problem import Problem
 from tilesmith.core.seams import Bench
 from tilesmith.core.trial import Candidate, Correct, Duplicate, Timing, Trial, Verdict

@@ -8,8 +8,8 @@ from pathlib import Path
 from tilesmith.cli import winner
 from tilesmith.cli.report import chronicle, html_file
 from tilesmith.cli.screen import answer, say
-from tilesmith.config import unknown
 from tilesmith.core.errors import OptionError
+from tilesmith.core.names import unknown
 from tilesmith.journal import open_store
 from tilesmith.report import document
 from tilesmith.report import export as rows

@@ -10,9 +10,10 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tilesmith.config import Preset, load_preset, read_preset, unknown
+from tilesmith.config import Preset, load_preset, read_preset
 from tilesmith.core.budget import Limits
 from tilesmith.core.errors import JournalError, OptionError
+from tilesmith.core.names import unknown
 from tilesmith.core.problem import Problem
 
 REWRITE, MODELS, SUPEROPT, AUTO = "rewrite", "llm", "superopt", "auto"

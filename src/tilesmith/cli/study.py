@@ -21,8 +21,8 @@ from statistics import fmean
 from typing import Any
 
 from tilesmith.cli.screen import answer, say
-from tilesmith.config import unknown
 from tilesmith.core.errors import MachineError, OptionError
+from tilesmith.core.names import unknown
 from tilesmith.report import study_plots
 from tilesmith.report.study import COPIES, Cell, Measured, Row, agreements, disagreements, from_line, measured, rows
 from tilesmith.superopt.schema import to_json

@@ -1,7 +1,6 @@
 """Reads what the user wrote: problems, settings and candidates. Checks source, and never executes it."""
 
 from tilesmith.config.candidate import read_candidate
-from tilesmith.config.names import nearest, unknown
 from tilesmith.config.presets import Preset, load_preset, presets, read_preset
 from tilesmith.config.problem import load_problem
 
@@ -9,9 +8,7 @@ __all__ = [
     "Preset",
     "load_preset",
     "load_problem",
-    "nearest",
     "presets",
     "read_candidate",
     "read_preset",
-    "unknown",
 ]

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from tilesmith.config.names import unknown
 from tilesmith.config.text import TextFaultError, read_text
 from tilesmith.core.errors import OptionError
+from tilesmith.core.names import shown, unknown
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -138,7 +138,7 @@ def _table(where: str, text: str) -> dict[str, Any]:
     except RecursionError:
         raise OptionError(f"preset {where} is nested too deeply to be one.") from None
     if not isinstance(table, dict):
-        raise OptionError(f"preset {where} should hold keys and values, such as `rounds: 8`, not {_shown(table)}.")
+        raise OptionError(f"preset {where} should hold keys and values, such as `rounds: 8`, not {shown(table)}.")
     return table
 
 
@@ -198,15 +198,7 @@ def _fault(error: ValidationError, table: Mapping[Any, Any]) -> str:
     value = table[key]
     if key == "technique_clustering" and isinstance(value, Mapping) and len(place) > 1:
         key, value = place[1], value[place[1]]
-    return f"{key} should be {EXPECTED[key]}, not {_shown(value)}."
-
-
-def _shown(value: object) -> str:
-    """A value as its author wrote it, cut to a glance."""
-    if value is None:
-        return "nothing"
-    text = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return f"{key} should be {EXPECTED[key]}, not {shown(value)}."
 
 
 class _Strict(yaml.SafeLoader):

@@ -10,9 +10,9 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from tilesmith.config.names import unknown
 from tilesmith.config.text import TextFaultError, read_text
 from tilesmith.core.errors import ProblemError
+from tilesmith.core.names import shown, unknown
 from tilesmith.core.problem import Constant, Settings
 
 EXPECTED = {
@@ -46,7 +46,7 @@ def read_settings(path: Path, constants: Set[str]) -> Settings:
         if key in ("small", "large"):
             values[key] = _constants(path, key, value, constants)
         elif not _valid(hints[key], value) or (key == "tolerance" and not 0 < value < math.inf):
-            raise ProblemError(f"{path}: {key} should be {EXPECTED[key]}, not {_shown(value)}.")
+            raise ProblemError(f"{path}: {key} should be {EXPECTED[key]}, not {shown(value)}.")
         else:
             values[key] = value
     return Settings(**values)
@@ -54,14 +54,14 @@ def read_settings(path: Path, constants: Set[str]) -> Settings:
 
 def _constants(path: Path, key: str, table: object, known: Set[str]) -> dict[str, Constant]:
     if not isinstance(table, dict):
-        raise ProblemError(f"{path}: {key} should be {EXPECTED[key]}, written [{key}], not {_shown(table)}.")
+        raise ProblemError(f"{path}: {key} should be {EXPECTED[key]}, written [{key}], not {shown(table)}.")
     values: dict[str, Constant] = {}
     for name, value in table.items():
         if name not in known:
             raise ProblemError(f"{path}: [{key}] sets an {unknown('constant of problem.py', name, known)}")
         constant = tuple(value) if isinstance(value, list) else value
         if not _valid(Constant, constant) or (isinstance(constant, float) and not math.isfinite(constant)):
-            raise ProblemError(f"{path}: {name} in [{key}] should be {CONSTANT}, not {_shown(value)}.")
+            raise ProblemError(f"{path}: {name} in [{key}] should be {CONSTANT}, not {shown(value)}.")
         values[name] = constant
     return values
 
@@ -73,9 +73,3 @@ def _valid(kind: Any, value: object) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def _shown(value: object) -> str:
-    """A value as its author wrote it, cut to a glance."""
-    text = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Hashable, Iterable
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from tilesmith.core.errors import OptionError
+from tilesmith.core.names import meant, shown
 from tilesmith.core.problem import content_id
 from tilesmith.propose.detectors import DETECTORS
 
@@ -100,15 +100,15 @@ def _parsed(where: str, text: str, packaged: tuple[Technique, ...]) -> tuple[Tec
     except RecursionError:
         raise OptionError(f"{where} is not a taxonomy: it is nested too deeply") from None
     if not isinstance(table, dict):
-        raise OptionError(f"{where} should hold a list under `techniques`, not {_shown(table)}")
+        raise OptionError(f"{where} should hold a list under `techniques`, not {shown(table)}")
     _known_keys(where, table, _FILE_KEYS)
     rows = table.get("techniques")
     if not isinstance(rows, list) or not rows:
-        raise OptionError(f"{where} should hold a list of entries under `techniques`, not {_shown(rows)}")
+        raise OptionError(f"{where} should hold a list of entries under `techniques`, not {shown(rows)}")
     base: tuple[Technique, ...] = ()
     if "extends" in table:
         if table["extends"] != "default":
-            raise OptionError(f"{where} extends {_shown(table['extends'])}; the only taxonomy to extend is default")
+            raise OptionError(f"{where} extends {shown(table['extends'])}; the only taxonomy to extend is default")
         base = packaged
     found = list(base)
     for number, row in enumerate(rows, start=1):
@@ -123,12 +123,12 @@ def _parsed(where: str, text: str, packaged: tuple[Technique, ...]) -> tuple[Tec
 
 def _entry(where: str, number: int, row: object) -> Technique:
     if not isinstance(row, dict):
-        raise OptionError(f"{where}: entry {number} should have {', '.join(_ENTRY_KEYS)}, not be {_shown(row)}")
+        raise OptionError(f"{where}: entry {number} should have {', '.join(_ENTRY_KEYS)}, not be {shown(row)}")
     name = row.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise OptionError(
             f"{where}: the name of entry {number} should be lower-case letters, digits and underscores, "
-            f"not {_shown(name)}"
+            f"not {shown(name)}"
         )
     where = f"{where}: {name}"
     _known_keys(where, row, _ENTRY_KEYS)
@@ -136,7 +136,7 @@ def _entry(where: str, number: int, row: object) -> Technique:
     for key in ("description", "prompt_hint"):
         value = row.get(key)
         if not isinstance(value, str) or not value.strip():
-            raise OptionError(f"{where}: {key} should be a sentence, not {_shown(value)}")
+            raise OptionError(f"{where}: {key} should be a sentence, not {shown(value)}")
         words[key] = " ".join(value.split())
     if "shows" not in row:
         raise OptionError(f"{where} has no `shows`; name a detector, or write null where only a model can tell")
@@ -153,18 +153,7 @@ def _known_keys(where: str, row: dict[Any, Any], known: Iterable[str]) -> None:
 
 
 def _unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"the known ones are {', '.join(names)}"
-    return f"unknown {kind} {_shown(name)}; {hint}"
-
-
-def _shown(value: object) -> str:
-    """A value as its author wrote it, cut to a glance."""
-    if value is None:
-        return "nothing"
-    text = str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return f"unknown {kind} {shown(name)}; {meant(str(name), known)}"
 
 
 class _Strict(yaml.SafeLoader):

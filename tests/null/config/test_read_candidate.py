@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tilesmith.config import nearest, read_candidate
+from tilesmith.config import read_candidate
+from tilesmith.core.names import nearest
 from tilesmith.core.trial import Candidate, Failed, Rejected
 
 

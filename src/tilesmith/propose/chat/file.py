@@ -26,9 +26,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tilesmith.core.errors import OptionError
+from tilesmith.core.names import meant
 from tilesmith.propose.chat import book
 from tilesmith.propose.chat.book import ModelBook, Price, Provider, Rates
-from tilesmith.propose.chat.words import meant, sentence
+from tilesmith.propose.chat.words import sentence
 
 MAX_BYTES = 1 << 20
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tilesmith.core.errors import OptionError
+from tilesmith.core.names import meant
 from tilesmith.core.reply import Prompt, Reply
 from tilesmith.propose.chat import tokens
 from tilesmith.propose.chat.book import ModelBook, Price, Provider
@@ -18,7 +19,7 @@ from tilesmith.propose.chat.lane import Lane
 from tilesmith.propose.chat.recorded import RecordedChat, read_replies
 from tilesmith.propose.chat.seam import Call, Chat
 from tilesmith.propose.chat.wire import Wire
-from tilesmith.propose.chat.words import Secrets, meant, sentence
+from tilesmith.propose.chat.words import Secrets, sentence
 
 Say = Callable[[str], None]
 

@@ -14,9 +14,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tilesmith.core.errors import OptionError
+from tilesmith.core.names import meant
 from tilesmith.core.reply import Prompt, Reply
 from tilesmith.propose.chat.seam import Call
-from tilesmith.propose.chat.words import meant, sentence
+from tilesmith.propose.chat.words import sentence
 
 MAX_BYTES = 64 << 20
 FENCE = "---\n"

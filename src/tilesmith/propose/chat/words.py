@@ -1,8 +1,7 @@
-"""Sentences for people: what was meant, and what must not be seen."""
+"""Sentences for people: what must not be seen, and how long they may be."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import NoReturn
 
@@ -10,15 +9,6 @@ SHORTEST_SECRET = 4
 """Characters. What is shorter is no key, and would be found in every text."""
 REAL_SECRET = 16
 """Characters. What is shorter is a word that a local server is content with, and may stand in a kernel, too."""
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-    """The clause that helps whoever wrote an unknown name: the nearest known one, or else all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"the known ones are {', '.join(known)}." if known else "there are none."
 
 
 class Secrets:
