@@ -133,7 +133,7 @@ class _Specialized(Emitter):
 
     def run(self) -> Written:
         self.places.programs()
-        where, self.places.head = self.places.head.made, Lines()
+        where, self.places.head = self.places.head.made, Lines(self.names)
         order = grid_order(self.plan, self.choice.order)
         total = " * ".join(self.places.count(grid) for grid in order) or "1"
         tiles = f"for program in range(gl.program_id(0), {total}, gl.num_programs(0)):"
@@ -249,7 +249,7 @@ class _Specialized(Emitter):
     def _carry(self, word: str, rows: Rows, value: str) -> str:
         del rows, value
         columns = self.places.block(self.columns)
-        return self._say(word, f"gl.zeros((OWN_ROWS, {columns}), gl.float32, PRODUCT)")
+        return self.out.say(word, f"gl.zeros((OWN_ROWS, {columns}), gl.float32, PRODUCT)")
 
     def _waited(self, running: int, sums: list[str]) -> str:
         names = ", ".join(sums)
@@ -268,7 +268,7 @@ class _Specialized(Emitter):
         made += [self._waited(len(sums), sums)]
         return [*made, f"mbarrier.arrive(free.index((turn + STAGES - 1) % STAGES), pred={start} > 0)", "turn += 1"]
 
-    def _left(self, value: int) -> str:  # type: ignore[override]
+    def _left(self, value: int) -> str:
         tile, rows = self._staged(value)
         turned = rows[0] != (self.rows,)
         own = self.choice.consumers > 1
@@ -290,11 +290,11 @@ class _Specialized(Emitter):
     # After the loop --------------------------------------------------------------------------------------------------
 
     def _epilogue(self) -> list[str]:
-        self.out = Lines()
+        self.out = Lines(self.names)
         for value, phase in enumerate(self.phases):
             if phase is Phase.INVARIANT or (phase is Phase.AFTER and isinstance(self._step(value), Op)):
                 self._make(value)
-        waits = Lines()
+        waits = Lines(self.names)
         before, self.out = self.out, waits
         self.out("tma.store_wait(0)")
         for place, store in enumerate(self.kernel.stores):

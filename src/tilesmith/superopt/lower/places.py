@@ -18,17 +18,6 @@ INT32 = 1 << 31
 """Offsets from here on need 64 bits."""
 
 
-@dataclass(slots=True)
-class Lines:
-    """Statements, some of them indented."""
-
-    made: list[str] = field(default_factory=list)
-    indent: int = 0
-
-    def __call__(self, line: str) -> None:
-        self.made.append("    " * self.indent + line)
-
-
 class Names:
     """Names that are taken, and sizes that are used."""
 
@@ -49,12 +38,30 @@ class Names:
         return size.atom
 
 
+@dataclass(slots=True)
+class Lines:
+    """Statements, some of them indented."""
+
+    names: Names
+    made: list[str] = field(default_factory=list)
+    indent: int = 0
+
+    def __call__(self, line: str) -> None:
+        self.made.append("    " * self.indent + line)
+
+    def say(self, word: str, expression: str) -> str:
+        """A statement that gives a value a name like `word`; that name."""
+        name = self.names.new(word)
+        self(f"{name} = {expression}")
+        return name
+
+
 class Places:
     """Everything that an address or a mask is made of."""
 
     def __init__(self, plan: Plan, choice: Choice, names: Names) -> None:
         self.plan, self.choice, self.names = plan, choice, names
-        self.head, self.moving = Lines(), Lines()
+        self.head, self.moving = Lines(names), Lines(names)
         self._vectors: dict[Row, str] = {}
         self._within: dict[tuple[Row, int], str] = {}
         self._insides: dict[tuple[Row, int], str] = {}

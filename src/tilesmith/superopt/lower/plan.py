@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tilesmith.core.graph import Accumulate, Kernel, Op, Step, Tensor, Window
-from tilesmith.core.graph_check import Block, block
+from tilesmith.core.graph_check import Block, Phase, block
+from tilesmith.core.operators import OPERATORS
 from tilesmith.core.problem import Dtype
 from tilesmith.superopt.lower.axes import Axes, Row, Viewed, axes_of
 from tilesmith.superopt.lower.sizes import ONE, Size, Unnamed, View, product
@@ -226,6 +227,31 @@ def _looked_along(axes: Axes) -> Iterator[tuple[int, str]]:
             yield view.seen, word
         if view.places is not None:
             yield view.places, f"out_{word}"
+
+
+def needs(made: Plan) -> tuple[frozenset[str], ...]:
+    """For every value who reads it: products ("dot"), others ("math"), stores ("store"); and if any in the "loop"."""
+    phases, first = made.made.phases, len(made.kernel.loads)
+    found: list[set[str]] = [set() for _ in phases]
+    for store in made.kernel.stores:
+        found[store.source].add("store")
+    for value in range(len(phases) - 1, first - 1, -1):
+        step = made.kernel.body[value - first]
+        kind = OPERATORS[step.operator].kind if isinstance(step, Op) else ""
+        if kind == "window":
+            # It loads what it sees itself.
+            continue
+        inside = phases[value] is Phase.VARYING or isinstance(step, Accumulate) or "loop" in found[value]
+        for place, source in enumerate(step.operands):
+            if kind == "view":
+                found[source] |= found[value] - {"loop"}
+            elif made.dots(step) and (isinstance(step, Op) or place == 1):
+                found[source].add("dot")
+            else:
+                found[source].add("math")
+            if inside and phases[source] is not Phase.AFTER:
+                found[source].add("loop")
+    return tuple(map(frozenset, found))
 
 
 def summed(made: Plan) -> tuple[Sum | None, ...]:

@@ -68,18 +68,13 @@ class Windows:
     def _size(self, view: Viewed) -> str:
         return "1" if view.seen is None else self.names.size(self.plan.sizes[view.seen])
 
-    def _say(self, word: str, expression: str) -> str:
-        name = self.names.new(word)
-        self.out(f"{name} = {expression}")
-        return name
-
     # Taps ------------------------------------------------------------------------------------------------------------
 
     def _seen(self, views: Sequence[Viewed], spots: dict[int, str], mask: str, word: str) -> str:
         """What windows see along some dimensions, at `spots` along others; its name."""
         if math.prod(view.window.size for view in views) > UNROLLED:
             return self._looped(views, spots, mask, word)
-        tiles = [self._say(self._buffer, load) for load in self._loads(views, spots, mask)]
+        tiles = [self.out.say(self._buffer, load) for load in self._loads(views, spots, mask)]
         return self._joined([self._wide(tile) for tile in tiles], word)
 
     def _loads(self, views: Sequence[Viewed], spots: dict[int, str], mask: str) -> Iterator[str]:
@@ -93,18 +88,18 @@ class Windows:
         """The same, one tap after another."""
         present = [row for row in self.held if row]
         shape = self.places.shape(present) if present else "()"
-        name, depth = self._say(word, f"tl.full({shape}, {self.low}, {TL[self.dtype]})"), self.out.indent
+        name, depth = self.out.say(word, f"tl.full({shape}, {self.low}, {TL[self.dtype]})"), self.out.indent
         found, masks = dict(spots), [mask] if mask else []
         for view in views:
             tap = self.names.new(f"{self._word(view)}_tap")
             self.out(f"for {tap} in range({view.window.size}):")
             self.out.indent += 1
             scaled = f"{tap} * {view.window.dilation}" if view.window.dilation > 1 else tap
-            spot = self._say(f"{self._word(view)}_seen", self._position(view, scaled, -view.window.padding))
+            spot = self.out.say(f"{self._word(view)}_seen", self._position(view, scaled, -view.window.padding))
             most = -(-view.window.padding // view.window.dilation)
             inside = self._kept(self.out, view, spot, most, most)
             found[view.dim], masks = spot, [*masks, *([inside] if inside else [])]
-        tile = self._say(self._buffer, self._load(found, masks))
+        tile = self.out.say(self._buffer, self._load(found, masks))
         self.out(f"{name} = {self._pair(name, self._wide(tile))}")
         self.out.indent = depth
         return name
@@ -197,8 +192,8 @@ class Windows:
         if len(seen) == 1 and seen[0].isidentifier():
             return seen[0]
         if len(seen) == 1 or not self.largest:
-            return self._say(word, " + ".join(seen))
-        name = self._say(word, self._pair(*seen[:2]))
+            return self.out.say(word, " + ".join(seen))
+        name = self.out.say(word, self._pair(*seen[:2]))
         for other in seen[2:]:
             self.out(f"{name} = {self._pair(name, other)}")
         return name
@@ -212,7 +207,7 @@ class Windows:
         if not self.choice.gather or view.seen is None:
             return wide
         if self.dtype != "fp32":
-            wide = self._say(f"{held}_wide", wide)
+            wide = self.out.say(f"{held}_wide", wide)
         self.dtype = "fp32"
         lanes = self._lanes(wide, parts(view.window))
         return self._joined([self._tapped(lanes, tap) for tap in range(view.window.size)], "made")
@@ -228,7 +223,7 @@ class Windows:
         before = [self.places.shape([row])[1:-2] for row in rows[:-1]]
         twos = [2] * (count.bit_length() - 1)
         shape = ", ".join([*before, f"{width} // {count}", *map(str, twos)])
-        lanes = [self._say("lanes", f"tl.reshape({held}, ({shape}))")]
+        lanes = [self.out.say("lanes", f"tl.reshape({held}, ({shape}))")]
         while left > 1:
             # The last dimension is the lowest bit of an element's number: what it splits goes side by side.
             halves = []
@@ -260,9 +255,9 @@ class Windows:
         held = self.places.block(view.seen or 0)
         held = f"{held} // {count}" if count > 1 else held
         head(f"{spot} = tl.minimum(tl.maximum({spot}, 0), {held} - 1)")
-        spread = self._say("spots", f"tl.broadcast_to({at(spot, axis, rank)}, {self.places.shape(present)})")
+        spread = self.out.say("spots", f"tl.broadcast_to({at(spot, axis, rank)}, {self.places.shape(present)})")
         tapped = f"tl.gather({lanes[lane]}, {spread}, {axis})"
-        return self._say("tapped", f"tl.where({at(inside, axis, rank)}, {tapped}, {self.low})" if inside else tapped)
+        return self.out.say("tapped", f"tl.where({at(inside, axis, rank)}, {tapped}, {self.low})" if inside else tapped)
 
     # Walking ---------------------------------------------------------------------------------------------------------
 
@@ -286,7 +281,7 @@ class Windows:
         view, _, _ = self._walked()
         window = view.window
         shift = tap * window.dilation - window.padding
-        spot = self._say(f"{self._word(view)}_at", _sum(place, window.stride, "", shift))
+        spot = self.out.say(f"{self._word(view)}_at", _sum(place, window.stride, "", shift))
         low, high = _beyond(view, tap)
         mask = self._kept(self.out, view, spot, low, high)
         if beyond:
@@ -308,11 +303,13 @@ class Windows:
         for delay in delays(view.window):
             places = [f"{name}_first + {ahead}" if ahead else f"{name}_first" for ahead in range(delay.places)]
             planes = [self._plane(place, delay.tap, "carried", n > 0) for n, place in enumerate(places)]
-            queues[delay] = [plane if plane.startswith("carried") else self._say("carried", plane) for plane in planes]
+            queues[delay] = [
+                plane if plane.startswith("carried") else self.out.say("carried", plane) for plane in planes
+            ]
         if self.choice.prefetch:
             for tap in self._fresh():
                 loads = list(self._loads(self._across, *self._at(f"{name}_first", tap)))
-                self.coming[tap] = [self._say(f"next_{self._buffer}", load) for load in loads]
+                self.coming[tap] = [self.out.say(f"next_{self._buffer}", load) for load in loads]
         return queues
 
     def _fresh(self) -> list[int]:
@@ -330,10 +327,10 @@ class Windows:
         """What the windows of one place see, in float32."""
         view, _, name = self._walked()
         planes = {delay.tap: queue[0] for delay, queue in queues.items()}
-        tiles = {tap: [self._say(self._buffer, tile) for tile in coming] for tap, coming in self.coming.items()}
+        tiles = {tap: [self.out.say(self._buffer, tile) for tile in coming] for tap, coming in self.coming.items()}
         if tiles:
             # Behind the last place it is that once more.
-            ahead = self._say("ahead", f"tl.minimum({name} + 1, {name}_stop - 1)")
+            ahead = self.out.say("ahead", f"tl.minimum({name} + 1, {name}_stop - 1)")
             for tap, coming in self.coming.items():
                 for tile, load in zip(coming, self._loads(self._across, *self._at(ahead, tap)), strict=True):
                     self.out(f"{tile} = {load}")
