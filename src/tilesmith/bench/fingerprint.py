@@ -14,7 +14,7 @@ import hashlib
 import re
 
 from tilesmith.bench.compiled import Call, Choice, Compiled, Operator, Step
-from tilesmith.bench.ttir import parameters
+from tilesmith.bench.triton_ir import parameters
 
 _COMMENT = re.compile(r"""("[^"\n]*")|/\*.*?\*/|//[^\n]*""", re.DOTALL)
 _DEBUG = re.compile(r"^\s*\.section\s+\.debug\w*\s*\{.*?\}", re.DOTALL | re.MULTILINE)

@@ -1,9 +1,7 @@
 """What one program of a kernel does, read from its Triton IR.
 
-An abstract interpretation. Scalars are computed for a few program ids; of a tensor only what decides traffic is kept:
-an integer tensor as base plus a step for each dimension, a pointer tensor as the argument that it points into plus
-such offsets, a mask as the share of its elements that are true. Loops are not unrolled: a body is evaluated for its
-first, middle and last iterations and counts for as many as there are.
+An abstract interpretation over `abstract` values, for a few program ids. Loops are not unrolled: a body is evaluated
+for its first, middle and last iterations and counts for as many as there are.
 
 Nothing here fails on IR that it does not know: an unknown operation yields an unknown value, and whatever had to be
 assumed stands in `Work.notes`.
@@ -12,13 +10,30 @@ assumed stands in `Work.notes`.
 from __future__ import annotations
 
 import math
-import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Literal
+
+from tilesmith.bench.abstract import (
+    COMPARISONS,
+    Address,
+    Data,
+    Grid,
+    Mask,
+    Value,
+    advanced,
+    as_offset,
+    compared,
+    logic,
+    plus,
+    scalar,
+    times,
+    true_share,
+    wrapped,
+)
+from tilesmith.bench.triton_ir import FOR, NAME, PAIRS, TARGET, Function, Op, Region, Type, parse
 
 DotKind = Literal["fp16", "tf32", "fp8"]
 
@@ -98,7 +113,7 @@ def work(ttir: str, arguments: Mapping[str, object], grid: tuple[int, int, int])
     `arguments` are the launch's scalars by parameter name; what is no number counts as unknown. At most six programs
     are evaluated; the last one, which may be ragged, counts once.
     """
-    functions = _parse(ttir)
+    functions = parse(ttir)
     kernel = next((function for function in functions.values() if function.public), None)
     if kernel is None:
         return Work(notes=("no kernel was found in the IR",))
@@ -109,322 +124,6 @@ def work(ttir: str, arguments: Mapping[str, object], grid: tuple[int, int, int])
     sizes = [tally.size for tally, _ in tallies]
     imbalance = max(sizes) / total.size if total.size else 1.0
     return replace(total.work(), imbalance=max(1.0, imbalance))
-
-
-def parameters(ttir: str) -> tuple[tuple[str, str], ...] | None:
-    """Names and types of the kernel's parameters that the compiler kept, in order; None where no kernel is found.
-
-    A tensor descriptor of the host stands as itself and then as integers: of the same name, or "name.shape.0" ...
-    """
-    found = _SIGNATURE.search(ttir)
-    return _parameters(found.group(3)) if found and found.group(1) == "public" else None
-
-
-# Parsing -------------------------------------------------------------------------------------------------------------
-
-_SIGNATURE = re.compile(
-    r"^\s*tt\.func (public|private) @([^\s(]+)\((.*)\)(?:\s*->.*?)?\s*(?:attributes.*)?\{", re.MULTILINE
-)
-_PARAMETER = re.compile(r'%([\w.$-]+): (!?[\w.]+(?:<[^%]*?>)?(?=[\s,)]|$))[^%]*?(?:loc\("([^"]+)"|(?=, %)|$)')
-_LINE = re.compile(r"(?:(%[^=]*?) = )?\"?([a-z_]\w*(?:\.\w+)+)\"?(.*)")
-_NAME = re.compile(r"%[\w.$-]+(?:#\d+)?")
-_BRACES = re.compile(r"<?\{[^{}]*\}>?")
-_SHAPED = re.compile(r"(?:tensor|tensordesc)<(?:tensor<)?((?:\d+x)*)([^,>]+)")
-_FOR = re.compile(r"(%\S+) = (%\S+) to (%\S+) step (%\S+)")
-_PAIRS = re.compile(r"(%[\w.$-]+) = (%[\w.$-]+(?:#\d+)?)")
-_BLOCK = re.compile(r"\^(\w+)(?:\((.*)\))?:")
-_TARGET = re.compile(r"\^(\w+)(?:\(([^:)]*))?")
-_SIZES = {"i1": 1, "i8": 1, "i16": 2, "i32": 4, "i64": 8, "f16": 2, "bf16": 2, "f32": 4, "f64": 8, "index": 8}
-
-
-@dataclass(frozen=True, slots=True)
-class _Type:
-    shape: tuple[int, ...]
-    """() of a scalar."""
-    element: str
-
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def tensor(self) -> bool:
-        return bool(self.shape)
-
-    @property
-    def integer(self) -> bool:
-        return self.element[:1] == "i" and not self.pointer
-
-    @property
-    def pointer(self) -> bool:
-        return "ptr" in self.element
-
-    @property
-    def size(self) -> int:
-        """Bytes of an element, or of what it points to."""
-        plain = self.element.partition("ptr<")[2] or self.element
-        known = re.match(r"(?:bf|[if])\d+|index", plain)
-        name = known.group() if known else "i32"
-        return _SIZES.get(name, 1 if name.startswith("f8") else 4)
-
-
-@dataclass(slots=True)
-class _Op:
-    name: str
-    results: tuple[str, ...]
-    operands: tuple[str, ...]
-    attributes: str
-    text: str
-    types: tuple[_Type, ...]
-    """Those that the line names, in order; the last one is the result's, or the operands' where they are one."""
-    regions: list[_Region] = field(default_factory=list)
-
-    @property
-    def type(self) -> _Type:
-        return self.types[-1] if self.types else _Type((), "")
-
-
-@dataclass(slots=True)
-class _Region:
-    arguments: tuple[str, ...] = ()
-    ops: list[_Op] = field(default_factory=list)
-    blocks: dict[str, int] = field(default_factory=dict)
-    """Labels by the index of the operation that follows them, where a region has several blocks."""
-    block_arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    fused: frozenset[str] = frozenset()
-    """Products whose only purpose is the sum that they fuse with."""
-    inner: bool = True
-    """Holds no loop."""
-
-    def length(self, label: str) -> int:
-        """Operations of one block."""
-        begin = self.blocks[label]
-        return min([end for end in self.blocks.values() if end > begin], default=len(self.ops)) - begin
-
-
-@dataclass(slots=True)
-class _Function:
-    public: bool
-    parameters: tuple[tuple[str, str, str], ...]
-    """The name in the IR, the name in the source, the type."""
-    body: _Region
-
-
-@lru_cache(maxsize=64)
-def _parse(ttir: str) -> dict[str, _Function]:
-    functions: dict[str, _Function] = {}
-    stack: list[tuple[_Op, _Region]] = []
-    for raw in ttir.splitlines():
-        line = raw.strip()
-        if not line or line.startswith(("#", "//", "module", "builtin.module")):
-            continue
-        if line.startswith("tt.func"):
-            found = _SIGNATURE.match(raw)
-            if found is None:
-                continue
-            body = _Region()
-            names = [("%" + match[0], match[2] or match[0], match[1]) for match in _PARAMETER.findall(found.group(3))]
-            functions[found.group(2)] = _Function(found.group(1) == "public", tuple(names), body)
-            stack = [(_Op("tt.func", (), (), "", "", ()), body)]
-        elif stack:
-            _parse_line(_without_location(line), stack)
-    for function in functions.values():
-        _finish(function.body)
-    return functions
-
-
-def _without_location(line: str) -> str:
-    """Only block arguments have a location before their end."""
-    return re.sub(r" loc\((?:[^()]|\([^()]*\))*\)", "", line)
-
-
-def _parse_line(line: str, stack: list[tuple[_Op, _Region]]) -> None:
-    op, region = stack[-1]
-    if line.startswith("}"):
-        _finish(region)
-        stack.pop()
-        if line.endswith("{"):  # "} else {", "} do {", "}, {"
-            op.regions.append(_Region())
-            stack.append((op, op.regions[-1]))
-        elif line != "}":  # "}) : (tensor<4xf32>) -> f32", "} {tt.num_stages = 3 : i32}"
-            op.attributes += "".join(_BRACES.findall(line))
-            op.types = op.types or _types(_BRACES.sub("", line))
-    elif line.startswith("^"):
-        if found := _BLOCK.match(line):
-            arguments = tuple(_NAME.findall(found.group(2) or ""))
-            if not region.ops and not region.blocks:
-                region.arguments = arguments
-            region.blocks[found.group(1)] = len(region.ops)
-            region.block_arguments[found.group(1)] = arguments
-    elif found := _LINE.match(line):
-        made = _op(found.group(1) or "", found.group(2), found.group(3))
-        region.ops.append(made)
-        if line.endswith("{"):
-            made.regions.append(_Region())
-            stack.append((made, made.regions[0]))
-
-
-def _op(results: str, name: str, text: str) -> _Op:
-    attributes = "".join(_BRACES.findall(text))
-    plain = _BRACES.sub("", text)
-    before, _, after = plain.partition(" : ")
-    names: list[str] = []
-    for result in filter(None, (part.strip() for part in results.split(","))):
-        stem, _, count = result.partition(":")
-        names += [f"{stem}#{n}" for n in range(int(count))] if count else [stem]
-    return _Op(name, tuple(names), tuple(_NAME.findall(before)), attributes, plain, _types(after))
-
-
-def _types(text: str) -> tuple[_Type, ...]:
-    """Every type in a line's tail, in order."""
-    made = []
-    for part in re.findall(r"(?:!tt\.)?(?:tensor|tensordesc|ptr)<[^ ]*>|\b(?:bf|[if])\d+\w*|\bindex\b", text):
-        if found := _SHAPED.match(part.removeprefix("!tt.")):
-            shape = tuple(int(size) for size in found.group(1).split("x") if size)
-            made.append(_Type(shape, found.group(2)))
-        else:
-            made.append(_Type((), part))
-    return tuple(made)
-
-
-def _finish(region: _Region) -> None:
-    products = {op.results[0] for op in region.ops if op.name == "arith.mulf" and op.results}
-    sums = (op for op in region.ops if op.name in ("arith.addf", "arith.subf"))
-    region.fused = frozenset(name for op in sums for name in op.operands if name in products)
-    region.inner = not any(_loops(op) for op in region.ops)
-
-
-def _loops(op: _Op) -> bool:
-    return op.name in ("scf.for", "scf.while") or any(_loops(each) for region in op.regions for each in region.ops)
-
-
-def _parameters(text: str) -> tuple[tuple[str, str], ...]:
-    return tuple((given or name, kind) for name, kind, given in _PARAMETER.findall(text))
-
-
-# Values --------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """An integer tensor: base + the sum of index times step. None is unknown."""
-
-    base: float | None
-    steps: tuple[float | None, ...]
-    shape: tuple[int, ...]
-
-    @property
-    def uniform(self) -> bool:
-        return not any(self.steps) and None not in self.steps
-
-
-@dataclass(frozen=True, slots=True)
-class _Mask:
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Data:
-    """What was loaded, or computed from it: unknown, and not there before its load ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Address:
-    """A pointer, or a tensor of pointers, into the tensor behind one argument. `offset` counts elements."""
-
-    pointer: str
-    offset: float | _Grid | _Data | None
-
-
-_Value = float | _Grid | _Mask | _Address | _Data | None
-"""Scalars are Python's numbers; None is unknown."""
-
-
-def _grid(value: _Value, shape: tuple[int, ...]) -> _Grid | None:
-    """A value as an integer tensor of this shape; an unknown scalar is a tensor of one unknown number."""
-    if isinstance(value, _Grid):
-        return value
-    if isinstance(value, (int, float)):
-        return _Grid(value, (0,) * len(shape), shape)
-    return None
-
-
-def _plus(one: _Value, two: _Value, shape: tuple[int, ...], sign: int = 1) -> _Value:
-    if isinstance(one, (int, float)) and isinstance(two, (int, float)):
-        return one + sign * two
-    if isinstance(one, _Data) or isinstance(two, _Data):
-        return _Data()
-    a, b = _grid(one, shape), _grid(two, shape)
-    if a is None or b is None or len(a.steps) != len(b.steps):
-        return None
-    base = None if a.base is None or b.base is None else a.base + sign * b.base
-    pairs = zip(a.steps, b.steps, strict=True)
-    return _Grid(base, tuple(None if p is None or q is None else p + sign * q for p, q in pairs), shape)
-
-
-def _times(one: _Value, two: _Value, shape: tuple[int, ...]) -> _Value:
-    if isinstance(one, (int, float)) and isinstance(two, (int, float)):
-        return one * two
-    a, b = _grid(one, shape), _grid(two, shape)
-    if a is None or b is None:
-        return None
-    if not b.uniform:
-        a, b = b, a
-    if not b.uniform:
-        return None
-    c = b.base
-    base = None if a.base is None or c is None else a.base * c
-    return _Grid(
-        base, tuple(step if step == 0 else None if c is None or step is None else step * c for step in a.steps), shape
-    )
-
-
-def _share(name: str, one: _Value, two: _Value, shape: tuple[int, ...]) -> _Value:
-    """The share of elements for which a comparison of two integer tensors holds; all of them where that is unknown."""
-    gap = _plus(one, two, shape, sign=-1)
-    if not isinstance(gap, _Grid) or gap.base is None:
-        return _Mask(1.0)
-    varying = [(step, size) for step, size in zip(gap.steps, shape, strict=True) if step != 0]
-    if name in ("eq", "ne"):
-        equal = float(gap.base == 0) if not varying else 1.0 / max(size for _, size in varying)
-        return _Mask(equal if name == "eq" else 1.0 - equal)
-    if len(varying) > 1 or (varying and varying[0][0] is None):
-        return _Mask(1.0)
-    step, size = varying[0] if varying else (0, 1)
-    first, step = gap.base, step or 0
-    # gap < 0 and gap > 0 mirror each other; gap <= 0 is gap < 1.
-    if name.endswith(("gt", "ge")):
-        first, step = -first, -step
-    if name.endswith(("le", "ge")):
-        first -= 1
-    if step == 0:
-        return _Mask(float(first < 0))
-    # Elements with first + i * step < 0.
-    below = math.ceil(-first / step) if step > 0 else size - max(0, math.floor(first / -step) + 1)
-    return _Mask(min(max(below, 0), size) / size)
-
-
-def _advance(start: _Value, after: _Value, iterations: float) -> _Value:
-    """A value that a loop carries, some iterations on, given what it is before and after the first one."""
-    if start == after:
-        return start
-    if isinstance(start, _Address) and isinstance(after, _Address) and start.pointer == after.pointer:
-        return replace(start, offset=_offset(_advance(start.offset, after.offset, iterations)))
-    if isinstance(start, _Data) or isinstance(after, _Data):
-        return _Data()
-    if isinstance(start, (bool, _Mask)) or isinstance(after, (bool, _Mask)):
-        return None
-    if isinstance(start, (int, float)) and isinstance(after, (int, float)):
-        return start + iterations * (after - start)
-    if isinstance(start, _Grid) and isinstance(after, _Grid) and start.steps == after.steps:
-        if start.base is None or after.base is None:
-            return replace(start, base=None)
-        return replace(start, base=start.base + iterations * (after.base - start.base))
-    return None
-
-
-def _offset(value: _Value) -> float | _Grid | _Data | None:
-    return value if isinstance(value, (int, float, _Grid, _Data)) else None
 
 
 # Counting ------------------------------------------------------------------------------------------------------------
@@ -498,18 +197,18 @@ def _samples(grid: tuple[int, int, int]) -> Iterator[tuple[tuple[int, int, int],
 
 
 def _evaluate(
-    functions: Mapping[str, _Function],
-    kernel: _Function,
+    functions: Mapping[str, Function],
+    kernel: Function,
     arguments: Mapping[str, object],
     grid: tuple[int, int, int],
     ids: tuple[int, int, int],
 ) -> _Tally:
     program = _Program(functions, grid, ids)
-    values: dict[str, _Value] = {}
+    values: dict[str, Value] = {}
     for name, given, kind in kernel.parameters:
         scalar = arguments.get(given)
         if "ptr" in kind or "tensordesc" in kind:
-            values[name] = _Address(given, 0)
+            values[name] = Address(given, 0)
         elif isinstance(scalar, (int, float)):
             values[name] = scalar
         else:
@@ -519,40 +218,6 @@ def _evaluate(
     program.region(kernel.body, values)
     return program.tally
 
-
-_INTEGERS: dict[str, Callable[[int, int], int]] = {
-    "andi": operator.and_,
-    "ori": operator.or_,
-    "xori": operator.xor,
-    "shli": lambda a, b: a << min(b, 64),
-    "shrsi": lambda a, b: a >> b,
-    "shrui": lambda a, b: a >> b,
-    "divsi": lambda a, b: abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1),
-    "divui": lambda a, b: a // b,
-    "floordivsi": lambda a, b: a // b,
-    "ceildivsi": lambda a, b: -(-a // b),
-    "ceildivui": lambda a, b: -(-a // b),
-    "remsi": lambda a, b: abs(a) % abs(b) * (-1 if a < 0 else 1),
-    "remui": lambda a, b: a % b,
-}
-
-_NUMBERS: dict[str, Callable[[float, float], float]] = {
-    **dict.fromkeys(("minsi", "minui", "minimumf", "minnumf"), min),
-    **dict.fromkeys(("maxsi", "maxui", "maximumf", "maxnumf"), max),
-    **dict.fromkeys(("addi", "addf"), operator.add),
-    **dict.fromkeys(("subi", "subf"), operator.sub),
-    **dict.fromkeys(("muli", "mulf"), operator.mul),
-    "divf": operator.truediv,
-}
-
-_COMPARISONS: dict[str, Callable[[float, float], bool]] = {
-    **dict.fromkeys(("eq", "oeq", "ueq"), operator.eq),
-    **dict.fromkeys(("ne", "one", "une"), operator.ne),
-    **dict.fromkeys(("slt", "ult", "olt"), operator.lt),
-    **dict.fromkeys(("sle", "ule", "ole"), operator.le),
-    **dict.fromkeys(("sgt", "ugt", "ogt"), operator.gt),
-    **dict.fromkeys(("sge", "uge", "oge"), operator.ge),
-}
 
 _CASTS = frozenset({"extsi", "extui", "trunci", "index_cast", "index_castui", "bitcast"}) | frozenset(
     {"sitofp", "uitofp", "fptosi", "fptoui", "extf", "truncf"}
@@ -583,7 +248,7 @@ class _Program:
     """One program on its way through a kernel."""
 
     def __init__(
-        self, functions: Mapping[str, _Function], grid: tuple[int, int, int], ids: tuple[int, int, int]
+        self, functions: Mapping[str, Function], grid: tuple[int, int, int], ids: tuple[int, int, int]
     ) -> None:
         self.functions = functions
         self.grid = grid
@@ -596,7 +261,7 @@ class _Program:
 
     # Control -----------------------------------------------------------------
 
-    def region(self, region: _Region, values: dict[str, _Value]) -> list[_Value]:
+    def region(self, region: Region, values: dict[str, Value]) -> list[Value]:
         """Evaluates a region; the operands of what ends it."""
         at, steps = 0, 0
         while at < len(region.ops) and steps <= 2 * len(region.ops):
@@ -610,9 +275,9 @@ class _Program:
                 self.op(op, region, values)
         return []
 
-    def branch(self, op: _Op, region: _Region, values: dict[str, _Value]) -> int:
+    def branch(self, op: Op, region: Region, values: dict[str, Value]) -> int:
         """Where a jump goes on; where that is unknown, to the longer side."""
-        targets = _TARGET.findall(op.text)
+        targets = TARGET.findall(op.text)
         names = [label for label, _ in targets if label in region.blocks]
         if not names:
             return len(region.ops)
@@ -625,7 +290,7 @@ class _Program:
                 self.tally.notes["a branch depends on data: the longer side is assumed"] = None
                 goal = max(names, key=region.length)
         given = dict(targets).get(goal, "")
-        for name, source in zip(region.block_arguments[goal], _NAME.findall(given), strict=False):
+        for name, source in zip(region.block_arguments[goal], NAME.findall(given), strict=False):
             values[name] = values.get(source)
         return region.blocks[goal]
 
@@ -638,8 +303,8 @@ class _Program:
             self.weight = outer
 
     def loop(
-        self, region: _Region, trips: float, body: Callable[[float, list[_Value]], list[_Value]], start: list[_Value]
-    ) -> list[_Value]:
+        self, region: Region, trips: float, body: Callable[[float, list[Value]], list[Value]], start: list[Value]
+    ) -> list[Value]:
         """Counts `trips` passes of a body by its first, middle and last, and answers what the loop carries out."""
         if trips < 1:
             return start
@@ -653,7 +318,7 @@ class _Program:
             samples[1:1] = [(float(math.floor(at)), (trips - 2) / len(inside)) for at in inside]
         first = start
         for at, weight in samples:
-            state = [_advance(one, two, at) for one, two in zip(start, first, strict=True)] if at else start
+            state = [advanced(one, two, at) for one, two in zip(start, first, strict=True)] if at else start
             self.waiting = False
             with self.counting(weight):
                 after = body(at, state)
@@ -662,12 +327,12 @@ class _Program:
         if region.inner:
             self.tally.iterations += self.weight * trips
         self.in_loop, self.waiting = outer, False
-        carried = [_advance(one, two, trips) for one, two in zip(start, first, strict=True)]
+        carried = [advanced(one, two, trips) for one, two in zip(start, first, strict=True)]
         return [last if value is None else value for value, last in zip(carried, after, strict=True)]
 
-    def for_(self, op: _Op, values: dict[str, _Value]) -> list[_Value]:
-        found = _FOR.search(op.text)
-        pairs = _PAIRS.findall(op.text.partition("iter_args")[2])
+    def for_(self, op: Op, values: dict[str, Value]) -> list[Value]:
+        found = FOR.search(op.text)
+        pairs = PAIRS.findall(op.text.partition("iter_args")[2])
         start = [values.get(source) for _, source in pairs]
         if found is None:
             self.tally.notes["a loop could not be read: left out"] = None
@@ -683,29 +348,29 @@ class _Program:
             self.tally.stages = max(self.tally.stages or 0, int(stages.group(1)))
         region = op.regions[0]
 
-        def body(at: float, state: list[_Value]) -> list[_Value]:
+        def body(at: float, state: list[Value]) -> list[Value]:
             numeric = isinstance(low, (int, float)) and isinstance(step, (int, float))
-            values[index] = _plus(low, _times(int(at), step, ()), ()) if numeric else None
+            values[index] = plus(low, times(int(at), step, ()), ()) if numeric else None
             values.update(zip((name for name, _ in pairs), state, strict=True))
             return self.region(region, values)
 
         return self.loop(region, trips, body, start)
 
-    def while_(self, op: _Op, values: dict[str, _Value]) -> list[_Value]:
+    def while_(self, op: Op, values: dict[str, Value]) -> list[Value]:
         """The trips of a while loop come from its condition, whose operands are taken to move evenly."""
         if len(op.regions) != 2:
             return [None] * len(op.results)
         before, after = op.regions
-        pairs = _PAIRS.findall(op.text.partition(" : ")[0])
+        pairs = PAIRS.findall(op.text.partition(" : ")[0])
         start = [values.get(source) for _, source in pairs]
         carried = [name for name, _ in pairs]
 
-        def test(state: list[_Value]) -> tuple[_Value, list[_Value]]:
+        def test(state: list[Value]) -> tuple[Value, list[Value]]:
             values.update(zip(carried, state, strict=True))
             condition, *passed = self.region(before, values) or [None]
             return condition, passed
 
-        def body(_: float, state: list[_Value]) -> list[_Value]:
+        def body(_: float, state: list[Value]) -> list[Value]:
             values.update(zip(after.arguments, test(state)[1], strict=False))
             return self.region(after, values)
 
@@ -716,7 +381,7 @@ class _Program:
 
         def goes_on(at: int) -> bool:
             with self.counting(0.0):
-                return bool(test([_advance(one, two, at) for one, two in zip(start, second, strict=True)])[0])
+                return bool(test([advanced(one, two, at) for one, two in zip(start, second, strict=True)])[0])
 
         trips = 1
         if not isinstance(condition, (int, float)):
@@ -735,7 +400,7 @@ class _Program:
         with self.counting(0.0):
             return test(final)[1] if final else passed
 
-    def if_(self, op: _Op, values: dict[str, _Value]) -> list[_Value]:
+    def if_(self, op: Op, values: dict[str, Value]) -> list[Value]:
         condition = values.get(op.operands[0]) if op.operands else None
         if isinstance(condition, (int, float)):
             chosen = op.regions[:1] if condition else op.regions[1:2]
@@ -748,7 +413,7 @@ class _Program:
         same = len(answers) == 2 and len(answers[0]) == len(answers[1])
         return [one if one == two else None for one, two in zip(*answers, strict=True)] if same else []
 
-    def call(self, op: _Op, values: dict[str, _Value]) -> list[_Value]:
+    def call(self, op: Op, values: dict[str, Value]) -> list[Value]:
         named = re.search(r"@([^\s(]+)", op.text)
         callee = self.functions.get(named.group(1).strip('"')) if named else None
         if callee is None or self.depth > 8:
@@ -762,7 +427,7 @@ class _Program:
 
     # Operations --------------------------------------------------------------
 
-    def op(self, op: _Op, region: _Region, values: dict[str, _Value]) -> None:
+    def op(self, op: Op, region: Region, values: dict[str, Value]) -> None:
         """Evaluates one operation: counts what it costs and binds its results."""
         match op.name:
             case "scf.for":
@@ -780,11 +445,11 @@ class _Program:
         missing = [None] * (len(op.results) - len(answer))
         values.update(zip(op.results, [*answer, *missing], strict=False))
 
-    def value(self, op: _Op, region: _Region, values: dict[str, _Value]) -> _Value:
+    def value(self, op: Op, region: Region, values: dict[str, Value]) -> Value:
         family, _, name = op.name.partition(".")
         operands = [values.get(operand) for operand in op.operands]
         if family == "tt" and (method := getattr(self, f"tt_{name}", None)) is not None:
-            answer: _Value = method(op, operands)
+            answer: Value = method(op, operands)
             return answer
         if family == "arith":
             return self.arith(name, op, operands, region)
@@ -792,7 +457,7 @@ class _Program:
             self.lanes(op, name)
         return None
 
-    def lanes(self, op: _Op, name: str, count: int | None = None) -> None:
+    def lanes(self, op: Op, name: str, count: int | None = None) -> None:
         if not op.type.tensor and count is None:
             return
         amount = self.weight * (op.type.count if count is None else count)
@@ -803,7 +468,7 @@ class _Program:
         if name not in _CASTS and name != "fp_to_fp":
             self.tally.flops += amount
 
-    def arith(self, name: str, op: _Op, operands: list[_Value], region: _Region) -> _Value:
+    def arith(self, name: str, op: Op, operands: list[Value], region: Region) -> Value:
         if name == "constant":
             return _constant(op)
         if not (name == "mulf" and op.results[0] in region.fused):
@@ -813,7 +478,7 @@ class _Program:
         shape = op.type.shape
         if name in _CASTS:
             kept = operands[0] if operands else None
-            return kept if op.types[0].integer or not shape or isinstance(kept, _Data) else None
+            return kept if op.types[0].integer or not shape or isinstance(kept, Data) else None
         if name == "select" and len(operands) == 3:
             condition, one, two = operands
             if isinstance(condition, (int, float)):
@@ -822,144 +487,144 @@ class _Program:
         if len(operands) != 2:
             return None
         one, two = operands
-        if isinstance(one, _Data) or isinstance(two, _Data):
-            return _Data()
+        if isinstance(one, Data) or isinstance(two, Data):
+            return Data()
         if name in ("cmpi", "cmpf"):
             words = op.text.replace(",", " ").split()
             kind = words[0] if words else ""
-            if isinstance(one, (int, float)) and isinstance(two, (int, float)) and kind in _COMPARISONS:
-                return _COMPARISONS[kind](one, two)
-            return None if not shape else _share(kind, one, two, shape) if name == "cmpi" else _Mask(1.0)
+            if isinstance(one, (int, float)) and isinstance(two, (int, float)) and kind in COMPARISONS:
+                return COMPARISONS[kind](one, two)
+            return None if not shape else compared(kind, one, two, shape) if name == "cmpi" else Mask(1.0)
         if isinstance(one, (int, float)) and isinstance(two, (int, float)):
-            return _scalar(name, one, two)
-        if isinstance(one, _Mask) or isinstance(two, _Mask):
-            return _logic(name, one, two)
+            return scalar(name, one, two)
+        if isinstance(one, Mask) or isinstance(two, Mask):
+            return logic(name, one, two)
         if name in ("addi", "subi"):
-            return _plus(one, two, shape, 1 if name == "addi" else -1) if shape else None
+            return plus(one, two, shape, 1 if name == "addi" else -1) if shape else None
         if name == "muli":
-            return _times(one, two, shape) if shape else None
+            return times(one, two, shape) if shape else None
         if name in ("remsi", "remui") and shape:
-            return _wrapped(one, two)
+            return wrapped(one, two)
         return None
 
-    def tt_get_program_id(self, op: _Op, _: list[_Value]) -> _Value:
+    def tt_get_program_id(self, op: Op, _: list[Value]) -> Value:
         return self.ids["xyz".index(op.text.split()[0])]
 
-    def tt_get_num_programs(self, op: _Op, _: list[_Value]) -> _Value:
+    def tt_get_num_programs(self, op: Op, _: list[Value]) -> Value:
         return self.grid["xyz".index(op.text.split()[0])]
 
-    def tt_make_range(self, op: _Op, _: list[_Value]) -> _Value:
+    def tt_make_range(self, op: Op, _: list[Value]) -> Value:
         start = re.search(r"start = (-?\d+)", op.attributes)
-        return _Grid(int(start.group(1)) if start else 0, (1,), op.type.shape)
+        return Grid(int(start.group(1)) if start else 0, (1,), op.type.shape)
 
-    def tt_splat(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_splat(self, op: Op, operands: list[Value]) -> Value:
         (value,) = operands
         shape, zeros = op.type.shape, (0,) * len(op.type.shape)
-        if isinstance(value, _Address):
+        if isinstance(value, Address):
             base = value.offset
-            if isinstance(base, (_Data, _Grid)):
+            if isinstance(base, (Data, Grid)):
                 return value
-            return replace(value, offset=_Grid(base, zeros, shape))
+            return replace(value, offset=Grid(base, zeros, shape))
         if isinstance(value, bool):
-            return _Mask(float(value))
-        if isinstance(value, _Data):
+            return Mask(float(value))
+        if isinstance(value, Data):
             return value
         if op.type.integer:
-            return _Grid(value if isinstance(value, (int, float)) else None, zeros, shape)
+            return Grid(value if isinstance(value, (int, float)) else None, zeros, shape)
         return None
 
-    def reshaped(self, value: _Value, change: Callable[[_Grid], _Grid | None]) -> _Value:
-        if isinstance(value, _Address) and isinstance(value.offset, _Grid):
+    def reshaped(self, value: Value, change: Callable[[Grid], Grid | None]) -> Value:
+        if isinstance(value, Address) and isinstance(value.offset, Grid):
             return replace(value, offset=change(value.offset))
-        return change(value) if isinstance(value, _Grid) else value
+        return change(value) if isinstance(value, Grid) else value
 
-    def tt_expand_dims(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_expand_dims(self, op: Op, operands: list[Value]) -> Value:
         found = re.search(r"axis = (\d+)", op.attributes)
         axis = int(found.group(1)) if found else 0
         shape = op.type.shape
-        return self.reshaped(operands[0], lambda g: _Grid(g.base, (*g.steps[:axis], 0, *g.steps[axis:]), shape))
+        return self.reshaped(operands[0], lambda g: Grid(g.base, (*g.steps[:axis], 0, *g.steps[axis:]), shape))
 
-    def tt_broadcast(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_broadcast(self, op: Op, operands: list[Value]) -> Value:
         return self.reshaped(operands[0], lambda g: replace(g, shape=op.type.shape))
 
-    def tt_trans(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_trans(self, op: Op, operands: list[Value]) -> Value:
         found = re.search(r"order = array<i32: ([\d, ]+)>", op.attributes)
         order = [int(axis) for axis in found.group(1).split(",")] if found else []
 
-        def permuted(grid: _Grid) -> _Grid | None:
+        def permuted(grid: Grid) -> Grid | None:
             if len(order) != len(grid.steps):
                 return None
-            return _Grid(grid.base, tuple(grid.steps[axis] for axis in order), op.type.shape)
+            return Grid(grid.base, tuple(grid.steps[axis] for axis in order), op.type.shape)
 
         return self.reshaped(operands[0], permuted)
 
-    def tt_reshape(self, op: _Op, operands: list[_Value]) -> _Value:
-        def kept(grid: _Grid) -> _Grid | None:
-            return _Grid(grid.base, (0,) * len(op.type.shape), op.type.shape) if grid.uniform else None
+    def tt_reshape(self, op: Op, operands: list[Value]) -> Value:
+        def kept(grid: Grid) -> Grid | None:
+            return Grid(grid.base, (0,) * len(op.type.shape), op.type.shape) if grid.uniform else None
 
         return self.reshaped(operands[0], kept)
 
-    def tt_unsplat(self, _: _Op, operands: list[_Value]) -> _Value:
+    def tt_unsplat(self, _: Op, operands: list[Value]) -> Value:
         value = operands[0]
-        return value.base if isinstance(value, _Grid) and value.uniform else None
+        return value.base if isinstance(value, Grid) and value.uniform else None
 
-    def tt_bitcast(self, _: _Op, operands: list[_Value]) -> _Value:
+    def tt_bitcast(self, _: Op, operands: list[Value]) -> Value:
         return operands[0]
 
-    def tt_addptr(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_addptr(self, op: Op, operands: list[Value]) -> Value:
         pointer, offset = operands
-        if isinstance(pointer, _Address):
+        if isinstance(pointer, Address):
             shape = op.types[0].shape
-            return replace(pointer, offset=_offset(_plus(pointer.offset, offset, shape)))
+            return replace(pointer, offset=as_offset(plus(pointer.offset, offset, shape)))
         return None
 
-    def tt_make_tensor_descriptor(self, _: _Op, operands: list[_Value]) -> _Value:
-        return _Address(operands[0].pointer, 0) if isinstance(operands[0], _Address) else None
+    def tt_make_tensor_descriptor(self, _: Op, operands: list[Value]) -> Value:
+        return Address(operands[0].pointer, 0) if isinstance(operands[0], Address) else None
 
-    def tt_make_tensor_ptr(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_make_tensor_ptr(self, op: Op, operands: list[Value]) -> Value:
         return self.tt_make_tensor_descriptor(op, operands)
 
-    def tt_advance(self, _: _Op, operands: list[_Value]) -> _Value:
+    def tt_advance(self, _: Op, operands: list[Value]) -> Value:
         return operands[0]
 
     # Memory ------------------------------------------------------------------
 
-    def tt_load(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_load(self, op: Op, operands: list[Value]) -> Value:
         kind = op.types[0] if op.types else op.type
         self.memory(operands[0], kind, operands[1] if len(operands) > 1 else None, "loaded")
-        return _Data()
+        return Data()
 
-    def tt_store(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_store(self, op: Op, operands: list[Value]) -> Value:
         kind = op.types[0] if op.types else op.type
         self.memory(operands[0], kind, operands[2] if len(operands) > 2 else None, "stored")
         return None
 
-    def tt_descriptor_load(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_descriptor_load(self, op: Op, operands: list[Value]) -> Value:
         self.memory(operands[0], op.type, None, "loaded")
-        return _Data()
+        return Data()
 
     tt_descriptor_gather = tt_descriptor_load
 
-    def tt_descriptor_store(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_descriptor_store(self, op: Op, operands: list[Value]) -> Value:
         self.memory(operands[0], op.type, None, "stored")
         return None
 
     tt_descriptor_scatter = tt_descriptor_store
 
-    def tt_descriptor_reduce(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_descriptor_reduce(self, op: Op, operands: list[Value]) -> Value:
         self.atomic(operands[0], op.type, None)
         return None
 
-    def tt_atomic_rmw(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_atomic_rmw(self, op: Op, operands: list[Value]) -> Value:
         self.atomic(operands[0], op.type, operands[2] if len(operands) > 2 else None)
-        return _Data()
+        return Data()
 
-    def tt_atomic_cas(self, op: _Op, operands: list[_Value]) -> _Value:
+    def tt_atomic_cas(self, op: Op, operands: list[Value]) -> Value:
         self.atomic(operands[0], op.type, None)
-        return _Data()
+        return Data()
 
-    def atomic(self, address: _Value, kind: _Type, mask: _Value) -> None:
-        count = self.weight * kind.count * _true(mask)
+    def atomic(self, address: Value, kind: Type, mask: Value) -> None:
+        count = self.weight * kind.count * true_share(mask)
         self.tally.access(self.name(address), atomics=count, atomic_bytes=count * kind.size)
         self.wait()
 
@@ -969,11 +634,11 @@ class _Program:
         else:
             self.tally.rounds += self.weight
 
-    def memory(self, address: _Value, kind: _Type, mask: _Value, direction: Literal["loaded", "stored"]) -> None:
-        true = _true(mask)
-        offset = address.offset if isinstance(address, _Address) else None
+    def memory(self, address: Value, kind: Type, mask: Value, direction: Literal["loaded", "stored"]) -> None:
+        true = true_share(mask)
+        offset = address.offset if isinstance(address, Address) else None
         # A pointer that depends on loaded data waits for that data first.
-        dependent = isinstance(offset, _Data)
+        dependent = isinstance(offset, Data)
         if direction == "loaded" and true and (not self.waiting or dependent):
             self.waiting = True
             self.wait()
@@ -985,15 +650,15 @@ class _Program:
         else:
             self.tally.access(self.name(address), stored=amount * distinct, moved=moved)
 
-    def name(self, address: _Value) -> str:
-        if isinstance(address, _Address):
+    def name(self, address: Value) -> str:
+        if isinstance(address, Address):
             return address.pointer
         self.tally.notes["a pointer could not be followed"] = None
         return "?"
 
     # Arithmetic of tensors ---------------------------------------------------
 
-    def tt_dot(self, op: _Op, _: list[_Value]) -> _Value:
+    def tt_dot(self, op: Op, _: list[Value]) -> Value:
         if len(op.types) < 3:
             return None
         left, right = op.types[0], op.types[1]
@@ -1010,7 +675,7 @@ class _Program:
 
     tt_dot_scaled = tt_dot
 
-    def tt_reduce(self, op: _Op, _: list[_Value]) -> _Value:
+    def tt_reduce(self, op: Op, _: list[Value]) -> Value:
         """Every element passes once; sums across lanes and warps come on top and are left out."""
         source = op.types[0] if op.types else op.type
         costly = [each for each in op.regions[0].ops if each.name.startswith(("arith.", "math."))] if op.regions else []
@@ -1022,16 +687,10 @@ class _Program:
     tt_scan = tt_reduce
 
 
-def _true(mask: _Value) -> float:
-    if isinstance(mask, _Mask):
-        return mask.share
-    return float(bool(mask)) if isinstance(mask, (int, float)) else 1.0
-
-
-def _footprint(offset: float | _Grid | _Data | None, kind: _Type) -> tuple[float, float]:
+def _footprint(offset: float | Grid | Data | None, kind: Type) -> tuple[float, float]:
     """Bytes that differ, and bytes of the 32-byte sectors that hold them, of one access to a whole tensor."""
     whole = float(kind.count * kind.size)
-    if not isinstance(offset, _Grid) or len(offset.steps) != len(kind.shape):
+    if not isinstance(offset, Grid) or len(offset.steps) != len(kind.shape):
         return whole, max(whole, 32.0) if not kind.tensor else whole
     varying = [(step, size) for step, size in zip(offset.steps, kind.shape, strict=True) if step != 0 and size > 1]
     distinct = float(math.prod(size for _, size in varying) * kind.size)
@@ -1064,13 +723,13 @@ def _dot_kind(element: str, text: str) -> tuple[DotKind | None, int]:
     return None, 1
 
 
-def _constant(op: _Op) -> _Value:
+def _constant(op: Op) -> Value:
     found = re.match(r"\s*(?:dense<)?(true|false|-?\d[\w.+-]*|-?0x\w+)", op.text)
     if found is None:
         return None
     text, kind = found.group(1), op.type
     if text in ("true", "false"):
-        return _Mask(float(text == "true")) if kind.tensor else text == "true"
+        return Mask(float(text == "true")) if kind.tensor else text == "true"
     try:
         number: float = float(text) if "." in text else int(text, 0)
     except ValueError:
@@ -1078,30 +737,4 @@ def _constant(op: _Op) -> _Value:
     if not kind.tensor:
         # Floats that have no decimal form are printed as their bits.
         return None if "0x" in text and not kind.integer else number
-    return _Grid(number, (0,) * len(kind.shape), kind.shape) if kind.integer else None
-
-
-def _scalar(name: str, one: float, two: float) -> _Value:
-    try:
-        if name in _NUMBERS:
-            return _NUMBERS[name](one, two)
-        if name in _INTEGERS:
-            return _INTEGERS[name](int(one), int(two))
-    except (ArithmeticError, ValueError):
-        return None
-    return None
-
-
-def _logic(name: str, one: _Value, two: _Value) -> _Value:
-    a, b = _true(one), _true(two)
-    shares = {"andi": a * b, "ori": a + b - a * b, "xori": a + b - 2 * a * b}
-    return _Mask(shares[name]) if name in shares else None
-
-
-def _wrapped(one: _Value, two: _Value) -> _Value:
-    """A remainder leaves alone what lies below the divisor; beyond it, the steps within a turn stay."""
-    if not isinstance(one, _Grid) or not isinstance(two, _Grid) or not two.uniform or not two.base:
-        return None
-    if one.base is None or None in one.steps:
-        return replace(one, base=None)
-    return replace(one, base=float(one.base % two.base))
+    return Grid(number, (0,) * len(kind.shape), kind.shape) if kind.integer else None

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from offline_kernels import Kernel, Texts, compile_kernels
 
-from tilesmith.bench.ttir import Access, Work, parameters, work
+from tilesmith.bench.triton_ir import parameters
+from tilesmith.bench.ttir import Access, Work, work
 
 SOURCES = {
     "add": """
