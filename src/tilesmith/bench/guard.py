@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from tilesmith.bench.screen import HARMLESS_VARIABLES, refused_import
+from tilesmith.bench.forbidden import HARMLESS_VARIABLES, refused_import
 
 FAULT = 70
 """Exit status of a child whose verdict could not be sent."""

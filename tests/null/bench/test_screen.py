@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilesmith.bench.screen import MISCHIEF, screen
+from tilesmith.bench.forbidden import MISCHIEF
+from tilesmith.bench.screen import screen
 
 ROOT = Path(__file__).parents[3]
 HEAD = "import torch\nimport triton\nimport triton.language as tl\n"
