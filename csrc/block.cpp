@@ -1,15 +1,11 @@
 #include "block.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <stdexcept>
 
 namespace tilesmith {
 namespace {
-
-// Bits of every base that has any.
-constexpr Free any_part(Free free) { return (free | free >> 1 | free >> 2) & kEachInBlock; }
-
-constexpr bool gathers(StepKind kind) { return kind == StepKind::accumulate || kind == StepKind::accumulate_sum; }
 
 constexpr Dims occupied(Dims dims) {
     Dims mask = 0;
@@ -35,9 +31,15 @@ void Counters::operator+=(const Counters &other) {
 BlockSearch::BlockSearch(const Space &space, const BlockLimits &limits, Control &control)
     : space_(space), limits_(limits), control_(control), oriented_(space.options().shapes == Shapes::oriented),
       several_targets_(space.table().outputs.size() > 1), reach_(space.classes()),
-      ways_(3 * space.classes()), needs_(3 * space.classes()), options_(space.all_partners()), moves_of_(space.classes()), of_class_(space.classes(), 0) {
+      ways_(Ground::kPhases * space.classes()), needs_(Ground::kPhases * space.classes()), leads_(space.all_partners(), 0),
+      moves_of_(space.classes()), of_class_(space.classes(), 0) {
     if (limits.operators > kMaxValues) throw std::invalid_argument("a block has at most 32 operators");
     squares_ = std::ranges::any_of(space.program().functions, [](const Function &f) { return f.fn == Fn::square; });
+    for (const Goal goal : {Goal::between, Goal::last, Goal::any})
+        for (std::size_t c = 0; c < space.classes(); ++c)
+            storable_[static_cast<std::size_t>(goal)].push_back(tilesmith::may_be_stored(space, limits, goal, static_cast<Class>(c)));
+    const auto bases = static_cast<std::size_t>(space.program().bases()) + 1;
+    grounds_.resize(bases * bases << kParts);
 }
 
 Kernels BlockSearch::run(std::span<const Tensor> inputs, Goal goal) {
@@ -81,7 +83,7 @@ bool BlockSearch::look(std::span<const Tensor> inputs) {
     if (!reach_.settle(most_stores_ > 1, limits_.connected)) return false;
     int steps = 0;
     for (std::size_t i = 0; i < inputs.size(); ++i)
-        steps = std::max<int>(steps, reach_.steps(class_of(inputs[i]), Reach::groups(1u << i)));
+        steps = std::max<int>(steps, reach_.far(class_of(inputs[i]), Reach::groups(1u << i)).steps);
     return affords(steps, limits_.operators - static_cast<int>(inputs.size()));
 }
 
@@ -97,12 +99,12 @@ bool BlockSearch::survey() {
     for (int i = 0; i < count_; ++i)
         ways_.start(values_[static_cast<std::size_t>(i)].node, static_cast<std::uint32_t>(i));
     for (Reach::Node at = ways_.next(); at != Reach::kNone; at = ways_.next()) {
-        if (storable(static_cast<Class>(at / 3), static_cast<std::uint8_t>(at % 3))) ways_.end(at);
+        if (storable(Ground::class_in(at), Ground::phase_in(at))) ways_.end(at);
         find_leads(at);
     }
     if (!ways_.settle(most_stores_ > 1, limits_.connected)) return false;
     singles_.clear();
-    for (const Reach::Node at : ways_.nodes()) find_options(at);
+    for (const Reach::Node at : ways_.nodes()) find_needs(at);
     list_moves();
     for (bool changed = true; changed;) {
         changed = false;
@@ -116,96 +118,101 @@ bool BlockSearch::survey() {
 }
 
 void BlockSearch::find_leads(Reach::Node from) {
-    const auto c = static_cast<Class>(from / 3);
-    const auto phase = static_cast<std::uint8_t>(from % 3);
-    Option *option = &options_[space_.first_partner(c)];
-    const bool known = ways_.seen(node(c, (phase + 1) % 3)) || ways_.seen(node(c, (phase + 2) % 3));
-    for (const Partner &partner : space_.partners(c)) {
-        if (!known) *option = {result_of(partner, c), false};
-        const Class result = (option++)->result;
-        if (result == kNoClass) continue;
-        if (partner.other == kNoClass) {
-            if (!gathers(partner.kind)) ways_.lead(from, Reach::kNone, node(result, phase));
-            else if (phase == kVarying) ways_.lead(from, Reach::kNone, node(result, kAfter));
-            continue;
-        }
-        std::uint8_t joined = 0;
-        for (std::uint8_t other = 0; other < 3; ++other)
-            if (ways_.seen(node(partner.other, other)) && join_phases(phase, other, joined))
-                ways_.lead(from, node(partner.other, other), node(result, joined));
+    const Class c = Ground::class_in(from);
+    const Ground::Refused &refused = ground_->look(c);
+    const auto seen = [&](std::uint8_t phase) { return ways_.seen(Ground::node(c, phase)); };
+    if (seen(Ground::kVarying) + seen(Ground::kInvariant) + seen(Ground::kAfter) == 1) {
+        counters.shape += refused.shape;
+        counters.phase += refused.phase;
+        counters.table += refused.table;
+        std::fill_n(&leads_[space_.first_partner(c)], space_.partners(c).size(), 0);
     }
+    for (const Ground::Edge &edge : ground_->from(from))
+        if (edge.with == Reach::kNone || ways_.seen(edge.with)) ways_.lead(from, edge.with, edge.to);
 }
 
 // Which partners lead to a store in so many steps as there may be, and what a kind of value needs for it.
-void BlockSearch::find_options(Reach::Node from) {
-    const auto c = static_cast<Class>(from / 3);
-    const auto phase = static_cast<std::uint8_t>(from % 3);
+void BlockSearch::find_needs(Reach::Node from) {
     const int left = limits_.operators - inputs_;
     bool joins = false;
-    Option *option = &options_[space_.first_partner(c)];
-    for (const Partner &partner : space_.partners(c)) {
-        Option &here = *option++;
-        if (here.result == kNoClass) continue;
-        if (partner.other == kNoClass) {
-            if (gathers(partner.kind) && phase != kVarying) continue;
-            const Reach::Node to = node(here.result, gathers(partner.kind) ? std::uint8_t{kAfter} : phase);
-            if (ways_.steps(from, Reach::kNone, to) >= left) continue;
-            here.leads = true;
-            singles_.emplace_back(from, to);
-            continue;
-        }
-        std::uint8_t joined = 0;
-        for (std::uint8_t other = 0; other < 3; ++other) {
-            const Reach::Node with = node(partner.other, other);
-            if (!ways_.seen(with) || !join_phases(phase, other, joined)) continue;
-            if (ways_.steps(from, with, node(here.result, joined)) >= left) continue;
-            here.leads = joins = true;
-        }
+    for (const Ground::Edge &edge : ground_->from(from)) {
+        const bool alone = edge.with == Reach::kNone;
+        if (!alone && !ways_.seen(edge.with)) continue;
+        if (ways_.steps(from, edge.with, edge.to) >= left) continue;
+        leads_[edge.partner] = 1;
+        if (alone) singles_.emplace_back(from, edge.to);
+        else joins = true;
     }
-    const bool stored = storable(c, phase);
+    const bool stored = storable(Ground::class_in(from), Ground::phase_in(from));
     needs_[from] = {joins, stored, joins || stored ? std::uint8_t{0} : Reach::kNever};
 }
 
 void BlockSearch::list_moves() {
     moves_.clear();
-    for (const Reach::Node at : ways_.nodes()) moves_of_[at / 3] = {};
+    for (const Reach::Node at : ways_.nodes()) moves_of_[Ground::class_in(at)] = {};
     for (const Reach::Node at : ways_.nodes()) {
-        const auto c = static_cast<Class>(at / 3);
+        const Class c = Ground::class_in(at);
         // A class may be there in several phases.
         if (moves_of_[c].end) continue;
-        const Option *option = &options_[space_.first_partner(c)];
+        std::size_t place = space_.first_partner(c);
         moves_of_[c].first = static_cast<std::uint32_t>(moves_.size());
         for (const Partner &partner : space_.partners(c)) {
-            const Option &here = *option++;
-            if (!here.leads) continue;
-            moves_.push_back(partner);
-            moves_.back().result = here.result;
+            if (leads_[place]) {
+                moves_.push_back(partner);
+                moves_.back().result = ground_->result(place);
+            }
+            ++place;
         }
         moves_of_[c].end = static_cast<std::uint32_t>(moves_.size());
     }
 }
 
+Ground &BlockSearch::ground(const Walk &walk) {
+    const auto bases = static_cast<std::size_t>(space_.program().bases()) + 1;
+    auto &ground = grounds_[(walk.loop * bases + walk.split) << kParts | walk.loop_parts];
+    if (!ground) ground = std::make_unique<Ground>(space_, walk);
+    return *ground;
+}
+
+// The next value of the kernel.
+void BlockSearch::place(const Value &value) {
+    const auto at = static_cast<std::size_t>(count_);
+    values_[at] = value;
+    const std::uint32_t here = 1u << count_++;
+    of_class_[value.cls] |= here;
+    unused_ |= here;
+    varying_ = value.phase == Ground::kVarying ? varying_ | here : varying_ & ~here;
+}
+
 void BlockSearch::walk(const Walk &walk) {
     ++counters.blocks;
     walk_ = walk;
-    looped_ = walk.loop ? free_parts(walk.loop, walk.loop_parts) : 0;
-    outside_ = looped_ | (walk.split ? free_parts(walk.split, kInGrid) : 0);
+    ground_ = &ground(walk);
     for (int i = 0; i < count_; ++i) of_class_[values_[static_cast<std::size_t>(i)].cls] = 0;
     count_ = 0;
+    unused_ = 0;
     for (const Tensor input : found_->inputs) {
         const Class c = class_of(input);
-        const bool varies = (space_.free(c) & looped_) != 0;
-        const std::uint8_t phase = varies ? kVarying : kInvariant;
-        values_[static_cast<std::size_t>(count_)] = {c, phase, 0, node(c, phase), 1u << count_, dims_of(input)};
-        of_class_[c] |= 1u << count_;
-        ++count_;
+        const std::uint8_t phase = space_.free(c) & ground_->looped() ? Ground::kVarying : Ground::kInvariant;
+        Value value;
+        value.cls = c;
+        value.node = Ground::node(c, phase);
+        value.phase = phase;
+        value.loads = 1u << count_;
+        value.dims = dims_of(input);
+        place(value);
     }
-    inputs_ = unused_ = unused_inputs_ = count_;
-    unused_values_ = (1u << count_) - 1;
-    unused_varying_ = 0;
-    for (int i = 0; i < count_; ++i) unused_varying_ += values_[static_cast<std::size_t>(i)].phase == kVarying;
+    inputs_ = count_;
     high_ = low_ = code_ = 0;
-    if (survey() && within_bounds()) grow();
+    if (!survey()) {
+        ++counters.bound;
+        return;
+    }
+    for (int i = 0; i < count_; ++i) {
+        Value &value = values_[static_cast<std::size_t>(i)];
+        settle(value, ways_.far(value.node, Reach::groups(value.loads)));
+    }
+    if (within_bounds()) grow();
     else ++counters.bound;
 }
 
@@ -214,7 +221,8 @@ void BlockSearch::walk(const Walk &walk) {
 // makes possible has a larger first operand than whatever was possible before.
 void BlockSearch::grow() {
     if ((++counters.states & 4095) == 0 && control_.poll()) return;
-    if (count_ > inputs_ && unused_inputs_ == 0 && unused_ <= most_stores_) finish();
+    const bool uses_inputs = (unused_ & ((1u << inputs_) - 1)) == 0;
+    if (count_ > inputs_ && uses_inputs && std::popcount(unused_) <= most_stores_) finish();
     if (count_ >= limits_.operators) return;
     const bool first = count_ == inputs_;
     for (int high = high_; high < count_; ++high) {
@@ -251,35 +259,29 @@ void BlockSearch::attempt(const Partner &partner, int high, int low) {
             return;
         }
 
-    Value &x = values_[static_cast<std::size_t>(high)];
-    Value &y = values_[static_cast<std::size_t>(low < 0 ? high : low)];
-    const Reach::Node kind = node(made.cls, made.phase);
-    if (ways_.steps(kind, Reach::groups(x.loads | y.loads)) >= limits_.operators - count_) {
+    const Value &x = values_[static_cast<std::size_t>(high)], &y = values_[static_cast<std::size_t>(low < 0 ? high : low)];
+    const Reach::Node kind = Ground::node(made.cls, made.phase);
+    const std::uint32_t loads = x.loads | y.loads;
+    const Reach::Far far = ways_.far(kind, Reach::groups(loads));
+    if (far.steps >= limits_.operators - count_) {
         ++counters.bound;
         return;
     }
-    const std::uint32_t unused_values = unused_values_;
-    const int unused = unused_, unused_inputs = unused_inputs_, unused_varying = unused_varying_;
+    const std::uint32_t unused = unused_;
     const int h = high_, l = low_, c = code_;
-    const auto use = [&](Value &value, int place) {
-        if (value.uses++ > 0) return;
-        unused_values_ &= ~(1u << place);
-        --unused_;
-        unused_inputs_ -= place < inputs_;
-        unused_varying_ -= value.phase == kVarying;
-    };
-    use(x, high);
-    if (low >= 0 && low != high) use(y, low);
+    unused_ &= ~(1u << high | (low < 0 ? 0 : 1u << low));
 
-    const auto place = static_cast<std::size_t>(count_);
-    values_[place] = {made.cls, made.phase, 0, kind, x.loads | y.loads, made.dims};
     const auto operand = [](int value) { return value < 0 ? Step::kNoOperand : static_cast<std::uint8_t>(value); };
-    steps_[place] = {partner.kind, partner.arg, operand(partner.reversed ? low : high), operand(partner.reversed ? high : low)};
-    of_class_[made.cls] |= 1u << count_;
-    unused_values_ |= 1u << count_;
-    ++count_;
-    ++unused_;
-    unused_varying_ += made.phase == kVarying;
+    steps_[static_cast<std::size_t>(count_)] = {partner.kind, partner.arg, operand(partner.reversed ? low : high),
+                                                operand(partner.reversed ? high : low)};
+    Value value;
+    value.cls = made.cls;
+    value.node = kind;
+    value.phase = made.phase;
+    value.loads = loads;
+    value.dims = made.dims;
+    settle(value, far);
+    place(value);
     high_ = high;
     low_ = low + 1;
     code_ = partner.code;
@@ -287,51 +289,15 @@ void BlockSearch::attempt(const Partner &partner, int high, int low) {
     else ++counters.bound;
     --count_;
     of_class_[made.cls] &= ~(1u << count_);
-    --x.uses;
-    if (low >= 0 && low != high) --y.uses;
-    unused_values_ = unused_values;
     unused_ = unused;
-    unused_inputs_ = unused_inputs;
-    unused_varying_ = unused_varying;
     high_ = h;
     low_ = l;
     code_ = c;
 }
 
-bool BlockSearch::join_phases(std::uint8_t a, std::uint8_t b, std::uint8_t &joined) {
-    if (a == b) joined = a;
-    else if ((a ^ b) == (kVarying ^ kAfter)) return false;
-    else joined = a == kInvariant ? b : a;
-    return true;
-}
-
-// Dimensions that both have must have the same parts in the block's tile, or the tiles differ in extent.
-bool BlockSearch::same_extents(Free a, Free b) const {
-    const Free x = a & ~outside_, y = b & ~outside_;
-    const Free both = any_part(x) & any_part(y);
-    return ((x ^ y) & both * 7) == 0;
-}
-
-// Whether a value has every base of a set within its tile.
-bool BlockSearch::in_tile(Free free, Bases over) const {
-    for (; over; over &= over - 1)
-        if (!parts_of(free & ~outside_, static_cast<Base>(__builtin_ctz(over)))) return false;
-    return true;
-}
-
 bool BlockSearch::broadcasts(Dims a, Dims b, Dims &joined) const {
     joined = a | b;
     return ((a ^ b) & occupied(a) & occupied(b)) == 0;
-}
-
-// The sum over all parts of some bases that are in the tile; none where a base has no such part.
-Class BlockSearch::sum_in_tile(Class c, Free free, Bases over) const {
-    for (; over && c != kNoClass; over &= over - 1) {
-        const Base base = static_cast<Base>(__builtin_ctz(over));
-        const unsigned parts = parts_of(free & ~outside_, base);
-        c = parts ? space_.sum(c, base, parts) : kNoClass;
-    }
-    return c;
 }
 
 bool BlockSearch::remove_dims(Dims dims, Bases over, Dims &left) const {
@@ -344,52 +310,13 @@ bool BlockSearch::remove_dims(Dims dims, Bases over, Dims &left) const {
     return true;
 }
 
-// The class of what a step makes in this walk's tiles, or kNoClass.
-Class BlockSearch::result_of(const Partner &partner, Class c) {
-    const Free free = space_.free(c);
-    const auto refuse = [](std::uint64_t &counter) { return ++counter, kNoClass; };
-    Class made = partner.result;
-    switch (partner.kind) {
-    case StepKind::add:
-    case StepKind::sub:
-    case StepKind::mul:
-    case StepKind::div:
-        return oriented_ || same_extents(free, space_.free(partner.other)) ? made : refuse(counters.shape);
-    case StepKind::matmul: {
-        const Free other = space_.free(partner.other);
-        const Bases over = space_.sets()[partner.arg];
-        if (!oriented_ && (!same_extents(free, other) || !in_tile(free, over) || !in_tile(other, over)))
-            return refuse(counters.shape);
-        made = sum_in_tile(partner.result, free | other, over);
-        break;
-    }
-    case StepKind::apply: {
-        const Function &function = space_.program().functions[partner.arg];
-        // A macro that sums needs its whole dimension in the tile.
-        const unsigned whole = space_.program().parts[function.base];
-        return function.fn != Fn::rms_norm || parts_of(free & ~outside_, function.base) == whole ? made : refuse(counters.shape);
-    }
-    case StepKind::sum: made = sum_in_tile(c, free, space_.sets()[partner.arg]); break;
-    case StepKind::accumulate:
-    case StepKind::accumulate_sum: {
-        const unsigned looped = walk_.loop ? parts_of(free & looped_, walk_.loop) : 0;
-        if (!looped) return refuse(counters.phase);
-        made = space_.sum(c, walk_.loop, looped);
-        if (made != kNoClass && partner.kind == StepKind::accumulate_sum)
-            made = sum_in_tile(made, space_.free(made), space_.sets()[partner.arg]);
-        break;
-    }
-    }
-    return made != kNoClass && space_.live(made) ? made : refuse(counters.table);
-}
-
 bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
     const Value &x = values_[static_cast<std::size_t>(high)];
     const auto refuse = [](std::uint64_t &counter) { return ++counter, false; };
     made = {partner.result, x.phase, x.dims};
     if (low >= 0) {
         const Value &y = values_[static_cast<std::size_t>(low)];
-        if (!join_phases(x.phase, y.phase, made.phase)) return refuse(counters.phase);
+        if (!Ground::join(x.phase, y.phase, made.phase)) return refuse(counters.phase);
         if (!oriented_) return true;
         if (partner.kind != StepKind::matmul) return broadcasts(x.dims, y.dims, made.dims) || refuse(counters.shape);
         const Value &left = partner.reversed ? y : x, &right = partner.reversed ? x : y;
@@ -398,31 +325,39 @@ bool BlockSearch::make(const Partner &partner, int high, int low, Made &made) {
         return broadcasts(with_dim(left.dims, 0, 0), with_dim(right.dims, 1, 0), made.dims) || refuse(counters.shape);
     }
     if (gathers(partner.kind)) {
-        if (x.phase != kVarying) return refuse(counters.phase);
-        made.phase = kAfter;
+        if (x.phase != Ground::kVarying) return refuse(counters.phase);
+        made.phase = Ground::kAfter;
     }
     const bool sums = partner.kind == StepKind::sum || partner.kind == StepKind::accumulate_sum;
     return !sums || remove_dims(x.dims, space_.sets()[partner.arg], made.dims) || refuse(counters.shape);
+}
+
+// What a value takes on its way to a store that is so far.
+void BlockSearch::settle(Value &value, const Reach::Far &far) const {
+    const Needs &needs = needs_[value.node];
+    value.steps = far.steps;
+    value.alone = needs.alone;
+    value.after = static_cast<std::uint8_t>(std::max(0, far.singles - needs.alone));
+    value.goes_on = needs.joins || needs.stored;
 }
 
 // Admissible. What is unused must be joined until so many are left as are stored, which takes a step for every pair; before
 // its first join each takes some steps alone, and what varies is accumulated; and each has its way to a store. Steps
 // come in their order, in which what stands before the last operand can only be joined or stored any more.
 bool BlockSearch::within_bounds() {
-    int alone = 0, after = 0, farthest = 0;
-    bool gathered = unused_varying_ == 0;
-    for (std::uint32_t left = unused_values_; left; left &= left - 1) {
+    int alone = 0, after = 0, farthest = 0, unused = 0;
+    bool gathered = (unused_ & varying_) == 0;
+    for (std::uint32_t left = unused_; left; left &= left - 1) {
         const int i = __builtin_ctz(left);
         const Value &value = values_[static_cast<std::size_t>(i)];
-        const Needs &needs = needs_[value.node];
-        if (i < high_ && !needs.joins && !needs.stored) return false;
-        const std::uint32_t groups = Reach::groups(value.loads);
-        alone += needs.alone;
-        gathered |= needs.alone && value.phase == kVarying;
-        farthest = std::max<int>(farthest, ways_.steps(value.node, groups));
-        after = std::max(after, ways_.singles(value.node, groups) - needs.alone);
+        if (i < high_ && !value.goes_on) return false;
+        ++unused;
+        alone += value.alone;
+        gathered |= value.alone && (varying_ >> i & 1);
+        farthest = std::max<int>(farthest, value.steps);
+        after = std::max<int>(after, value.after);
     }
-    const int least = std::max(farthest, std::max(0, unused_ - most_stores_) + alone + std::max(after, gathered ? 0 : 1));
+    const int least = std::max(farthest, std::max(0, unused - most_stores_) + alone + std::max(after, gathered ? 0 : 1));
     return affords(least, limits_.operators - count_);
 }
 
@@ -434,10 +369,10 @@ bool may_be_stored(const Space &space, const BlockLimits &limits, Goal goal, Cla
     return !limits.unscaled || !space.scaled(c) || space.target(c);
 }
 
-bool BlockSearch::may_be_stored(Class c) const { return tilesmith::may_be_stored(space_, limits_, goal_, c); }
+bool BlockSearch::may_be_stored(Class c) const { return storable_[static_cast<std::size_t>(goal_)][c]; }
 
 bool BlockSearch::storable(Class c, std::uint8_t phase) const {
-    if (walk_.loop ? phase != kAfter : phase == kVarying) return false;
+    if (walk_.loop ? phase != Ground::kAfter : phase == Ground::kVarying) return false;
     if (!may_be_stored(c)) return false;
     // Every block of a split writes its own part.
     return !walk_.split || (parts_of(space_.free(c), walk_.split) & kInGrid);
@@ -464,7 +399,7 @@ bool BlockSearch::renamable(const std::array<int, kMaxStores> &stores, int count
 void BlockSearch::finish() {
     std::array<int, kMaxStores> stores{};
     int count = 0;
-    for (std::uint32_t left = unused_values_; left; left &= left - 1) {
+    for (std::uint32_t left = unused_; left; left &= left - 1) {
         const int i = __builtin_ctz(left);
         const Value &value = values_[static_cast<std::size_t>(i)];
         if (!needs_[value.node].stored) return;
@@ -474,7 +409,7 @@ void BlockSearch::finish() {
             if (found == outputs.end()) return;
             const auto place = static_cast<std::size_t>(found - outputs.begin());
             if (oriented_ && space_.table().output_dims[place] != value.dims) return;
-        } else if (space_.target(value.cls) && !several_targets_ && (goal_ == Goal::between || unused_ > 1)) {
+        } else if (space_.target(value.cls) && !several_targets_ && (goal_ == Goal::between || std::popcount(unused_) > 1)) {
             // Nothing uses a single target, nor what is stored beside it.
             return;
         }

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "control.hpp"
+#include "ground.hpp"
 #include "reach.hpp"
 #include "space.hpp"
 
@@ -21,15 +23,6 @@ static_assert(8 * kRank + 16 <= 64);
 
 inline constexpr int kMaxValues = 32; // of one block graph: so many fit the bits of a word
 inline constexpr int kMaxStores = 2;
-
-// How a kernel walks: which parts of a base its loop runs over, and which base is split over the grid beside.
-struct Walk {
-    Base loop = 0;
-    std::uint8_t loop_parts = 0;
-    Base split = 0;
-
-    bool operator==(const Walk &) const = default;
-};
 
 // One way to compute what a signature says: a run of steps in the kernel's list. Loads are values 0 to `loads` - 1, in
 // the order of the inputs.
@@ -100,16 +93,18 @@ class BlockSearch {
     Counters counters;
 
   private:
+    // One of the kernel in the making. What it takes on its way to a store does not change as others come.
     struct Value {
         Class cls = 0;
-        std::uint8_t phase = 0;
-        std::uint8_t uses = 0;
         Reach::Node node = 0;
+        std::uint8_t phase = 0;
+        std::uint8_t steps = 0; // the fewest to a store
+        std::uint8_t alone = 0; // the fewest before a step joins it or it is stored
+        std::uint8_t after = 0; // the fewest after these that are no joins
+        bool goes_on = false;   // whether a step joins it, or it may be stored
         std::uint32_t loads = 0; // that it is computed from
         Dims dims = 0;
     };
-    // Phases: two differ by 2 only where one is of an iteration and the other after the loop.
-    enum : std::uint8_t { kVarying, kInvariant, kAfter };
 
     struct Made {
         Class cls = kNoClass;
@@ -123,34 +118,25 @@ class BlockSearch {
         bool joins = false, stored = false;
         std::uint8_t alone = 0;
     };
-    // A partner in this walk: the class of what the step makes, and whether that can lead to a store.
-    struct Option {
-        Class result = kNoClass;
-        bool leads = false;
-    };
     // A class's partners that lead to a store, with what the step makes as their result.
     struct Moves {
         std::uint32_t first = 0, end = 0;
     };
 
-    static Reach::Node node(Class c, int phase) { return static_cast<Reach::Node>(3 * c + phase); }
-
     bool look(std::span<const Tensor> inputs);
+    Ground &ground(const Walk &walk);
     void walk(const Walk &walk);
     bool survey();
     void find_leads(Reach::Node from);
-    void find_options(Reach::Node from);
+    void find_needs(Reach::Node from);
     void list_moves();
-    Class result_of(const Partner &partner, Class c);
+    void place(const Value &value);
+    void settle(Value &value, const Reach::Far &far) const;
     void grow();
     void attempt(const Partner &partner, int high, int low);
     bool make(const Partner &partner, int high, int low, Made &made);
-    static bool join_phases(std::uint8_t a, std::uint8_t b, std::uint8_t &joined);
-    bool in_tile(Free free, Bases over) const;
-    bool same_extents(Free a, Free b) const;
     bool broadcasts(Dims a, Dims b, Dims &joined) const;
     bool remove_dims(Dims dims, Bases over, Dims &left) const;
-    Class sum_in_tile(Class c, Free free, Bases over) const;
     bool affords(int steps, int left);
     bool within_bounds();
     void finish();
@@ -163,9 +149,12 @@ class BlockSearch {
     BlockLimits limits_;
     Control &control_;
     bool oriented_, several_targets_, squares_;
+    std::array<std::vector<std::uint8_t>, 3> storable_; // by goal, of each class: whether limits let it be stored
     Reach reach_, ways_; // of classes in some walk; of kinds of values in this one
+    std::vector<std::unique_ptr<Ground>> grounds_;      // of walks that were met
+    Ground *ground_ = nullptr;    // of this one
     std::vector<Needs> needs_;    // of each kind
-    std::vector<Option> options_; // of each partner
+    std::vector<std::uint8_t> leads_; // of each partner: whether what it makes can lead to a store
     std::vector<Moves> moves_of_; // each class, of those below
     std::vector<Partner> moves_;
     std::vector<std::pair<Reach::Node, Reach::Node>> singles_;
@@ -174,13 +163,10 @@ class BlockSearch {
     std::array<Value, kMaxValues> values_{};
     std::array<Step, kMaxValues> steps_{};
     int count_ = 0, inputs_ = 0;
-    std::uint32_t unused_values_ = 0;
-    int unused_ = 0, unused_inputs_ = 0, unused_varying_ = 0;
+    std::uint32_t unused_ = 0, varying_ = 0; // values, a bit for each
     int high_ = 0, low_ = 0, code_ = 0; // the last step's place in the canonical order
     std::vector<std::uint32_t> of_class_; // which values have a class
     Walk walk_;
-    Free outside_ = 0; // parts that are not in one block's tile
-    Free looped_ = 0;
     Goal goal_ = Goal::between;
     int most_stores_ = 2;
     Kernels *found_ = nullptr;

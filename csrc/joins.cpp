@@ -1,8 +1,5 @@
 #include "joins.hpp"
 
-#include <algorithm>
-#include <array>
-
 namespace tilesmith {
 
 Joins::Joins(const Space &space)
@@ -87,49 +84,6 @@ bool Joins::make(std::span<const Made *const> parts, Made &made) {
     });
     if (any) settle(made, parts);
     return any;
-}
-
-Stores::Stores(const Space &space, const BlockLimits &limits)
-    : joins_(space), connected_(limits.connected), pairs_(std::min(limits.stores, kMaxStores) > 1),
-      last_pairs_(pairs_ && space.table().outputs.size() > 1) {
-    for (const Goal goal : {Goal::between, Goal::last}) {
-        Joins::Classes &storable = storable_[goal == Goal::last];
-        storable.assign((space.classes() + 63) / 64, 0);
-        for (std::size_t c = 0; c < space.classes(); ++c)
-            if (may_be_stored(space, limits, goal, static_cast<Class>(c))) storable[c / 64] |= Joins::Word{1} << (c % 64);
-    }
-}
-
-const Joins::Made *Stores::made_of(Few::Key classes) {
-    if (const Joins::Made *const *known = known_.find(classes)) return *known;
-    const Few given(classes);
-    bool any = true;
-    if (given.size() == 1) {
-        joins_.make_alone(given[0], scratch_);
-    } else {
-        std::array<const Joins::Made *, 1 << Few::kMost> parts{};
-        for (unsigned some = 1; some < given.all(); ++some) parts[some] = made_of(given.some(some));
-        any = joins_.make({parts.data(), given.all() + 1u}, scratch_);
-    }
-    const Joins::Made *made = any ? &all_.emplace_back(std::move(scratch_)) : nullptr;
-    bool fresh = false;
-    return known_.at(classes, fresh) = made;
-}
-
-bool Stores::any(Few::Key classes, bool last) {
-    const Joins::Classes &storable = storable_[last];
-    const auto stores = [&](const Joins::Made *made) { return made && Joins::meet(made->classes, storable); };
-    if (stores(made_of(classes))) return true;
-    const Few given(classes);
-    for (unsigned x = (last ? last_pairs_ : pairs_) ? given.all() - 1 : 0; x > 0; --x) {
-        if (!stores(made_of(given.some(x)))) continue;
-        for (unsigned more = x;; more = (more - 1) & x) {
-            const unsigned y = (given.all() & ~x) | more;
-            if (y <= x && (more || !connected_) && stores(made_of(given.some(y)))) return true;
-            if (!more) break;
-        }
-    }
-    return false;
 }
 
 } // namespace tilesmith

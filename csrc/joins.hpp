@@ -3,15 +3,11 @@
 // search.
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <deque>
 #include <span>
 #include <vector>
 
-#include "block.hpp"
-#include "classes.hpp"
-#include "hash.hpp"
+#include "space.hpp"
 
 namespace tilesmith {
 
@@ -48,25 +44,6 @@ class Joins {
     std::vector<Classes> partners_; // of each class
     std::vector<Class> work_;
     Classes some_; // what is made of any part
-};
-
-// Whether one kernel can use all of some tensors for what it stores.
-class Stores {
-  public:
-    // `last` or another of several kernels.
-    Stores(const Space &space, const BlockLimits &limits);
-
-    bool any(Few::Key classes, bool last);
-
-  private:
-    const Joins::Made *made_of(Few::Key classes);
-
-    Joins joins_;
-    bool connected_, pairs_, last_pairs_;          // two stores
-    std::array<Joins::Classes, 2> storable_;       // between kernels and by the last
-    FlatMap<const Joins::Made *> known_;           // null for nothing
-    std::deque<Joins::Made> all_;
-    Joins::Made scratch_;
 };
 
 } // namespace tilesmith

@@ -1,7 +1,7 @@
 #include "kernels.hpp"
 
+#include "bundles.hpp"
 #include "ends.hpp"
-#include "joins.hpp"
 #include "ledger.hpp"
 
 #include <algorithm>
@@ -65,7 +65,6 @@ class Explorer {
     const Counters &counters() const { return catalogue_.counters(); }
     std::uint64_t nodes() const { return nodes_; }
     std::uint64_t given() const { return given_; }
-    std::size_t tensors() const { return static_cast<std::size_t>(counts_[0]); }
 
     void add(State &state, Tensor t, bool needs);
     // Of inputs that a program's first kernel may have.
@@ -98,10 +97,14 @@ class Explorer {
     void run(const Item &item, Pool &pool, bool breadth, std::size_t batch);
     void restore(const Prefix &node);
     void expand(const State &state, const Item *part);
-    void last(const State &state, Set all, std::size_t from);
+    void last(const State &state, Set from);
     void child(const Frame &frame, const Kernels &found, Set owners);
     // Whether all that it takes is known.
     bool finish(const State &state, Set inputs, bool only_ask = false);
+    void list_last(const State &state);
+    bool list_last_bundles(const State &state);
+    static bool precedes(Set a, Set b);
+    bool stores(Set inputs, bool last) const;
     void share();
     bool ends(const State &state, Set owners, const Item *part) const;
     [[gnu::cold]] bool known(const Frame &frame, const Item *part);
@@ -123,11 +126,14 @@ class Explorer {
     Track &track_;
     Catalogue catalogue_;
     Ends ends_;
-    Stores stores_;
+    Bundles bundles_;
     std::deque<Closing> closings_;
     FlatMap<const Closing *> closing_; // of kernels and what is unused beside
     std::array<Tensor, kMostTensors> tensors_{};
     std::array<std::uint64_t, kMostTensors> hashes_{};
+    std::array<Bundles::Id, kMostTensors> ids_{};
+    std::vector<std::uint8_t> place_of_; // of a tensor by its number, where it was last
+    std::vector<Set> last_sets_;         // of inputs, for the last kernel
     std::array<std::uint8_t, kMostTensors> owners_{}; // the first name of the same tensor
     std::array<Choice, kMostKernels> path_{};         // of the program whose tensors these are
     std::array<int, kMostKernels + 1> counts_{};      // of its tensors, after each kernel
@@ -148,7 +154,7 @@ Explorer::Explorer(Listing &listing, Track &track)
     : listing_(listing), space_(listing.space_), control_(listing.control_), track_(track),
       catalogue_(listing.space_, listing.limits_.block, listing.control_, listing.memo_, track),
       ends_(listing.space_, listing.limits_.block, listing.limits_.inputs, listing.limits_.kernels),
-      stores_(listing.space_, listing.limits_.block) {
+      bundles_(listing.space_, listing.limits_.block, listing.limits_.inputs) {
     State start;
     for (const Tensor input : program_inputs(space_)) add(start, input, false);
     counts_[0] = start.count;
@@ -168,6 +174,9 @@ void Explorer::add(State &state, Tensor t, bool needs) {
         const auto place = static_cast<std::size_t>(state.count++);
         tensors_[place] = named;
         hashes_[place] = Memo::hash_of(named);
+        const Bundles::Id id = ids_[place] = bundles_.meet(named);
+        if (id >= place_of_.size()) place_of_.resize(id + std::size_t{1});
+        place_of_[id] = static_cast<std::uint8_t>(place);
         owners_[place] = owner;
     }
 }
@@ -179,13 +188,24 @@ Explorer::Set Explorer::owned(Set inputs) const {
     return owners;
 }
 
+// Whether one kernel may use all of these for what it stores.
+bool Explorer::stores(Set inputs, bool last) const {
+    std::array<std::uint64_t, Bundles::kMost> hashes{};
+    std::size_t count = 0;
+    for (; inputs; inputs &= inputs - 1) {
+        const auto place = static_cast<std::size_t>(__builtin_ctzll(inputs));
+        if (count == hashes.size() || !bundles_.knows(ids_[place])) return true;
+        hashes[count++] = hashes_[place];
+    }
+    return bundles_.any({hashes.data(), count}, last);
+}
+
 const Kernels *Explorer::kernels(Set inputs, bool last) {
     std::uint64_t hash = 0;
     for (Set left = inputs; left; left &= left - 1) hash += hashes_[static_cast<std::size_t>(__builtin_ctzll(left))];
     return catalogue_.kernels(hash, last, [&] {
         std::vector<Tensor> tensors;
-        const bool few = __builtin_popcountll(inputs) <= static_cast<int>(Few::kMost);
-        if (few && !stores_.any(classes(inputs), last)) return tensors;
+        if (!stores(inputs, last)) return tensors;
         for (Set left = inputs; left; left &= left - 1) tensors.push_back(tensors_[static_cast<std::size_t>(__builtin_ctzll(left))]);
         std::ranges::sort(tensors);
         return tensors;
@@ -367,23 +387,67 @@ bool Explorer::finish(const State &state, Set inputs, bool only_ask) {
     return true;
 }
 
-// The last kernel, of sets that hold all that is needed.
-void Explorer::last(const State &state, Set all, std::size_t from) {
-    std::size_t place = 0, missing = 0;
-    const Memo::Entry *missed = nullptr;
-    const auto end = [&](Set inputs) {
-        if (place++ < from) return;
-        // What else is missing is asked for at once.
-        if (finish(state, inputs, missed) || missed) return;
-        missed = &catalogue_.missed();
-        missing = place - 1;
-    };
+// The sets of inputs that the last kernel may have: they hold all that is needed. Those with the same first tensors beside it
+// follow one another, the shorter first.
+void Explorer::list_last(const State &state) {
+    last_sets_.clear();
+    if (list_last_bundles(state)) return;
     const auto extend = [&](const auto &self, Set inputs, Set others, int more) -> void {
-        if (inputs && inputs >= state.last_inputs) end(inputs);
-        for (; others && more && !control_.stopped(); others &= others - 1)
-            self(self, inputs | (others & -others), others & (others - 1), more - 1);
+        if (inputs && inputs >= state.last_inputs) last_sets_.push_back(inputs);
+        for (; others && more; others &= others - 1) self(self, inputs | (others & -others), others & (others - 1), more - 1);
     };
+    const Set all = state.count == kMostTensors ? ~Set{0} : (Set{1} << state.count) - 1;
     extend(extend, state.needed, all & ~state.needed, listing_.limits_.inputs - __builtin_popcountll(state.needed));
+}
+
+// In the order of such sets, of what they have beside that.
+bool Explorer::precedes(Set a, Set b) {
+    const Set apart = a ^ b, first = apart & -apart, above = ~(first | (first - 1));
+    return a & first ? (b & above) != 0 : (a & above) == 0 && apart;
+}
+
+// The same, without any from which nothing can be made. False where those are not known.
+bool Explorer::list_last_bundles(const State &state) {
+    if (!state.needed || !bundles_.lists_last()) return false;
+    for (int place = 0; place < state.count; ++place)
+        if (!bundles_.knows(ids_[static_cast<std::size_t>(place)])) return false;
+    std::uint64_t needed = 0;
+    std::span<const std::uint32_t> fewest;
+    for (Set left = state.needed; left; left &= left - 1) {
+        const Bundles::Id id = ids_[static_cast<std::size_t>(__builtin_ctzll(left))];
+        const auto with = bundles_.last_with(id);
+        if (!needed || with.size() < fewest.size()) fewest = with;
+        needed |= std::uint64_t{1} << id % 64;
+    }
+    for (const std::uint32_t each : fewest) {
+        const Bundles::Bundle &bundle = bundles_[each];
+        if (needed & ~bundle.mask) continue;
+        Set inputs = 0;
+        for (const Bundles::Id id : bundle.all()) {
+            const std::size_t place = place_of_[id];
+            if (static_cast<int>(place) >= state.count || ids_[place] != id) break;
+            inputs |= Set{1} << place;
+        }
+        const bool there = __builtin_popcountll(inputs) == bundle.size;
+        if (there && !(state.needed & ~inputs) && inputs >= state.last_inputs) last_sets_.push_back(inputs);
+    }
+    std::ranges::sort(last_sets_, precedes, [&](Set inputs) { return inputs & ~state.needed; });
+    return true;
+}
+
+// The last kernel. Not of sets that precede `from`.
+void Explorer::last(const State &state, Set from) {
+    list_last(state);
+    Set missing = 0;
+    const Memo::Entry *missed = nullptr;
+    for (const Set inputs : last_sets_) {
+        if (control_.stopped()) return;
+        if (precedes(inputs & ~state.needed, from & ~state.needed)) continue;
+        // What else is missing is asked for at once.
+        if (finish(state, inputs, missed) || missed) continue;
+        missed = &catalogue_.missed();
+        missing = inputs;
+    }
     if (!missed) return;
     Item item;
     item.from = missing;
@@ -448,7 +512,7 @@ void Explorer::expand(const State &state, const Item *part) {
     const int left = listing_.limits_.kernels - depth_;
     // The first kernel's sets are walked one by one, so that they can be shared.
     if (left == 1 && depth_ && !space_.renamings()) {
-        last(state, state.count == kMostTensors ? ~Set{0} : (Set{1} << state.count) - 1, part ? static_cast<std::size_t>(part->from) : 0);
+        last(state, part ? part->from : 0);
         return;
     }
     Frame &frame = frames_[static_cast<std::size_t>(depth_)];
@@ -590,8 +654,11 @@ Listing::Listing(const Space &space, const KernelLimits &limits, Control &contro
 #endif
     workers_.resize(static_cast<std::size_t>(team_.threads));
     for (std::size_t c = 0; c < space.classes(); ++c) names_.push_back(space.names_of(static_cast<Class>(c)));
-    Track track(control_, false);
-    inputs_ = static_cast<int>(Explorer(*this, track).tensors());
+    std::vector<Tensor> inputs;
+    for (const Tensor input : program_inputs(space))
+        for (const Class name : names_[class_of(input)])
+            if (const Tensor named = tensor(name, dims_of(input)); std::ranges::find(inputs, named) == inputs.end()) inputs.push_back(named);
+    inputs_ = static_cast<int>(inputs.size());
 }
 
 Item Listing::whole() {

@@ -37,8 +37,8 @@ struct Item {
     static constexpr State::Set kAll = ~State::Set{0};
 
     std::vector<Prefix> nodes;
-    // Where there is but one: only with sets of inputs from the one on and before the other as its next kernel's; or its
-    // last kernels from so many on.
+    // Where there is but one: only with sets of inputs from the one on and before the other as its next kernel's, or with that
+    // one and those after it as its last kernel's.
     State::Set from = 0, to = kAll;
     // Where that is but one set: only those kernels, by their signatures; where not from the first, none that ends.
     std::uint32_t first = 0, last = ~std::uint32_t{0};

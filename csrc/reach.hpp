@@ -18,6 +18,11 @@ class Reach {
 
     explicit Reach(std::size_t nodes);
 
+    // How far a node that is made of some groups is from a store: the fewest steps, and the fewest that are no joins.
+    struct Far {
+        std::uint8_t steps = kNever, singles = kNever;
+    };
+
     // Groups of inputs, of inputs.
     static constexpr std::uint32_t groups(std::uint32_t inputs) {
         constexpr std::uint32_t last = 1u << (kGroups - 1);
@@ -27,10 +32,17 @@ class Reach {
     void clear(std::size_t inputs);
     void start(Node node, std::uint32_t input);
     // The next node that was reached and not looked at yet, or kNone.
-    Node next();
+    Node next() {
+        if (next_ == touched_.size()) return kNone;
+        seen_[touched_[next_]] = 1;
+        return touched_[next_++];
+    }
     bool seen(Node node) const { return seen_[node]; }
     // A step from one node, or two that were seen, to another.
-    void lead(Node a, Node b, Node to);
+    void lead(Node a, Node b, Node to) {
+        touch(to);
+        leads_.push_back({a, b, to});
+    }
     // A node that may be stored.
     void end(Node node) { ends_.push_back(node); }
 
@@ -38,9 +50,7 @@ class Reach {
     // them, and one in common where `connected`. False where none can.
     bool settle(bool pairs, bool connected);
 
-    // The fewest steps from a node that is made of some groups to a store, and the fewest that are no joins.
-    std::uint8_t steps(Node node, std::uint32_t groups) const { return steps_[at(node, groups)]; }
-    std::uint8_t singles(Node node, std::uint32_t groups) const { return singles_[at(node, groups)]; }
+    Far far(Node node, std::uint32_t groups) const { return far_[at(node, groups)]; }
     // Of what a step from one node, or from two, makes.
     std::uint8_t steps(Node a, Node b, Node to) const;
     const std::vector<Node> &nodes() const { return touched_; }
@@ -54,17 +64,22 @@ class Reach {
 
     static std::size_t at(Node node, std::uint32_t groups) { return (std::size_t{node} << kGroups) + groups; }
     static Sets joined(Sets a, Sets b);
-    void touch(Node node);
+    void touch(Node node) {
+        if (touched_mark_[node]) return;
+        touched_mark_[node] = 1;
+        touched_.push_back(node);
+    }
     bool find_ends(bool pairs, bool connected);
-    bool relax(const Lead &lead);
+    bool relax(const Lead &lead, std::uint8_t round);
 
     std::uint32_t all_ = 0;
     std::vector<Sets> made_; // of what each node can be made
     std::vector<std::uint8_t> touched_mark_, seen_;
+    std::vector<std::uint8_t> round_; // in which a node was last changed
     std::vector<Node> touched_, ends_;
     std::size_t next_ = 0;
     std::vector<Lead> leads_;
-    std::vector<std::uint8_t> steps_, singles_;
+    std::vector<Far> far_;
 };
 
 } // namespace tilesmith
