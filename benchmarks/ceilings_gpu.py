@@ -14,9 +14,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from statistics import median
 from typing import Any
 
-from lib.answer import answer, median, parser, say
+from lib.answer import answer, parser, say
 from lib.gpu import described, first_gpu
 from tilesmith.bench.gpus import Device, lease
 from tilesmith.core.gpu import GIB, TABLE, Gpu

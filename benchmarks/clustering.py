@@ -22,8 +22,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
-from lib.answer import ROOT, answer, median, parser, say
+from lib.answer import ROOT, answer, parser, say
 from tilesmith.bench.effort import Effort
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.bench.replay import ReplayBench

@@ -21,9 +21,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from lib.answer import ROOT, answer, median, parser, say
+from lib.answer import ROOT, answer, parser, say
 from lib.gpu import described, first_gpu
 from tilesmith.bench.timing import interval
 

@@ -8,8 +8,9 @@ the same numbers, so what the numbers cost is in neither.
 from __future__ import annotations
 
 import time
+from statistics import median
 
-from lib.answer import answer, median, parser, say
+from lib.answer import answer, parser, say
 from lib.gpu import described, first_gpu
 from lib.variants import problem, variants
 from tilesmith.bench.gpus import Device

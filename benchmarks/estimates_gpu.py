@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
-from lib.answer import answer, median, parser, say
+from lib.answer import answer, parser, say
 from tilesmith.core.errors import TilesmithError
 from tilesmith.core.trial import Correct, Timing, Trial
 from tilesmith.journal import open_store

@@ -10,8 +10,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from statistics import median
 
-from lib.answer import answer, median, parser
+from lib.answer import answer, parser
 
 LIMIT_S = 0.3
 COMMANDS = {

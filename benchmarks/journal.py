@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
-from lib.answer import answer, median, parser, say
+from lib.answer import answer, parser, say
 from tilesmith.core.problem import Problem
 from tilesmith.core.trial import Candidate
 from tilesmith.journal import Run, RunOptions, open_store

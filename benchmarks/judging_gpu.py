@@ -18,8 +18,9 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
-from lib.answer import answer, median, parser, say
+from lib.answer import answer, parser, say
 from lib.gpu import described, first_gpu
 from lib.variants import Variant, problem, variants
 from tilesmith.bench.gpus import Device, lease

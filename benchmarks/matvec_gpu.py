@@ -9,9 +9,7 @@ turns with the winner: eager, compiled, and compiled with max-autotune.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -19,9 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from lib.answer import ROOT, answer, median, parser, say
+from lib.answer import ROOT, answer, parser, say
+from lib.command import environment, optimize
+from lib.contest import loaded
 from lib.gpu import described, first_gpu
 from tilesmith.core.search import best
 from tilesmith.core.trial import Correct, Timing, Trial
@@ -34,27 +35,6 @@ LIMIT_US, AIM_US = 985.0, 976.0
 
 def tb_per_s(time_us: float) -> float:
     return BYTES / time_us / 1e6
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This process's, for one in another folder: relative entries of PYTHONPATH would be lost there."""
-    entries = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(entries), **more}
-
-
-def optimize(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """Run the command as a user would; its answer."""
-    budget = ["--budget-trials", str(given.budget_trials), "--budget-seconds", str(given.budget_seconds)]
-    files = ["--journal", str(folder / "tilesmith.db"), "--out", str(folder / "winner.py")]
-    command = [sys.executable, "-m", "tilesmith.cli", "optimize", str(ROOT / "examples" / "matvec"), *budget, *files]
-    done = subprocess.run(
-        [*command, "--json"], cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True, check=False
-    )
-    told: dict[str, Any] = json.loads(done.stdout)
-    if done.returncode != 0:
-        say(f"the search ended with exit status {done.returncode}: {told['message']}")
-        sys.exit(done.returncode)
-    return told
 
 
 def reached(journal: Path, run_id: str) -> dict[str, object]:
@@ -90,13 +70,7 @@ def contend(winner: Path, compiled: bool, rounds: int) -> list[dict[str, object]
     import torch
     import triton.testing
 
-    spec = importlib.util.spec_from_file_location("winner", winner)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["winner"] = module
-    spec.loader.exec_module(module)
-
+    module = loaded(winner)
     torch.manual_seed(0)
     a = torch.empty((M, K), dtype=torch.bfloat16, device="cuda").uniform_()
     x = torch.empty((K, 1), dtype=torch.bfloat16, device="cuda").uniform_()
@@ -167,7 +141,11 @@ def main() -> int:
         folder = (given.out or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
-        told = optimize(folder, given)
+        budget = ["--budget-trials", str(given.budget_trials), "--budget-seconds", str(given.budget_seconds)]
+        status, told = optimize(ROOT / "examples" / "matvec", folder, *budget)
+        if status != 0:
+            say(f"the search ended with exit status {status}: {told['message']}")
+            return status
         wall_s = time.perf_counter() - began
         fastest = told["best"]
         found = reached(folder / "tilesmith.db", told["run"])

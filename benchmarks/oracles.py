@@ -13,8 +13,9 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from statistics import median
 
-from lib.answer import answer, median, parser, say
+from lib.answer import answer, parser, say
 from tilesmith.superopt.oracle_pairs import degree_target, label_target, pairs
 from tilesmith.superopt.oracles import Saturated, Solver, Table, Target, total, value
 

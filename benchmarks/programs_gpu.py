@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.answer import ROOT, answer, parser, say
-from lib.contest import contest, environment
+from lib.command import optimize
+from lib.contest import contest
 from lib.gpu import described, first_gpu
 from tilesmith.bench.gpus import Device, find
 
@@ -49,17 +50,12 @@ def measured(name: str, batch: int, device: Device, budget_s: float, kept: Path)
     folder.mkdir(parents=True)
     made = problem(name, batch, folder)
     began = time.perf_counter()
-    command = [sys.executable, "-m", "tilesmith.cli", "optimize", str(made), "--no-start-kernel", "--json"]
-    command += ["--proposers", "superopt,rewrite"]
-    command += ["--bench", "local", "--gpus", str(device.index), "--budget-seconds", str(budget_s)]
-    command += ["--journal", str(folder / "tilesmith.db"), "--out", str(folder / "winner.py")]
+    options = ["--no-start-kernel", "--proposers", "superopt,rewrite"]
+    options += ["--bench", "local", "--gpus", str(device.index), "--budget-seconds", str(budget_s)]
     with (folder / "log").open("w") as log:
-        done = subprocess.run(
-            command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=log, text=True, check=False
-        )
+        status, told = optimize(made, folder, *options, log=log)
     row: dict[str, object] = {"program": name, "batch": batch, "wall_s": time.perf_counter() - began}
-    told = json.loads(done.stdout)
-    if done.returncode != 0:
+    if status != 0:
         return {**row, "fault": told.get("message") or "nothing correct was found"}
     row |= {
         "search_us": told["best"]["time_us"],

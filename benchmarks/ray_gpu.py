@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 from contextlib import AbstractContextManager
+from statistics import median
 
-from lib.answer import answer, median, parser, say
+from lib.answer import answer, parser, say
 from lib.gpu import described, first_gpu
 from lib.variants import problem, variants
 from tilesmith.bench.gpus import find

@@ -12,8 +12,9 @@ import importlib.util
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from statistics import median
 
-from lib.answer import answer, median, parser, say
+from lib.answer import answer, parser, say
 from lib.variants import problem, variants
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.core.gpu import target

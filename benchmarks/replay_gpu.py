@@ -7,7 +7,6 @@ next, as if a model had drawn it, so the full path is driven: directions, judgin
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,8 @@ import time
 from pathlib import Path
 
 from lib.answer import ROOT, answer, parser, say
-from lib.contest import contest, environment
+from lib.command import optimize
+from lib.contest import contest
 from lib.gpu import described, first_gpu
 
 
@@ -36,19 +36,10 @@ def main() -> int:
         shape = ["--candidate-pool-size", "2", "--num-bottlenecks", "2", "--samples-per-prompt", "5", "--repairs", "1"]
         models = ["--models", f"replay:{ROOT / 'examples' / 'replies' / given.problem}"]
         budget = ["--rounds", str(given.rounds), "--budget-seconds", str(given.budget_seconds)]
-        files = ["--journal", str(folder / "tilesmith.db"), "--out", str(folder / "winner.py"), "--json"]
-        done = subprocess.run(
-            [sys.executable, "-m", "tilesmith.cli", "optimize", str(problem), *models, *shape, *budget, *files],
-            cwd=folder,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        told = json.loads(done.stdout)
-        if done.returncode != 0:
-            say(f"the search ended with exit status {done.returncode}: {told['message']}")
-            return done.returncode
+        status, told = optimize(problem, folder, *models, *shape, *budget)
+        if status != 0:
+            say(f"the search ended with exit status {status}: {told['message']}")
+            return status
         document: dict[str, object] = {
             "gpu": described(device),
             "problem": given.problem,

@@ -18,10 +18,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
 
-from lib.answer import ROOT, answer, median, parser, say
+from lib.answer import ROOT, answer, parser, say
 from tilesmith.cli.screen import REFRESH_HZ
 from tilesmith.core.budget import Limits
 from tilesmith.core.reply import Reply

@@ -8,16 +8,18 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from statistics import median
+from types import ModuleType
 from typing import Any
 
-from lib.answer import median, say
+from lib.answer import say
+from lib.command import environment
 from tilesmith.bench.gpus import Device, lease
 from tilesmith.bench.timing import interval
 from tilesmith.config import load_problem
@@ -27,12 +29,6 @@ LAUNCHES = 11
 FLUSH_BYTES = 256 << 20
 HEAD_START_CYCLES = 1_000_000
 """About 0.5 ms: a compiled call of many kernels costs the host more than the bench's 0.2 ms on a slow one."""
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This process's, for one in another folder: relative entries of PYTHONPATH would be lost there."""
-    entries = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*entries, str(Path(__file__).parents[1])]), **more}
 
 
 def contest(
@@ -66,6 +62,17 @@ def contest(
     )
     rows: list[dict[str, object]] = json.loads(done.stdout.splitlines()[-1])
     return rows
+
+
+def loaded(winner: Path) -> ModuleType:
+    """A winner's file as a module; Triton reads the text of its kernels from there."""
+    spec = importlib.util.spec_from_file_location("winner", winner)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["winner"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def cold_us(call: Callable[[], Any], flush: Any) -> list[float]:
@@ -102,12 +109,7 @@ def contend(problem: Path, winner: Path, compiled: bool, rounds: int, alone_on: 
         model = reference["Model"](*reference["get_init_inputs"]()).eval()
         inputs = [placed(value) if isinstance(value, torch.Tensor) else value for value in reference["get_inputs"]()]
     model = model.to("cuda", dtype) if dtype else model.to("cuda")
-    spec = importlib.util.spec_from_file_location("winner", winner)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["winner"] = module
-    spec.loader.exec_module(module)
+    module = loaded(winner)
     if hasattr(module, "ModelNew"):
         own = module.ModelNew(*reference["get_init_inputs"]()).to("cuda")
     else:

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from tilesmith.core.graph import Graph
 from tilesmith.superopt.programs import attention_block, gated_mlp, norm_lora, norm_mlp
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    graph: Callable[[], Graph]
-    options: tuple[str, ...]
-    """Of `tilesmith superoptimize`."""
-
+from tilesmith.superopt.workloads import Workload, concrete, symbolic
 
 PROGRAMS: dict[str, Callable[[], Graph]] = {
     "attention_block": attention_block,
@@ -30,11 +22,9 @@ def workload(name: str) -> Workload:
     """
     match name.split("/"):
         case ["concrete", operators] if operators.isdigit():
-            limits = ("--space", "concrete", "--rules", "paper", "--kernel-ops", "1", "--block-ops", operators)
-            return Workload(gated_mlp, limits)
+            return Workload(gated_mlp, concrete(int(operators)))
         case [program, kernels, operators] if program in PROGRAMS and kernels.isdigit() and operators.isdigit():
-            limits = ("--kernel-ops", kernels, "--graph-defined-kernels", kernels, "--block-ops", operators)
-            return Workload(PROGRAMS[program], limits)
+            return Workload(PROGRAMS[program], symbolic(int(kernels), int(operators)))
     raise ValueError(
         f"{name} is no workload: PROGRAM/KERNELS/OPERATORS of {', '.join(PROGRAMS)}, or concrete/OPERATORS"
     )
