@@ -20,7 +20,8 @@ from tilesmith.superopt.lower.axes import Rows
 from tilesmith.superopt.lower.dots import dot, product_pads, thin
 from tilesmith.superopt.lower.options import Choice, grid_order, may_stream, slices
 from tilesmith.superopt.lower.places import Lines, Names, Places, operand
-from tilesmith.superopt.lower.plan import Plan, needs, summed
+from tilesmith.superopt.lower.plan import needs, summed
+from tilesmith.superopt.lower.program import Launch
 from tilesmith.superopt.lower.sizes import ONE, Size, Unnamed, contiguous
 from tilesmith.superopt.lower.split import Carried
 from tilesmith.superopt.lower.text import TL, Pad
@@ -61,35 +62,20 @@ class Written:
     """How many warps and stages there are, as arguments of a launch; empty where that is what the choice says."""
 
 
-def written(
-    plan: Plan,
-    choice: Choice,
-    outputs: Sequence[str],
-    sizes: Sequence[tuple[Size, ...]],
-    tf32: bool,
-    fixed: frozenset[Fraction] | None = None,
-) -> Written:
-    """The source of one kernel whose stores fill the buffers `outputs` of extents `sizes`.
+def written(launch: Launch, choice: Choice, tf32: bool, fixed: frozenset[Fraction] | None) -> Written:
+    """The source of one kernel.
 
     Raises `Unnamed` for a constant that is not among the `fixed` ones and no mean's n, where those are given.
     """
-    return Emitter(plan, choice, outputs, sizes, tf32, fixed).run()
+    return Emitter(launch, choice, tf32, fixed).run()
 
 
 class Emitter:
     """Writes one kernel, statement by statement. Values are numbered as in the kernel's block."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        choice: Choice,
-        outputs: Sequence[str],
-        sizes: Sequence[tuple[Size, ...]],
-        tf32: bool,
-        fixed: frozenset[Fraction] | None,
-    ) -> None:
-        plan = walking(plan) if choice.walk else plan
-        self.plan, self.choice, self.outputs, self.out_sizes, self.tf32 = plan, choice, outputs, sizes, tf32
+    def __init__(self, launch: Launch, choice: Choice, tf32: bool, fixed: frozenset[Fraction] | None) -> None:
+        self.plan = plan = walking(launch.plan) if choice.walk else launch.plan
+        self.choice, self.outputs, self.out_sizes, self.tf32 = choice, launch.outputs, launch.sizes, tf32
         self.fixed = None if fixed is None else {float(value) for value in fixed}
         self.kernel, self.axes, self.phases = plan.kernel, plan.axes, plan.made.phases
         self.first = len(plan.kernel.loads)
@@ -113,10 +99,10 @@ class Emitter:
             self.tiled[value] = tma.descriptor(plan, self.places, value, name)
         self.filling: dict[int, tma.Descriptor] = {}
         """By store, what is filled through one."""
-        for place, name in enumerate(outputs if choice.descriptors and not choice.consumers else ()):
+        for place, name in enumerate(self.outputs if choice.descriptors and not choice.consumers else ()):
             if tma.may_store(plan, choice, place):
                 tiles = self.names.new(f"{name}_tiles")
-                made = tma.stored(plan, self.places, place, name, sizes[place], tiles)
+                made = tma.stored(plan, self.places, place, name, self.out_sizes[place], tiles)
                 self.filling[place] = replace(made, dtype=None)
         self.needs = needs(plan)
         self.sums = summed(plan)

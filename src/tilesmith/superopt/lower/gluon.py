@@ -22,6 +22,7 @@ from tilesmith.superopt.lower.emit import Emitter, Written
 from tilesmith.superopt.lower.options import Choice, grid_order
 from tilesmith.superopt.lower.places import Lines, Names, Places, operand
 from tilesmith.superopt.lower.plan import Plan
+from tilesmith.superopt.lower.program import Launch
 from tilesmith.superopt.lower.sizes import Size
 from tilesmith.superopt.lower.specialize import COPIER_REGISTERS, extents, group_registers, products
 from tilesmith.superopt.lower.text import TL
@@ -50,16 +51,9 @@ REGISTERS = 65536
 """Of a multiprocessor, for one program."""
 
 
-def specialized(
-    plan: Plan,
-    choice: Choice,
-    outputs: Sequence[str],
-    sizes: Sequence[tuple[Size, ...]],
-    tf32: bool,
-    fixed: frozenset[Fraction] | None = None,
-) -> Written:
+def specialized(launch: Launch, choice: Choice, tf32: bool, fixed: frozenset[Fraction] | None) -> Written:
     """The source of one kernel that `may_specialize`; see `emit.written`."""
-    return _Specialized(plan, choice, outputs, sizes, tf32, fixed).run()
+    return _Specialized(launch, choice, tf32, fixed).run()
 
 
 class _Layouts(Places):
@@ -92,16 +86,9 @@ class _Layouts(Places):
 
 
 class _Specialized(Emitter):
-    def __init__(
-        self,
-        plan: Plan,
-        choice: Choice,
-        outputs: Sequence[str],
-        sizes: Sequence[tuple[Size, ...]],
-        tf32: bool,
-        fixed: frozenset[Fraction] | None,
-    ) -> None:
-        super().__init__(plan, choice, outputs, sizes, tf32, fixed)
+    def __init__(self, launch: Launch, choice: Choice, tf32: bool, fixed: frozenset[Fraction] | None) -> None:
+        super().__init__(launch, choice, tf32, fixed)
+        plan = self.plan
         found, made = extents(plan), products(plan)
         assert found is not None, "the kernel may be specialized"
         assert made is not None, "the kernel may be specialized"
@@ -116,7 +103,7 @@ class _Specialized(Emitter):
         if choice.wide:
             self.rings |= dict.fromkeys((p.right for p in made), self.names.new("both_ring"))
         self.filled = tuple(self._filled(place) for place in range(len(plan.kernel.stores)))
-        self.kept = tuple(self.names.new(f"{name.lower()}_kept") for name in outputs)
+        self.kept = tuple(self.names.new(f"{name.lower()}_kept") for name in self.outputs)
 
     def _beside(self, value: int) -> bool:
         """Whether a tile lies beside another, so that both are one operand."""

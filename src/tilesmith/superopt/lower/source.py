@@ -43,7 +43,7 @@ def file(
     kept = fixed if steps.named else None
     launches = [step for step in steps.steps if isinstance(step, Launch)]
     kernels = [
-        (specialized if choice.consumers else written)(launch.plan, choice, launch.outputs, launch.sizes, tf32, kept)
+        (specialized if choice.consumers else written)(launch, choice, tf32, kept)
         for launch, choice in zip(launches, choices, strict=True)
     ]
     lines = [
