@@ -18,7 +18,7 @@ class Effort:
     full_s: float = 60.0
     """All input sets at the full shapes through the interpreter."""
     sanitize_s: float = 120.0
-    """Each tool of compute-sanitizer, for a finalist; 0 leaves it out."""
+    """Each tool of compute-sanitizer, under which a finalist takes ten to a thousand times as long; 0 leaves it out."""
     time_s: float = 60.0
     """One block of timed launches."""
     sets: int = 6

@@ -24,8 +24,6 @@ from tilesmith.core.errors import MachineError
 from tilesmith.core.problem import Problem
 
 TOOLS = ("memcheck", "racecheck")
-TIMEOUT_S = 120.0
-"""Of each tool. A watched kernel takes ten to a thousand times as long."""
 _SUMMARY = re.compile(r"^=+ (?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)", re.MULTILINE)
 _FIRST = re.compile(
     r"^=+ (?!COMPUTE-SANITIZER|ERROR SUMMARY|RACECHECK SUMMARY|Target application)(\S.*)$", re.MULTILINE
@@ -59,9 +57,9 @@ def sanitize(
     source: str,
     kernels: Sequence[str],
     scratch: str,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float,
     *,
-    barriers: bool = False,
+    barriers: bool,
 ) -> tuple[Finding, ...]:
     """One finding a tool, for these kernels of one candidate; to be called under a lease of the GPU.
 

@@ -70,7 +70,7 @@ def limit(memory_bytes: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def raise_walls(mode: str, scratch: str, readable: Iterable[str] = ()) -> tuple[str, ...]:
+def raise_walls(mode: str, scratch: str, readable: Iterable[str]) -> tuple[str, ...]:
     """Confine this process, and all that it will start, for good. The names of the walls that stand.
 
     `readable` are files outside the scratch folder. To be called by a process with one thread.

@@ -19,7 +19,7 @@ from tilesmith.propose.chat import tokens
 from tilesmith.propose.chat.book import Price
 from tilesmith.propose.chat.lane import Lane
 from tilesmith.propose.chat.seam import Call
-from tilesmith.propose.chat.words import NONE, REAL_SECRET, Secrets, sentence
+from tilesmith.propose.chat.words import REAL_SECRET, Secrets, sentence
 
 MARK = "TILESMITH_CALL"
 """An environment variable that tells the processes of one call, wherever they hide."""
@@ -46,7 +46,7 @@ class CommandChat:
 
     def __init__(
         self, name: str, argv: tuple[str, ...], environ: Mapping[str, str], lane: Lane, price: Price | None,
-        secrets: Secrets = NONE,
+        secrets: Secrets,
     ) -> None:  # fmt: skip
         self.name = name
         self._argv = argv

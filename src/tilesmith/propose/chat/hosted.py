@@ -76,7 +76,6 @@ class HostedChat:
         price: Price | None,
         retry: Retry,
         secrets: Secrets = NONE,
-        draws: random.Random | None = None,
     ) -> None:
         self.name = name
         self._model = name.partition(":")[2]
@@ -85,7 +84,7 @@ class HostedChat:
         self._price = price
         self._retry = retry
         self._secrets = secrets
-        self._draws = draws or random.Random()
+        self._draws = random.Random()
 
     async def ask(self, prompt: Prompt, call: Call) -> Reply:
         record = _Record()
