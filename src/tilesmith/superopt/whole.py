@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 from tilesmith.core.errors import OptionError
 from tilesmith.core.gpu import Gpu
 from tilesmith.core.graph import Graph, Limits, Node, Op
-from tilesmith.core.graph_check import kernel_ops, tensors
+from tilesmith.core.graph_check import check, kernel_ops, tensors
+from tilesmith.superopt.beside import alone, beside
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.online import overflows, shifted
 from tilesmith.superopt.partition import Part, partition
 from tilesmith.superopt.search import Found, search
 from tilesmith.superopt.traced import Traced, Value
+from tilesmith.superopt.verify import Verified, verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,14 @@ class Space:
     kernels: int
     block_ops: int
     keep: int
+    inputs: int = 4
 
 
 ALIKE = 2
 SPACES = (Space(1, 14, 12), Space(2, 11, 8))
 """Attention that normalises its operands takes 13 operators in one kernel; two kernels split a sum over the blocks."""
+WIDER = (Space(1, 18, 24, 6), Space(2, 18, 24, 6), Space(3, 18, 24, 6))
+"""Where those have nothing of use: a norm before two products and what gates them takes 17 operators with its loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,26 @@ class Best:
     def of(self, graph: Graph) -> tuple[Graph, ...]:
         """Verified µGraphs of a graph of operators: the best of each space, the second of each, and so on.
 
-        Where the spaces have none of use, one of its parts' best.
+        Where the spaces have none of use, those of each output by itself, side by side; else those of wider spaces;
+        else one of its parts' best.
         """
-        made, why = self._searched(graph)
+        useful, why = self._useful(self._searched(graph, SPACES))
+        if kernel_ops(graph) <= 1:
+            return useful or (graph,)
+        if not useful:
+            useful, _ = self._useful((self._by_outputs(graph), ""))
+        for space in WIDER:
+            if not useful:
+                useful, why = self._useful(self._searched(graph, [space]))
+        if useful:
+            return useful
+        parts = partition(_as_traced(graph), largest=(kernel_ops(graph) + 1) // 2).parts
+        self.say(f"a part of {kernel_ops(graph)} operators is cut into {len(parts)}: {why}")
+        return (assembled(graph, [(part, self.of(part.graph)[0]) for part in parts]),)
+
+    def _useful(self, searched: tuple[Sequence[Graph], str]) -> tuple[tuple[Graph, ...], str]:
+        """Those of what was found that are of use; and why the first is not, or why nothing was found."""
+        made, why = searched
         useful: list[Graph] = []
         for found in made:
             fault = self.fits(found)
@@ -66,18 +88,24 @@ class Best:
                 why = fault
             if len(useful) == self.most:
                 break
-        if useful or kernel_ops(graph) <= 1:
-            return tuple(useful) or (graph,)
-        parts = partition(_as_traced(graph), largest=(kernel_ops(graph) + 1) // 2).parts
-        self.say(f"a part of {kernel_ops(graph)} operators is cut into {len(parts)}: {why}")
-        return (assembled(graph, [(part, self.of(part.graph)[0]) for part in parts]),)
+        return tuple(useful), why
 
-    def _searched(self, graph: Graph) -> tuple[tuple[Graph, ...], str]:
+    def _by_outputs(self, graph: Graph) -> tuple[Graph, ...]:
+        """Of a program of several outputs: the best µGraph of each as if there were no other, side by side."""
+        if len(graph.outputs) == 1:
+            return ()
+        each = [alone(graph, output) for output in range(len(graph.outputs))]
+        made = beside(graph, [(self.of(program)[0], sources) for program, sources in each])
+        verdict = verify(made, graph, self.seed)
+        kept = isinstance(verdict, Verified) and verdict.order == tuple(range(len(graph.outputs)))
+        return (made,) if kept and not check(made) else ()
+
+    def _searched(self, graph: Graph, spaces: Sequence[Space]) -> tuple[tuple[Graph, ...], str]:
         """What the spaces have, in turns; and why the last has nothing."""
         lists: list[list[Graph]] = []
         why = ""
-        for space in SPACES:
-            limits = Limits(graph_defined_kernels=space.kernels, block_ops=space.block_ops)
+        for space in spaces:
+            limits = Limits(graph_defined_kernels=space.kernels, block_ops=space.block_ops, inputs=space.inputs)
             plan = Plan(seconds=self.seconds, keep=space.keep, seed=self.seed, target=self.gpu.name)
             try:
                 results = search(graph, limits, plan)
