@@ -27,6 +27,8 @@ from tilesmith.bench.wire import Gone, Message, Wire
 
 FLUSH_BYTES = 256 << 20
 """Written before each timed launch, so that it finds a cold second-level cache; several times the largest."""
+KEPT_BYTES = 1 << 30
+"""GPU memory that a candidate may keep for reuse while it waits."""
 SHARE_CALLS = 5
 LATER_CALLS = 5
 """Calls after which an output must still be right."""
@@ -95,6 +97,7 @@ class Session:
 
         # What the candidate could replace in torch must be held before it loads.
         self._event, self._synchronize, self._sleep = torch.cuda.Event, torch.cuda.synchronize, torch.cuda._sleep
+        self._empty_cache = torch.cuda.empty_cache
         self.tuned: list[int] = []
         """For each autotuning so far, the place of the configuration that it chose."""
         _watch_tuning(self.tuned)
@@ -129,6 +132,10 @@ class Session:
                 for number, answer in enumerate(answers):
                     self._deliver(number, answer)
             self._synchronize()
+            # It waits for its turn to be timed now, and others are checked: they need the room.
+            del answers, answer
+            if torch.cuda.memory_reserved() > KEPT_BYTES:
+                self._empty_cache()
         return {"sets": rows, "tuned": self.tuned, **self._seen()}
 
     def time(self, launches: int) -> Message:

@@ -41,6 +41,17 @@ class Exam:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a candidate computes with its programs in the usual order, and in another."""
+
+    usual: Verdict
+    other: Verdict | None
+    """None where the usual order's answers are not known to be right."""
+    usual_s: float
+    """What the usual order took."""
+
+
 class Examiner:
     """An oracle on the CPU and a warm interpreter. A context manager: its processes end with the block."""
 
@@ -99,22 +110,22 @@ class Examiner:
                 self._exams["full"] = None
         return self._exams["full"]
 
-    def check(self, admitted: Admitted, *, backwards: bool = True) -> Verdict:
+    def check(self, admitted: Admitted) -> Verdict:
         """The verdict on what a candidate computes; its time is the estimate of its admission.
 
-        With `backwards` every other call runs its programs from the last to the first.
+        Every other call runs its programs from the last to the first.
         """
         estimate = Estimate(admitted.profile.time_us if admitted.profile else 0.0)
-        if "gluon" in admitted.candidate.source and _imports_gluon(admitted.candidate.source):
-            return Unchecked("Gluon kernels have no interpreter: a GPU is needed to check their numbers", estimate)
+        if without := _without_interpreter(admitted):
+            return without
         small = self._exams.get("small")
-        verdict = self._run(admitted, small, self._effort.check_s, backwards) if small else None
+        verdict = self._run(admitted, small, self._effort.check_s) if small else None
         if isinstance(verdict, Correct):
             return verdict
         if isinstance(verdict, Rejected) or (isinstance(verdict, Failed) and verdict.stage in FINAL):
             return verdict
         full = self._full()
-        checked = self._at_full(admitted, full, backwards) if full else None
+        checked = self._at_full(admitted, full) if full else None
         if isinstance(checked, Unchecked):
             return replace(checked, time=estimate)
         if checked is not None and not (isinstance(checked, Failed) and checked.stage == "timeout"):
@@ -126,18 +137,41 @@ class Examiner:
         why = f"takes the interpreter more than {self._effort.full_s:.0f} s" if checked else "needs a GPU"
         return Unchecked(f"its numbers can only be checked at the full shapes, which {why}", estimate)
 
-    def _at_full(self, admitted: Admitted, exam: Exam, backwards: bool) -> Verdict:
+    def orders(self, admitted: Admitted) -> Orders:
+        """A few calls of a candidate whose numbers are checked elsewhere, with its programs in the usual order.
+
+        If that is right, the same with every other call from the last program to the first. What is not right at the
+        small shapes, for which it may not be made, is tried at the full ones.
+        """
+        began = time.monotonic()
+        usual: Verdict = Unchecked("its full shapes need a GPU")
+        if without := _without_interpreter(admitted):
+            return Orders(without, None, 0.0)
+        for size in ("small", "full"):
+            exam = self._full() if size == "full" else self._exams.get(size)
+            if exam is None:
+                continue
+            few = _few(exam)
+            usual = self._run(admitted, few, self._effort.check_s, backwards=False, later=0)
+            if isinstance(usual, Correct):
+                usual_s = time.monotonic() - began
+                return Orders(usual, self._run(admitted, few, self._effort.check_s, later=0), usual_s)
+        return Orders(usual, None, time.monotonic() - began)
+
+    def _at_full(self, admitted: Admitted, exam: Exam) -> Verdict:
         deadline = time.monotonic() + self._effort.full_s
-        first = replace(exam, paths=exam.paths[:FIRST_SETS], names=exam.names[:FIRST_SETS])
-        verdict = self._run(admitted, first, self._effort.full_s, backwards, later=0)
+        verdict = self._run(admitted, _few(exam), self._effort.full_s, later=0)
         if not isinstance(verdict, Correct):
             return verdict
-        return self._run(admitted, exam, deadline - time.monotonic(), backwards)
+        return self._run(admitted, exam, deadline - time.monotonic())
 
     def _run(
-        self, admitted: Admitted, exam: Exam, limit_s: float, backwards: bool, later: int = LATER_CALLS
+        self, admitted: Admitted, exam: Exam, limit_s: float, *, backwards: bool = True, later: int = LATER_CALLS
     ) -> Verdict:
-        """Run every input set in a child and have the oracle compare."""
+        """Run every input set in a child and have the oracle compare.
+
+        With `backwards` every other call runs its programs from the last to the first.
+        """
         folder = Path(tempfile.mkdtemp(dir=admitted.scratch))
         deadline = time.monotonic() + limit_s
         request = {
@@ -199,6 +233,18 @@ class Examiner:
         request: Message = {"do": "compare", "size": exam.size, "set": number, "folder": str(answers)}
         error = ask(self._oracle, request)[0]["error"]
         return None if error is None else float(error)
+
+
+def _few(exam: Exam) -> Exam:
+    return replace(exam, paths=exam.paths[:FIRST_SETS], names=exam.names[:FIRST_SETS])
+
+
+def _without_interpreter(admitted: Admitted) -> Unchecked | None:
+    """The verdict on what the interpreter cannot run."""
+    if "gluon" not in admitted.candidate.source or not _imports_gluon(admitted.candidate.source):
+        return None
+    estimate = Estimate(admitted.profile.time_us if admitted.profile else 0.0)
+    return Unchecked("Gluon kernels have no interpreter: a GPU is needed to check their numbers", estimate)
 
 
 def _bytes(row: Message) -> int:

@@ -40,7 +40,7 @@ from tilesmith.bench.admission import (
 from tilesmith.bench.clocks import Clocks, read
 from tilesmith.bench.compiled import Choice, Compiled
 from tilesmith.bench.effort import Effort
-from tilesmith.bench.exam import Examiner
+from tilesmith.bench.exam import FIRST_SETS, Examiner
 from tilesmith.bench.gpus import Device, lease
 from tilesmith.bench.pipeline import judge
 from tilesmith.bench.processes import Child, Process, Zygote
@@ -621,24 +621,23 @@ class LocalBench:
         promises, is hardly ever wrong there.
         """
         if self._examiner is None:
-            self._examiner = self._life.enter_context(Examiner(self._folder, self.admission.target, self.effort))
+            effort = replace(self.effort, sets=FIRST_SETS)
+            self._examiner = self._life.enter_context(Examiner(self._folder, self.admission.target, effort))
         if self._examined != problem.id:
             self._examined = None
             self._examiner.open(problem)
             self._examined = problem.id
+        made = self._examiner.orders(admitted)
         # What the interpreter gets wrong in the usual order, too, tells of the interpreter.
-        began = time.monotonic()
-        usual = self._examiner.check(admitted, backwards=False)
-        usual_s = time.monotonic() - began
-        if not isinstance(usual, Correct):
-            return _untried(words(usual))
-        verdict = self._examiner.check(admitted)
-        if isinstance(verdict, Correct):
-            return Judged(verdict, evidence=("its programs may run in any order (interpreter)",))
+        if made.other is None:
+            return _untried(words(made.usual))
+        if isinstance(made.other, Correct):
+            return Judged(made.other, evidence=("its programs may run in any order (interpreter)",))
         # One that is as slow in any order tells nothing; one that waits for an earlier program never ends.
-        if isinstance(verdict, Failed) and verdict.stage == "timeout" and usual_s > SLOW_SHARE * self.effort.check_s:
-            return _untried(words(verdict))
-        return Judged(Wrong(f"with its programs in another order: {words(verdict)}"), walls=admitted.walls)
+        late = isinstance(made.other, Failed) and made.other.stage == "timeout"
+        if late and made.usual_s > SLOW_SHARE * self.effort.check_s:
+            return _untried(words(made.other))
+        return Judged(Wrong(f"with its programs in another order: {words(made.other)}"), walls=admitted.walls)
 
     def _judge(self, station: Station, admitted: Admitted, rival: Candidate | None) -> Judged:
         # What tunes itself must do so undisturbed.

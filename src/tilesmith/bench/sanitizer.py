@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +70,8 @@ def sanitize(
     if program is None:
         return (Finding("", None, "is not installed"),)
     named = [part for kernel in sorted(set(kernels)) for part in ("--kernel-name", f"kernel_name={kernel}")]
-    found = []
-    for tool in TOOLS:
+
+    def watched(tool: str) -> Finding:
         with tempfile.TemporaryDirectory(dir=scratch, prefix="san-", ignore_cleanup_errors=True) as folder:
             job = job_file(problem, source, folder, ())
             target = [sys.executable, "-P", "-m", "tilesmith.bench.profiled", str(job)]
@@ -82,11 +83,12 @@ def sanitize(
                     time.monotonic() + timeout_s,
                 )[1]
             except MachineError:
-                found.append(Finding(tool, None, f"had not ended after {timeout_s:.0f} s"))
-                continue
+                return Finding(tool, None, f"had not ended after {timeout_s:.0f} s")
             finding = read(tool, output, finished="calls" in reported(Path(folder, REPORT)))
-            found.append(unfollowed(finding) if barriers and tool == "racecheck" else finding)
-    return tuple(found)
+            return unfollowed(finding) if barriers and tool == "racecheck" else finding
+
+    with ThreadPoolExecutor(len(TOOLS)) as pool:
+        return tuple(pool.map(watched, TOOLS))
 
 
 def unfollowed(finding: Finding) -> Finding:

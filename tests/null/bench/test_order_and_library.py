@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tilesmith.bench.effort import Effort
+from tilesmith.bench.exam import Orders
 from tilesmith.bench.local import LocalBench, launched
 from tilesmith.bench.offline import OfflineBench
 from tilesmith.bench.timing import BLOCKS, alternate
@@ -65,14 +65,13 @@ def test_what_may_never_help(bench: OfflineBench, computed: str, named: str) -> 
 
 
 class Interpreter:
-    """Answers with what it was given: first for the usual order, which takes some time, then for any."""
+    """Answers with what it was given."""
 
-    def __init__(self, usual: Verdict, usual_s: float, other: Verdict) -> None:
-        self.usual, self.usual_s, self.other = usual, usual_s, other
+    def __init__(self, usual: Verdict, usual_s: float, other: Verdict | None) -> None:
+        self.made = Orders(usual, other, usual_s)
 
-    def check(self, _admitted: object, *, backwards: bool = True) -> Verdict:
-        time.sleep(0.0 if backwards else self.usual_s)
-        return self.other if backwards else self.usual
+    def orders(self, _admitted: object) -> Orders:
+        return self.made
 
 
 RIGHT = Correct(Estimate(1.0), 0.1, 6)
@@ -86,10 +85,10 @@ LATE = Failed("timeout", "its numbers were not there within 1 s")
         (RIGHT, 0.0, Wrong("its error"), Wrong),
         (RIGHT, 0.0, LATE, Wrong),
         (RIGHT, 0.3, LATE, Unchecked),
-        (Failed("check", "no such function"), 0.0, RIGHT, Unchecked),
+        (Failed("check", "no such function"), 0.0, None, Unchecked),
     ],
 )
-def test_a_finalist_in_any_order(usual: Verdict, usual_s: float, other: Verdict, said: type[Verdict]) -> None:
+def test_a_finalist_in_any_order(usual: Verdict, usual_s: float, other: Verdict | None, said: type[Verdict]) -> None:
     """What waits for an earlier program misses its deadline in another order alone; what is slow tells nothing."""
     bench = LocalBench([SimpleNamespace()], effort=Effort(check_s=1.0))  # type: ignore[list-item]
     bench._examiner, bench._examined = Interpreter(usual, usual_s, other), PROBLEM.id  # type: ignore[assignment]
