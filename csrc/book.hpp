@@ -2,13 +2,12 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <deque>
-#include <mutex>
 #include <span>
 #include <vector>
 
 #include "block.hpp"
+#include "sync.hpp"
 #include "team.hpp"
 
 namespace tilesmith {
@@ -73,9 +72,9 @@ class Segment {
     bool head_ = false;                 // of a row
     std::uint64_t elsewhere_ = 0;       // the chain that another process makes of it, or 0
     int level_;                         // how many kernels the work began with
-    std::atomic<bool> closed_{false};
-    std::atomic<std::uint64_t> graphs_{0};
-    std::atomic<Segment *> next_{nullptr};
+    Atomic<bool> closed_{false};
+    Atomic<std::uint64_t> graphs_{0};
+    Atomic<Segment *> next_{nullptr};
 };
 
 struct Chain;
@@ -120,13 +119,13 @@ class Book {
     Control &control_;
     std::uint64_t most_, graphs_ = 0;
     Order order_;
-    std::mutex mutex_;
+    Mutex mutex_;
     std::deque<Segment> segments_;
     // Depth-first: the first that is open, and the graphs before it. Breadth-first: how many are open on each level,
     // and the graphs by their kernels.
-    std::atomic<Segment *> front_;
-    std::atomic<std::uint64_t> before_{0};
-    std::array<std::atomic<std::uint64_t>, kMostKernels + 1> open_{}, by_kernels_{};
+    Atomic<Segment *> front_;
+    Atomic<std::uint64_t> before_{0};
+    std::array<Atomic<std::uint64_t>, kMostKernels + 1> open_{}, by_kernels_{};
 };
 
 } // namespace tilesmith

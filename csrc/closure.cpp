@@ -151,7 +151,7 @@ std::vector<Kernels> Closure::search_here(const Sets &sets, std::size_t size) {
         if (!kernels.signatures.empty()) found[place] = std::move(kernels);
     };
     // Who is done takes the next few; dealt out, every worker has its own from the start.
-    constexpr int kAtOnce = 16;
+    [[maybe_unused]] constexpr int kAtOnce = 16;
 #pragma omp parallel if (count > kAtOnce) num_threads(team_.threads)
     {
         Worker &worker = workers_[static_cast<std::size_t>(this_worker())];

@@ -252,7 +252,7 @@ void Deriver::schedule(std::span<const int> edges) {
         if (!edge(e).exact) open.push_back(e);
     std::uint64_t schedules = 0, implementations = 0, unfit = 0;
     const auto count = static_cast<std::int64_t>(open.size());
-    constexpr std::int64_t kFew = 256; // starting workers for so many costs more than they save
+    [[maybe_unused]] constexpr std::int64_t kFew = 256; // starting workers for so many costs more than they save
 #pragma omp parallel for if (count > kFew) num_threads(threads_) schedule(dynamic, 16) reduction(+ : schedules, implementations, unfit)
     for (std::int64_t i = 0; i < count; ++i) {
         if (control_.poll()) continue;

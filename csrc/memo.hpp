@@ -3,13 +3,12 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <deque>
-#include <mutex>
 #include <span>
 #include <vector>
 
 #include "block.hpp"
+#include "sync.hpp"
 #include "track.hpp"
 
 namespace tilesmith {
@@ -43,7 +42,7 @@ class Memo {
         Kernels kernels_;
         const bool elsewhere_;
         bool learned_ = false;
-        std::atomic<bool> ready_{false};
+        Atomic<bool> ready_{false};
     };
 
     // A set of tensors by the sum of their mixed numbers, and whether targets alone are looked for.
@@ -76,18 +75,18 @@ class Memo {
   private:
     static constexpr std::size_t kShards = 64;
     struct alignas(64) Shard {
-        std::mutex mutex;
+        Mutex mutex;
         FlatMap<Entry *> places;
         std::deque<Entry> entries;
     };
     Shard &shard(std::uint64_t key) { return shards_[mix(~key) % kShards]; }
 
     std::array<Shard, kShards> shards_;
-    std::mutex mutex_;
+    Mutex mutex_;
     std::vector<const Entry *> filled_;
     std::vector<Wanted> wanted_;
     int rank_ = 0;
-    std::atomic<int> ranks_{1};
+    Atomic<int> ranks_{1};
 };
 
 // One worker's way to the memo. There are few tensors that can stand between kernels, so that a search of three kernels

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -12,6 +11,7 @@
 
 #include "book.hpp"
 #include "memo.hpp"
+#include "sync.hpp"
 
 namespace tilesmith {
 
@@ -101,9 +101,9 @@ class Pool {
     std::deque<Item> errands_;
     std::vector<Item> parked_;
     std::size_t size_ = 0; // of items_
-    std::atomic<std::size_t> errand_count_{0}, parked_count_{0};
-    std::atomic<std::size_t> bytes_{0};
-    std::atomic<int> wanting_{0};
+    Atomic<std::size_t> errand_count_{0}, parked_count_{0};
+    Atomic<std::size_t> bytes_{0};
+    Atomic<int> wanting_{0};
 };
 
 } // namespace tilesmith
