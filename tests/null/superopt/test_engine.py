@@ -165,8 +165,8 @@ def test_when_nothing_is_found_the_limit_is_named(limits: Limits, says: str) -> 
 
 
 def test_interrupted_it_keeps_what_it_has() -> None:
-    names = named(PROGRAMS["qknorm_gqa"](), Limits(graph_defined_kernels=4))
-    made = engines.engine(names, Limits(graph_defined_kernels=4), Plan(keep=1), target())
+    names = named(PROGRAMS["qknorm_gqa"](), Limits(graph_defined_kernels=5))
+    made = engines.engine(names, Limits(graph_defined_kernels=5), Plan(keep=1), target())
     timer = threading.Timer(0.2, made.interrupt)
     timer.start()
     result = engines.run(made)
@@ -177,7 +177,7 @@ def test_interrupted_it_keeps_what_it_has() -> None:
 
 
 def test_a_budget_of_seconds_ends_the_search() -> None:
-    results = search(PROGRAMS["qknorm_gqa"](), Limits(graph_defined_kernels=4), Plan(keep=1, seconds=0.1))
+    results = search(PROGRAMS["qknorm_gqa"](), Limits(graph_defined_kernels=5), Plan(keep=1, seconds=0.1))
     assert results.stop == "seconds"
     assert results.seconds < 5
 
