@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
@@ -17,6 +17,7 @@ from tilesmith.core.errors import OptionError
 from tilesmith.core.names import meant, shown
 from tilesmith.core.problem import content_id
 from tilesmith.propose.detectors import DETECTORS
+from tilesmith.propose.strict import Strict
 
 MAX_BYTES = 1 << 20
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -94,7 +95,7 @@ def _entries(path: Path) -> tuple[Technique, ...]:
 
 def _parsed(where: str, text: str, packaged: tuple[Technique, ...]) -> tuple[Technique, ...]:
     try:
-        table = yaml.load(text, Loader=_Strict)
+        table = yaml.load(text, Loader=Strict)
     except yaml.YAMLError as error:
         raise OptionError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
@@ -154,17 +155,3 @@ def _known_keys(where: str, row: dict[Any, Any], known: Iterable[str]) -> None:
 
 def _unknown(kind: str, name: object, known: Iterable[str]) -> str:
     return f"unknown {kind} {shown(name)}; {meant(str(name), known)}"
-
-
-class _Strict(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, not the last one's."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[object] = set()
-        for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if isinstance(name, Hashable):
-                if name in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{name!r} stands twice", key.start_mark)
-                seen.add(name)
-        return super().construct_mapping(node, deep)

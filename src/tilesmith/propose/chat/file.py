@@ -14,12 +14,12 @@ prices:
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import yaml
@@ -30,6 +30,7 @@ from tilesmith.core.names import meant
 from tilesmith.propose.chat import book
 from tilesmith.propose.chat.book import ModelBook, Price, Provider, Rates
 from tilesmith.propose.chat.words import sentence
+from tilesmith.propose.strict import Strict
 
 MAX_BYTES = 1 << 20
 
@@ -123,19 +124,6 @@ class _File(_Strict):
     prices: dict[str, _Price] = {}
 
 
-class _Loader(yaml.SafeLoader):
-    """Two entries of one name are a mistake, not a choice of the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[object] = set()
-        for key, _ in node.value:
-            name = key.value if isinstance(key, yaml.ScalarNode) else id(key)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{name} stands there twice", key.start_mark)
-            seen.add(name)
-        return super().construct_mapping(node, deep)
-
-
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
@@ -151,8 +139,7 @@ def _text(path: Path) -> str:
 
 def _parse(text: str, where: str) -> _File:
     try:
-        # Derived from SafeLoader: it builds plain values only.
-        loaded = yaml.load(text, _Loader)
+        loaded = yaml.load(text, Loader=Strict)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
