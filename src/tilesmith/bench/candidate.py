@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilesmith.bench.guard import Snapshot, crier, watch
+from tilesmith.bench.guard import crier, watch
 from tilesmith.bench.modules import cast
+from tilesmith.bench.snapshot import Snapshot
 from tilesmith.bench.wire import Wire
 
 FILE = "candidate.py"

@@ -23,7 +23,7 @@ LIMIT_S = 60.0
 
 def judge(source: str, scratch: str, report: int) -> None:
     """In a child: what the guard says of a source, written to a descriptor."""
-    from tilesmith.bench import guard
+    from tilesmith.bench import guard, snapshot
 
     # Sources exchange functions, these too.
     encode, write, leave, clock = json.JSONEncoder().encode, os.write, os._exit, time.perf_counter
@@ -42,7 +42,7 @@ def judge(source: str, scratch: str, report: int) -> None:
     Path(file).write_text(source, encoding="utf-8")
     guard.watch(file, scratch, lambda reason: tell(reason=reason))  # type: ignore[arg-type, return-value]
     start = clock()
-    before = guard.Snapshot.take()
+    before = snapshot.Snapshot.take()
     took = clock() - start
     spec = importlib.util.spec_from_file_location("candidate", file)
     assert spec is not None
@@ -86,6 +86,7 @@ def main() -> None:
     del numpy, torch, triton
     sources = json.load(sys.stdin)
     importlib.import_module("tilesmith.bench.guard")
+    importlib.import_module("tilesmith.bench.snapshot")
     sys.modules["driver_stand_in"] = stand_in_for_the_driver()
     gc.collect()
     gc.freeze()
