@@ -126,7 +126,7 @@ def optimize(
     out: Out = None,
     json: Json = False,
 ) -> Deed:
-    """Search for a faster kernel: with models, or with none by rewriting the problem's own kernel."""
+    """Search for a faster kernel: with models, or with none by µGraphs and rewrites."""
 
     def deed() -> int:
         from tilesmith.cli.optimize import start
