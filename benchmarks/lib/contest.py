@@ -23,10 +23,10 @@ from lib.command import environment
 from tilesmith.bench.gpus import Device, lease
 from tilesmith.bench.timing import interval
 from tilesmith.config import load_problem
+from tilesmith.splice.contest import FLUSH_BYTES
 
 LAUNCHES = 11
 """In a block, of which the median counts."""
-FLUSH_BYTES = 256 << 20
 HEAD_START_CYCLES = 1_000_000
 """About 0.5 ms: a compiled call of many kernels costs the host more than the bench's 0.2 ms on a slow one."""
 

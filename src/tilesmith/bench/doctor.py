@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tilesmith.bench import counters, gpus, sanitizer
+from tilesmith.bench import counters, gpus, sanitizer, syscalls
 
 State = Literal["ok", "limited", "missing"]
 
 DISK_BYTES = 2 << 30
 """Compiled kernels of a long run take about this much."""
-CLONE_NEWUSER = 0x10000000
 SYS_LANDLOCK_CREATE_RULESET = 444
 """The same number on every architecture."""
 
@@ -184,7 +183,7 @@ def _landlock() -> Finding:
 
 def _namespaces() -> Finding:
     # In another process: whoever has taken a user namespace cannot give it back.
-    attempt = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare({CLONE_NEWUSER}) != 0)"
+    attempt = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare({syscalls.CLONE_NEWUSER}) != 0)"
     if _succeeds(sys.executable, "-I", "-S", "-c", attempt):
         return Finding("user namespaces", "ok", "allowed")
     mend = "allow unprivileged user namespaces, or rely on landlock"

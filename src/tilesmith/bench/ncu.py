@@ -32,7 +32,7 @@ from dataclasses import dataclass
 
 from tilesmith.bench import roofline
 from tilesmith.core.errors import MachineError
-from tilesmith.core.gpu import Gpu
+from tilesmith.core.gpu import DRAM_LATENCY_S, FIRST_LAUNCH_S, NEXT_LAUNCH_S, Gpu
 from tilesmith.core.profile import KernelProfile, Limiter
 
 BUSY = 0.6
@@ -364,8 +364,8 @@ def _limiter(metrics: Mapping[str, float], time_us: float, gpu: Gpu, *, first: b
     def share(*names: str) -> float:
         return max(metrics.get(name, 0.0) for name in names) / 100
 
-    start_s = roofline.FIRST_LAUNCH_S if first else roofline.NEXT_LAUNCH_S
-    fill_s = roofline.RAMP_S + roofline.DRAM_LATENCY_S
+    start_s = FIRST_LAUNCH_S if first else NEXT_LAUNCH_S
+    fill_s = roofline.RAMP_S + DRAM_LATENCY_S
     if 0 < time_us < 1e6 * (start_s + 2 * fill_s):
         return "launch"
     busiest, average = share("atomic_unit_busiest_pct"), share("atomic_unit_pct")

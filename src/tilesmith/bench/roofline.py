@@ -15,24 +15,17 @@ from typing import assert_never
 from tilesmith.bench.compiled import Call, Choice, Compiled, Operator
 from tilesmith.bench.features import load_bytes
 from tilesmith.bench.ttir import Dot, Work, work
-from tilesmith.core.gpu import Gpu
+from tilesmith.core.gpu import DRAM_LATENCY_S, FIRST_LAUNCH_S, L2_LATENCY_S, NEXT_LAUNCH_S, PORT_BYTES_PER_CLOCK, Gpu
 from tilesmith.core.profile import KernelProfile, Limiter, Profile
 
-FIRST_LAUNCH_S = 3.3e-6
-"""What an empty kernel reads under the bench's clock."""
-NEXT_LAUNCH_S = 1.5e-6
 RAMP_S = 0.6e-6
 """Filling the multiprocessors with programs and draining them."""
 PROGRAMS_PER_CLOCK = 0.84
 """That the GPU starts."""
-DRAM_LATENCY_S = 0.6e-6
-L2_LATENCY_S = 0.3e-6
 ITERATION_S = 0.03e-6
 """Address arithmetic and the jump of one pass of a loop."""
 HANDOVER_S = 0.12e-6
 """Of one pass of a loop with asynchronous copies: the wait, the barrier and the first matrix instruction."""
-SM_BYTES_PER_CLOCK = 43.0
-"""What one multiprocessor pulls through its port to the L2 cache."""
 WRITE_COST = 1.07
 """Of a byte written to device memory, against one read."""
 DIRTY_SHARE = 0.42
@@ -225,7 +218,7 @@ def _program(compiled: Compiled, done: Work, share_cold: float, held: int, gpu: 
     accesses = (done.loaded + done.stored) / width + 2 * launch.spills * threads * passes
 
     lanes_per_s = gpu.fp32_flops / 2 / gpu.multiprocessors
-    bytes_s = (done.moved + 2 * spilled_bytes * passes * beyond) / (SM_BYTES_PER_CLOCK * gpu.clock_hz)
+    bytes_s = (done.moved + 2 * spilled_bytes * passes * beyond) / (PORT_BYTES_PER_CLOCK * gpu.clock_hz)
     alu_s = (done.alu + ACCESS_LANES * accesses) / lanes_per_s
     dot_s = sum(_dot_s(dot, compiled, gpu) for dot in done.dots)
 

@@ -10,6 +10,15 @@ from tilesmith.core.errors import OptionError
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
+# Measured on an H200 and taken for all, see docs/estimates.md.
+FIRST_LAUNCH_S = 3.3e-6
+"""What an empty kernel reads under the bench's clock."""
+NEXT_LAUNCH_S = 1.5e-6
+DRAM_LATENCY_S = 0.6e-6
+L2_LATENCY_S = 0.3e-6
+PORT_BYTES_PER_CLOCK = 43.0
+"""What one multiprocessor pulls through its port to the second-level cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:

@@ -7,16 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, prod
 
-from tilesmith.core.gpu import Gpu
+from tilesmith.core.gpu import FIRST_LAUNCH_S, NEXT_LAUNCH_S, PORT_BYTES_PER_CLOCK, Gpu
 from tilesmith.core.profile import KernelProfile, Launch, Limiter, Profile
 from tilesmith.core.trial import Trial
 from tilesmith.propose.history import measured
-
-FIRST_LAUNCH_US = 3.3
-NEXT_LAUNCH_US = 1.5
-"""What starting kernels costs, and the rates below: measured on an H200, see docs/estimates.md."""
-SM_BYTES_PER_CLOCK = 43.0
-"""What one multiprocessor pulls through its port to the second-level cache."""
 
 COUNTERS: dict[Limiter, tuple[str, ...]] = {
     "dram": ("dram_throughput_pct",),
@@ -131,7 +125,7 @@ class Figures:
     @cached_property
     def l2_rate(self) -> float:
         """What all multiprocessors pull from the second-level cache, in bytes per second."""
-        return SM_BYTES_PER_CLOCK * self.gpu.multiprocessors * self.gpu.clock_hz
+        return PORT_BYTES_PER_CLOCK * self.gpu.multiprocessors * self.gpu.clock_hz
 
     @cached_property
     def dram(self) -> float:
@@ -164,7 +158,7 @@ class Figures:
     @cached_property
     def launching_us(self) -> float:
         count = max(len(self.kernels), len(self.trial.launches), 1)
-        return FIRST_LAUNCH_US + NEXT_LAUNCH_US * (count - 1)
+        return 1e6 * (FIRST_LAUNCH_S + NEXT_LAUNCH_S * (count - 1))
 
     @cached_property
     def launching(self) -> float:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
+from tilesmith.core.gpu import DRAM_LATENCY_S
 from tilesmith.core.profile import Limiter
 from tilesmith.propose.figures import COUNTERS, Figures
 from tilesmith.propose.words import amount, micros, percent
 
-DRAM_LATENCY_S = 0.6e-6
-"""Measured on an H200, see docs/estimates.md."""
 SECTOR_BYTES = 32
 STALLS = {
     "stall_barrier_pct": "waiting for other warps at a barrier",

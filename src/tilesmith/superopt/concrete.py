@@ -15,19 +15,17 @@ from pathlib import Path
 
 from tilesmith import _core
 from tilesmith.core.errors import OptionError
-from tilesmith.core.gpu import Gpu, target
+from tilesmith.core.gpu import FIRST_LAUNCH_S, PORT_BYTES_PER_CLOCK, Gpu, target
 from tilesmith.core.graph import Graph, Kernel, Limits, Op
 from tilesmith.core.graph_check import BYTES, block, block_ops, check, shared_bytes, tensors
 from tilesmith.core.graph_hash import graph_hash
 from tilesmith.superopt.concrete_lower import FoundGraph, FoundNode, lower
 from tilesmith.superopt.concrete_program import Described, described
-from tilesmith.superopt.engine import L2_BYTES_PER_CLOCK, LAUNCH_S, PASS_S
+from tilesmith.superopt.engine import MAX_CLASSES, PASS_S
 from tilesmith.superopt.heard import heard
 from tilesmith.superopt.limits import Plan, checked
 from tilesmith.superopt.search import Found, KernelSummary, Oracle, Pruned, Results, Worker
 from tilesmith.superopt.verify import Verified, verify
-
-MAX_CLASSES = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,10 +421,10 @@ def _rated(
     blocks = _bytes(grid, 1)
     waves = -(-blocks // gpu.multiprocessors)
     share = blocks / (waves * gpu.multiprocessors)
-    l2 = L2_BYTES_PER_CLOCK * gpu.clock_hz * gpu.multiprocessors
+    l2 = PORT_BYTES_PER_CLOCK * gpu.clock_hz * gpu.multiprocessors
     whole = 1.0 if not grid else share
     seconds = max(moved / gpu.readable_bytes_per_s, traffic / (l2 * whole), flops / (gpu.matrix_flops("fp16") * whole))
-    seconds += LAUNCH_S + waves * loop * PASS_S
+    seconds += FIRST_LAUNCH_S + waves * loop * PASS_S
     return KernelSummary(grid, loop, 1e6 * seconds, moved, traffic, flops, shared)
 
 

@@ -16,11 +16,11 @@ from tilesmith.core.graph import Dims, Graph, Op
 from tilesmith.core.graph_check import BYTES, tensors
 from tilesmith.core.operators import OPERATORS, Misfit
 from tilesmith.superopt.macros import expand
+from tilesmith.superopt.table import POWERS
 
 PUBLISHED = ("exp", "square", "sqrt", "silu", "gelu", "relu")
 """What the published search tries on every value, whether the program has it or not."""
 INTERPRETED = ("exp", "square", "sqrt", "rsqrt", "reciprocal")
-POWERS = {Fraction(2): "square", Fraction(1, 2): "sqrt", Fraction(-1, 2): "rsqrt", Fraction(-1): "reciprocal"}
 HIGHEST_RANK = 4
 
 

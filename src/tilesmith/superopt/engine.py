@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from tilesmith import _core
 from tilesmith.core.errors import OptionError
-from tilesmith.core.gpu import Gpu
+from tilesmith.core.gpu import FIRST_LAUNCH_S, PORT_BYTES_PER_CLOCK, Gpu
 from tilesmith.core.graph import Limits
 from tilesmith.superopt.heard import heard
 from tilesmith.superopt.limits import Plan
 from tilesmith.superopt.table import Named
 
-LAUNCH_S = 3.3e-6
-"""What an empty kernel takes."""
 PASS_S = 0.12e-6
 """What one pass of a loop takes beside its work: the wait for its loads, a barrier, the jump."""
-L2_BYTES_PER_CLOCK = 43.0
-"""What one multiprocessor pulls through its port to the L2 cache."""
 MAX_CLASSES = 20_000
 
 
@@ -24,10 +20,10 @@ def device(gpu: Gpu, limits: Limits) -> _core.Device:
     made = _core.Device()
     made.multiprocessors = gpu.multiprocessors
     made.dram_bytes_per_s = gpu.readable_bytes_per_s
-    made.l2_bytes_per_s = L2_BYTES_PER_CLOCK * gpu.clock_hz * gpu.multiprocessors
+    made.l2_bytes_per_s = PORT_BYTES_PER_CLOCK * gpu.clock_hz * gpu.multiprocessors
     made.matrix_flops = gpu.matrix_flops("fp16")
     made.vector_flops = gpu.fp32_flops / 2
-    made.launch_s, made.pass_s = LAUNCH_S, PASS_S
+    made.launch_s, made.pass_s = FIRST_LAUNCH_S, PASS_S
     made.register_bytes = 4 * gpu.registers
     made.shared_bytes = min(limits.shared_bytes, gpu.block_shared_bytes)
     made.blocks = limits.blocks

@@ -12,8 +12,8 @@ from offline_kernels import Kernel, Texts, compile_kernels
 
 from tilesmith.bench.compiled import Choice, Compiled, Operator, Pointer
 from tilesmith.bench.features import features
-from tilesmith.bench.roofline import FIRST_LAUNCH_S, choose, estimate, resident
-from tilesmith.core.gpu import TABLE, target
+from tilesmith.bench.roofline import choose, estimate, resident
+from tilesmith.core.gpu import FIRST_LAUNCH_S, TABLE, target
 from tilesmith.core.profile import KernelProfile, Launch
 
 H200 = target("h200")

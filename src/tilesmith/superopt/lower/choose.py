@@ -16,14 +16,13 @@ from tilesmith.superopt.lower.specialize import LEAST_ROWS, fits_groups, may_spe
 from tilesmith.superopt.lower.specialize import WARPS as GROUPED
 from tilesmith.superopt.lower.tma import fits, may_copy
 from tilesmith.superopt.lower.window_estimate import window_estimate
-from tilesmith.superopt.lower.windows import window_ways
+from tilesmith.superopt.lower.windows import WARPS, window_ways
 
 DOT_ROWS, DOT_COLUMNS, DOT_STEPS = (16, 32, 64, 128), (32, 64, 128, 256), (32, 64, 128, 256)
 LONG, SHORT = (1, 4, 16, 64, 128, 256, 512, 1024, 2048), (1, 4, 16, 64)
 """Tiles of axes without products: along memory, and across."""
 SPLITS = (1, 2, 4, 8, 16, 32)
 STAGES = (2, 3, 4, 5)
-WARPS = (1, 2, 4, 8, 16)
 DOUBLE = 64 * 128
 """Elements of a product from which 8 warps may share it."""
 GROUP = 8

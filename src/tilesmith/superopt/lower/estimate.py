@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tilesmith.core.gpu import Gpu
+from tilesmith.core.gpu import L2_LATENCY_S, PORT_BYTES_PER_CLOCK, Gpu
 from tilesmith.core.graph import Accumulate, Op, Step
 from tilesmith.core.graph_check import BYTES, Phase
 from tilesmith.core.operators import OPERATORS
@@ -37,11 +37,8 @@ TICKET_S = 0.8e-6
 """What the last of several programs that share a tile adds."""
 TOGETHER_S = 1.4e-6
 """What waiting for all of them adds."""
-L2_LATENCY_S = 0.3e-6
 CROSSING_S = 0.4e-6
 """What an iteration waits whose warps exchange what one product made and the next reads."""
-PORT_BYTES = 43.0
-"""What one multiprocessor pulls from the second-level cache in a clock."""
 REGISTERS = 255
 """Of one thread, at most."""
 FIXED_REGISTERS = 32
@@ -114,7 +111,7 @@ def estimate(plan: Plan, choice: Choice, gpu: Gpu) -> Estimate | Misfit:
     if choice.split > 1:
         carried = sum(_read(plan, choice, rows) for rows in _carried(plan)) * 4
         # One multiprocessor alone pulls what the last to arrive adds; together they pull a slice each.
-        pulled = carried * (1 if choice.together else choice.split) / (PORT_BYTES * gpu.clock_hz)
+        pulled = carried * (1 if choice.together else choice.split) / (PORT_BYTES_PER_CLOCK * gpu.clock_hz)
         waits = 0 if choice.together or choice.split <= UNROLLED else choice.split
         seconds += (TOGETHER_S if choice.together else TICKET_S) + pulled + waits * L2_LATENCY_S
         seconds += 2 * programs * carried / (L2_OVER_DRAM * gpu.readable_bytes_per_s)
