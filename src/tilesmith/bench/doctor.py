@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import importlib.util
 import os
@@ -17,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tilesmith.bench import counters, gpus, sanitizer, syscalls
+from tilesmith.bench import counters, gpus, landlock, sanitizer, syscalls
 
 State = Literal["ok", "limited", "missing"]
 
 DISK_BYTES = 2 << 30
 """Compiled kernels of a long run take about this much."""
-SYS_LANDLOCK_CREATE_RULESET = 444
-"""The same number on every architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +168,11 @@ def _bubblewrap() -> Finding:
 
 
 def _landlock() -> Finding:
-    version_flag = 1
-    try:
-        abi = ctypes.CDLL(None, use_errno=True).syscall(SYS_LANDLOCK_CREATE_RULESET, None, 0, version_flag)
-    except (OSError, AttributeError):
-        abi = -1
-    if abi < 1:
-        return Finding("landlock", "limited", "not in this kernel", "use Linux 5.13 or newer with landlock enabled")
-    return Finding("landlock", "ok", f"ABI {abi}")
+    known = landlock.version()
+    if known < landlock.OLDEST:
+        found = f"version {known}, too old" if known else "not in this kernel"
+        return Finding("landlock", "limited", found, "use Linux 5.19 or newer with landlock enabled")
+    return Finding("landlock", "ok", f"version {known}")
 
 
 def _namespaces() -> Finding:
@@ -193,7 +187,9 @@ def _namespaces() -> Finding:
 def _mpi() -> Finding:
     if found := shutil.which("mpiexec"):
         return Finding("mpiexec", "ok", found)
-    return Finding("mpiexec", "limited", "not on PATH", "nothing needs it yet")
+    return Finding(
+        "mpiexec", "limited", "not on PATH", "pip install 'tilesmith[mpi]', for searches by several ranks alone"
+    )
 
 
 def _ray() -> Finding:

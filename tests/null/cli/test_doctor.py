@@ -63,6 +63,14 @@ def test_outlooks(tmp_path: Path, lacking: set[str], offline: bool, local: bool)
     assert {bench.bench: bench.works for bench in outlooks(findings)} == {"offline": offline, "local": local}
 
 
+@pytest.mark.parametrize(("known", "wanted"), [(0, "limited"), (1, "limited"), (2, "ok"), (7, "ok")])
+def test_landlock_is_well_where_its_wall_would_stand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: int, wanted: str
+) -> None:
+    monkeypatch.setattr("tilesmith.bench.landlock.version", lambda: known)
+    assert state("landlock", tmp_path).state == wanted
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert state("journal folder", tmp_path / "no").state == "missing"
     assert state("disk space", tmp_path / "no").state == "limited"
