@@ -242,7 +242,7 @@ def libraries(admitted: Admitted) -> tuple[str, ...]:
     )
 
 
-def untimed(admitted: Admitted, verdict: Verdict, environment: Environment, evidence: tuple[str, ...] = ()) -> Trial:
+def untimed(admitted: Admitted, verdict: Verdict, environment: Environment, evidence: tuple[str, ...]) -> Trial:
     """The trial of an admitted candidate that was not timed."""
     return Trial(
         admitted.candidate,

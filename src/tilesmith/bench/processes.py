@@ -127,15 +127,14 @@ class Ended:
 class Zygote:
     """A warm runner and the children that it forks.
 
-    With `folders`, in which all of its children's scratch folders and inputs will lie, it starts in a bubble where
-    there is one.
+    Where there is a bubble it starts in one, with the `folders` in which its children's scratch folders and inputs lie.
     """
 
     def __init__(
         self,
         mode: str,
         environment: Mapping[str, str],
-        folders: tuple[str, ...] | None = None,
+        folders: tuple[str, ...],
         *,
         walled: bool = True,
     ) -> None:

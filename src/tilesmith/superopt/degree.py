@@ -29,7 +29,7 @@ class Degrees:
     The range holds every element of the inputs that the value depends on; all, where it does through a function.
     """
 
-    def __init__(self, radicands: Sequence[Array] = ()) -> None:
+    def __init__(self, radicands: Sequence[Array]) -> None:
         self.radicands = list(radicands)
         """For every root that will be taken, in order, the numbers of the radicands."""
         self.applied = 0

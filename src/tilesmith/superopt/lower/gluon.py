@@ -47,8 +47,6 @@ return gl.inline_asm_elementwise(
     "rcp.approx.ftz.f32 $0, $1;", "=f,f", [1.0 + power], dtype=gl.float32, is_pure=True, pack=1
 )
 """.strip().split("\n")
-REGISTERS = 65536
-"""Of a multiprocessor, for one program."""
 
 
 def specialized(launch: Launch, choice: Choice, tf32: bool, fixed: frozenset[Fraction] | None) -> Written:
@@ -156,7 +154,7 @@ class _Specialized(Emitter):
             multiplies = [line.replace("tl.sigmoid(", f"{plan.name}_sigmoid(") for line in multiplies]
         lines += _function(f"{plan.name}_products", ["part", *for_products], ["part", *fixed], multiplies)
         body = self._shared()
-        each = group_registers(choice, REGISTERS)
+        each = group_registers(choice)
         work = [(f"{plan.name}_products", [str(part), *for_products]) for part in range(choice.consumers)]
         work.append((f"{plan.name}_copies", for_copies))
         body += ["gl.warp_specialize(", "    ["]

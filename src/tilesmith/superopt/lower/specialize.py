@@ -19,6 +19,8 @@ from tilesmith.superopt.lower.tma import BOX, copied, may_copy, rows_stored
 
 WARPS = 8
 """That multiply."""
+REGISTERS = 65_536
+"""Of a multiprocessor, for one program."""
 COPIER_REGISTERS = 24
 GROUP_WARPS = 4
 """Warps are given registers in groups of four."""
@@ -183,9 +185,9 @@ def ring_bytes(plan: Plan, choice: Choice) -> int:
     return choice.stages * (stage + BARRIER_BYTES) + kept
 
 
-def group_registers(choice: Choice, registers: int) -> int:
-    """Of a thread that multiplies, of so many that a multiprocessor has."""
-    each = registers // (32 * (choice.warps + GROUP_WARPS)) // 8 * 8
+def group_registers(choice: Choice) -> int:
+    """Of a thread that multiplies."""
+    each = REGISTERS // (32 * (choice.warps + GROUP_WARPS)) // 8 * 8
     spare = (each - COPIER_REGISTERS) * GROUP_WARPS // choice.warps
     return min(240, (each + spare) // 8 * 8)
 
