@@ -24,19 +24,18 @@ Bundles::Id Bundles::meet(Tensor t) {
     if (!fresh) return id;
     id = static_cast<Id>(hashes_.size());
     if (hashes_.size() >= Id(~Id{0})) throw std::invalid_argument("more than 65534 tensors stand between kernels");
-    hashes_.push_back(Memo::hash_of(t));
-    last_with_.emplace_back();
-    if (made_count_ >= kMostMade) return id;
-    Bundle alone;
-    alone.members[0] = id;
-    alone.size = 1;
-    alone.mask = std::uint64_t{1} << id % 64;
-    alone.hash = hashes_[id];
     const Id met = id;
-    make(class_of(t), bundle(alone));
+    hashes_.push_back(Memo::hash_of(t));
+    classes_.push_back(class_of(t));
+    last_with_.emplace_back();
     settle();
-    if (made_count_ < kMostMade) known_ = met + std::size_t{1};
     return met;
+}
+
+void Bundles::afford(std::size_t steps) {
+    if (known_ == hashes_.size()) return;
+    steps_ += static_cast<std::int64_t>(steps);
+    settle();
 }
 
 std::uint32_t Bundles::bundle(const Bundle &wanted) {
@@ -83,14 +82,29 @@ void Bundles::make(Class c, std::uint32_t bundle) {
     for (const Id id : here.all()) last_with_[id].push_back(bundle);
 }
 
-// Everything that follows. Each two meet once: when the later of them is looked at.
+// What follows. Each two meet once: when the later of them is looked at.
 void Bundles::settle() {
-    for (std::size_t next = 0; next < work_.size() && made_count_ < kMostMade; ++next) {
-        const auto [c, from] = work_[next];
+    while (steps_ > 0 && made_count_ < kMostMade) {
+        if (next_ == work_.size()) {
+            work_.clear();
+            next_ = 0;
+            known_ = begun_;
+            if (begun_ == hashes_.size()) return;
+            Bundle alone;
+            alone.members[0] = static_cast<Id>(begun_);
+            alone.size = 1;
+            alone.mask = std::uint64_t{1} << begun_ % 64;
+            alone.hash = hashes_[begun_];
+            make(classes_[begun_++], bundle(alone));
+        }
+        const auto [c, from] = work_[next_++];
         ++done_[c];
+        --steps_;
         for (const Class made : space_.singles(c)) make(made, from.bundle);
-        for (const Space::Join &join : space_.joins(c))
-            for (std::size_t i = 0; i < done_[join.other]; ++i) {
+        for (const Space::Join &join : space_.joins(c)) {
+            const std::size_t others = done_[join.other];
+            steps_ -= static_cast<std::int64_t>(others);
+            for (std::size_t i = 0; i < others; ++i) {
                 const From other = made_[join.other][i];
                 // One of as many as there may be takes no more.
                 if (from.size == most_ && (other.mask & ~from.mask)) continue;
@@ -98,8 +112,8 @@ void Bundles::settle() {
                 const std::uint32_t both = united(from.bundle, other.bundle);
                 if (both != kNone) make(join.result, both);
             }
+        }
     }
-    work_.clear();
 }
 
 bool Bundles::any(std::span<const std::uint64_t> hashes, bool last) const {

@@ -12,8 +12,9 @@
 
 namespace tilesmith {
 
-// Sets from which something can be made that uses all of them, known for all tensors that were met: what a new one adds to
-// them follows from what there was. Nothing that a kernel can make is missing.
+// Sets from which something can be made that uses all of them: what a tensor adds to them when it is met follows from what
+// there was. Nothing that a kernel can make is missing. Of many tensors, and where a kernel may have many, there can be more
+// than it takes to search without them; so they are found by as many steps as the search can afford.
 class Bundles {
   public:
     using Id = std::uint16_t; // of a tensor, as they were met
@@ -33,8 +34,10 @@ class Bundles {
     Bundles(const Space &space, const BlockLimits &limits, int inputs);
 
     Id meet(Tensor t);
-    // Whether bundles of all tensors so far are known. Where they are too many those of later tensors are not.
+    // Whether the bundles of this and all tensors before it are known.
     bool knows(Id id) const { return id < known_; }
+    // Takes so many steps more, if there are any to take.
+    void afford(std::size_t steps);
     // Whether one kernel, the last or another, can use exactly these for what it stores. By their hashes.
     bool any(std::span<const std::uint64_t> hashes, bool last) const;
     // Whether a last kernel has but one store, so that its bundles are these: those that have a tensor.
@@ -44,7 +47,8 @@ class Bundles {
 
   private:
     static constexpr std::uint32_t kNone = ~std::uint32_t{0};
-    static constexpr std::size_t kMostMade = 1 << 18;
+    static constexpr std::int64_t kFirstSteps = 1 << 18; // about a millisecond
+    static constexpr std::size_t kMostMade = 1 << 20;    // for the memory
 
     // What a class can be made of.
     struct From {
@@ -68,7 +72,10 @@ class Bundles {
     std::vector<std::uint8_t> stored_between_, stored_last_; // of each class
     FlatMap<Id> ids_;
     std::vector<std::uint64_t> hashes_; // of each tensor
-    std::size_t known_ = 0, made_count_ = 0;
+    std::vector<Class> classes_;        // of each tensor
+    std::size_t known_ = 0, begun_ = 0; // tensors
+    std::size_t made_count_ = 0;
+    std::int64_t steps_ = kFirstSteps; // that are left
     FlatMap<std::uint32_t> places_; // of bundles, by their hashes
     std::vector<Bundle> all_;
     std::vector<std::vector<std::uint32_t>> last_with_; // of each tensor
@@ -76,6 +83,7 @@ class Bundles {
     std::vector<std::vector<From>> made_;   // of each class
     std::vector<std::size_t> done_;         // of these
     std::vector<Work> work_;
+    std::size_t next_ = 0; // of it
 };
 
 } // namespace tilesmith

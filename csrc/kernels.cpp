@@ -104,7 +104,7 @@ class Explorer {
     void list_last(const State &state);
     bool list_last_bundles(const State &state);
     static bool precedes(Set a, Set b);
-    bool stores(Set inputs, bool last) const;
+    bool stores(Set inputs, bool last);
     void share();
     bool ends(const State &state, Set owners, const Item *part) const;
     [[gnu::cold]] bool known(const Frame &frame, const Item *part);
@@ -189,7 +189,9 @@ Explorer::Set Explorer::owned(Set inputs) const {
 }
 
 // Whether one kernel may use all of these for what it stores.
-bool Explorer::stores(Set inputs, bool last) const {
+bool Explorer::stores(Set inputs, bool last) {
+    // A look at a set without them takes about as long.
+    bundles_.afford(16);
     std::array<std::uint64_t, Bundles::kMost> hashes{};
     std::size_t count = 0;
     for (; inputs; inputs &= inputs - 1) {
@@ -409,6 +411,7 @@ bool Explorer::precedes(Set a, Set b) {
 // The same, without any from which nothing can be made. False where those are not known.
 bool Explorer::list_last_bundles(const State &state) {
     if (!state.needed || !bundles_.lists_last()) return false;
+    bundles_.afford(static_cast<std::size_t>(state.count));
     for (int place = 0; place < state.count; ++place)
         if (!bundles_.knows(ids_[static_cast<std::size_t>(place)])) return false;
     std::uint64_t needed = 0;
