@@ -8,10 +8,10 @@
 
 namespace tilesmith {
 
-Bundles::Bundles(const Space &space, const BlockLimits &limits, int inputs)
+Bundles::Bundles(const Space &space, const BlockLimits &limits, int inputs, std::int64_t steps)
     : space_(space), most_(std::min(kMost, static_cast<std::size_t>(inputs))), pairs_(std::min(limits.stores, kMaxStores) > 1),
       connected_(limits.connected), lists_last_((!pairs_ || space.table().outputs.size() == 1) && inputs <= static_cast<int>(kMost)),
-      made_(space.classes()), done_(space.classes(), 0) {
+      steps_(steps), made_(space.classes()), done_(space.classes(), 0) {
     for (std::size_t c = 0; c < space.classes(); ++c) {
         stored_between_.push_back(may_be_stored(space, limits, Goal::between, static_cast<Class>(c)));
         stored_last_.push_back(may_be_stored(space, limits, Goal::last, static_cast<Class>(c)));

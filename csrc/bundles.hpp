@@ -30,8 +30,10 @@ class Bundles {
         std::span<const Id> all() const { return {members.data(), size}; }
     };
 
-    // `inputs` of one kernel.
-    Bundles(const Space &space, const BlockLimits &limits, int inputs);
+    static constexpr std::int64_t kFirstSteps = 1 << 18; // about a millisecond
+
+    // `inputs` of one kernel; `steps` that may be taken at once.
+    Bundles(const Space &space, const BlockLimits &limits, int inputs, std::int64_t steps = kFirstSteps);
 
     Id meet(Tensor t);
     // Whether the bundles of this and all tensors before it are known.
@@ -47,8 +49,7 @@ class Bundles {
 
   private:
     static constexpr std::uint32_t kNone = ~std::uint32_t{0};
-    static constexpr std::int64_t kFirstSteps = 1 << 18; // about a millisecond
-    static constexpr std::size_t kMostMade = 1 << 20;    // for the memory
+    static constexpr std::size_t kMostMade = 1 << 20; // for the memory
 
     // What a class can be made of.
     struct From {
@@ -75,7 +76,7 @@ class Bundles {
     std::vector<Class> classes_;        // of each tensor
     std::size_t known_ = 0, begun_ = 0; // tensors
     std::size_t made_count_ = 0;
-    std::int64_t steps_ = kFirstSteps; // that are left
+    std::int64_t steps_; // that are left
     FlatMap<std::uint32_t> places_; // of bundles, by their hashes
     std::vector<Bundle> all_;
     std::vector<std::vector<std::uint32_t>> last_with_; // of each tensor

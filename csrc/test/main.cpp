@@ -6,11 +6,13 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "../bundles.hpp"
 #include "../closure.hpp"
 #include "../engine.hpp"
 #include "../ledger.hpp"
@@ -516,6 +518,66 @@ void long_listings() {
 
 } // namespace
 
+// From sets that are no bundle the block search finds nothing; and what is a bundle does not depend on when that is found.
+void bundles() {
+    struct Chosen {
+        const char *program;
+        bool connected;
+    };
+    for (const auto &[name, connected] : std::vector<Chosen>{{"blk", false}, {"mlpres", true}, {"lora", false}, {"qkn", false}}) {
+        const Program program = test::program(name, kInBlock | kInLoop | kInGrid);
+        const Table table = build_table(program, {});
+        const Space space(program, table, {.fused_accumulators = true});
+        const BlockLimits limits{.operators = 8, .connected = connected, .unscaled = true, .whole = true};
+        std::vector<Tensor> tensors = program_inputs(space);
+        for (std::size_t c = 0; c < space.classes() && tensors.size() < 18; ++c)
+            if (const auto cls = static_cast<Class>(c); space.live(cls) && may_be_stored(space, limits, Goal::between, cls) &&
+                                                        std::ranges::find(tensors, tensor(cls, 0)) == tensors.end())
+                tensors.push_back(tensor(cls, 0));
+        Bundles known(space, limits, 4), late(space, limits, 4, 0);
+        for (const Tensor t : tensors) {
+            known.meet(t);
+            late.meet(t);
+        }
+        const auto last = static_cast<Bundles::Id>(tensors.size() - 1);
+        check(known.knows(last) && !late.knows(last), std::string("steps of bundles of ") + name);
+        while (!late.knows(last)) late.afford(1);
+        Control control;
+        BlockSearch block(space, limits, control);
+        std::uint64_t sets = 0, used = 0, lost = 0, differ = 0, listed = 0;
+        std::vector<Tensor> inputs;
+        std::vector<std::uint64_t> hashes;
+        const auto choose = [&](const auto &self, std::size_t from) -> void {
+            for (const bool ends : {false, true}) {
+                if (inputs.empty()) break;
+                const bool is = known.any(hashes, ends);
+                std::vector<Tensor> sorted = inputs;
+                std::ranges::sort(sorted);
+                ++sets;
+                used += is;
+                listed += is && ends;
+                differ += is != late.any(hashes, ends);
+                if (!is) lost += block.run(sorted, ends ? Goal::last : Goal::between).signatures.size();
+            }
+            for (std::size_t i = from; inputs.size() < 4 && i < tensors.size(); ++i) {
+                inputs.push_back(tensors[i]);
+                hashes.push_back(Memo::hash_of(tensors[i]));
+                self(self, i + 1);
+                inputs.pop_back();
+                hashes.pop_back();
+            }
+        };
+        choose(choose, 0);
+        std::set<std::uint32_t> all;
+        for (Bundles::Id id = 0; id <= last; ++id) all.insert(known.last_with(id).begin(), known.last_with(id).end());
+        const std::string what = std::string("bundles of ") + name;
+        check(used > 0 && used * 2 < sets, what + " are some of all sets");
+        check_count(lost, 0, what + ": graphs of what is none");
+        check_count(differ, 0, what + ": found later");
+        check_count(all.size(), listed, what + ", for a last kernel");
+    }
+}
+
 int main(int argc, char **) {
     tables();
     limits_of_tables();
@@ -525,6 +587,7 @@ int main(int argc, char **) {
     served();
     kernel_level();
     forward_closures();
+    bundles();
     closures();
     closures_of_ranks();
     filters();
