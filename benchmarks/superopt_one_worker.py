@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
-from lib.answer import ROOT, answer, median, parser, say
+from lib.answer import ROOT, answer, parser, say
 
 MOST = 0.03
 RANKS_FROM_MS = 20.0
