@@ -49,7 +49,7 @@ class Bundles {
 
   private:
     static constexpr std::uint32_t kNone = ~std::uint32_t{0};
-    static constexpr std::size_t kMostMade = 1 << 20; // for the memory
+    static constexpr std::size_t kMostMade = 1 << 18; // some 20 MB for each worker
 
     // What a class can be made of.
     struct From {
