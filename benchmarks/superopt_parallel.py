@@ -47,8 +47,17 @@ class Cell:
     pull: str = "tickets"
 
     def command(self, program: Path, limits: Workload) -> list[str]:
-        tool = str(Path(sys.executable).parent / "tilesmith")
-        search = [tool, "superoptimize", str(program), "--json", "--keep", "1", *limits.options]
+        search = [
+            sys.executable,
+            "-m",
+            "tilesmith.cli",
+            "superoptimize",
+            str(program),
+            "--json",
+            "--keep",
+            "1",
+            *limits.options,
+        ]
         if self.schedule in ("serial", "copies"):
             return search
         if self.schedule == "mpi":
