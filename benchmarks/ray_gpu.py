@@ -89,14 +89,15 @@ def main() -> int:
                 command = [sys.executable, __file__, *words, "--workers-per-gpu", str(given.workers_per_gpu)]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 found[way].append(json.loads(done.stdout.splitlines()[-1]))
+                say(f"  {found[way][-1]['a_minute']:.1f} a minute")
         for way, each in found.items():
             rows.append({"way": way, "gpus": count} | {name: median([one[name] for one in each]) for name in each[0]})
     speed = {(row["way"], row["gpus"]): float(row["a_minute"]) for row in rows}
     for row in rows:
         way, count = row["way"], row["gpus"]
-        row["of_linear"] = speed[way, count] / (count * speed[way, counts[0]] / counts[0])
+        row["of_linear"] = speed[way, count] / (count * speed[way, min(counts)] / min(counts))
         row["of_local"] = speed[way, count] / speed["local", count]
-    last = [row for row in rows if row["way"] == "ray" and row["gpus"] == counts[-1]]
+    last = [row for row in rows if row["way"] == "ray" and row["gpus"] == max(counts)]
     holds = all(row["of_local"] >= LEAST and row["of_linear"] >= LEAST for row in last)
     answer({"gpu": described(device), "turns": given.turns, "rows": rows, "holds": holds}, given.json)
     return 0 if holds else 1

@@ -98,15 +98,24 @@ class OutOfTime(Exception):
     pass
 
 
+def told(out: str, errors: str) -> dict[str, Any]:
+    """The document on standard output; ends the benchmark with the last line of the errors where there is none."""
+    try:
+        document: dict[str, Any] = json.loads(out)
+    except ValueError:
+        sys.exit(f"a search printed no result: {(errors.strip().splitlines() or ['and nothing else'])[-1]}")
+    return document
+
+
 def ran(commands: list[list[str]], within_s: float) -> list[dict[str, Any]]:
     """All at once. Raises OutOfTime, with all of them ended."""
     ends_s = time.monotonic() + within_s
     jobs = [
-        subprocess.Popen(each, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True)
+        subprocess.Popen(each, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
         for each in commands
     ]
     try:
-        return [json.loads(job.communicate(timeout=max(0.01, ends_s - time.monotonic()))[0]) for job in jobs]
+        return [told(*job.communicate(timeout=max(0.01, ends_s - time.monotonic()))) for job in jobs]
     except subprocess.TimeoutExpired:
         raise OutOfTime from None
     finally:

@@ -10,7 +10,8 @@ reach this one's memory. It hands out packets of inputs, and compares the answer
     hold      size, sets, gpu_share, slots        the same made on the GPU and kept there, in a share of what is free
     lend      size, slot                          handles on the sets and on a slot's outboxes, which are poisoned
     collect   size, slot, set                     the scaled error of the answers in a slot's outboxes
-    moved     size, slot                          the same for the last timed launch, whose inputs have changed since
+    moved     size, slot                          the same for the last timed launch, whose inputs have changed since;
+                                                  not told where the reference itself returns no number for them
     restore   size                                inputs made what they were
 
 A process that opens another's GPU memory gets the whole of what the driver once gave out, not one tensor of it. So what
@@ -411,27 +412,41 @@ class Question:
 
     def _move(self) -> None:
         """Inputs for timed launches, which change from one to the next; of both signs where the reference allows."""
-        own = self.program.make(3, "cuda")
-        moving = _changed(own, "moving", torch.randn_like)
+        own, moving = self._drawn()
         try:
             prepared, self.signed = prepare(self.program, moving), True
         except Fault:
             prepared = prepare(self.program, own)
         self.moving, self.terms = self._lendable(prepared.inputs), prepared.terms
 
+    def _drawn(self) -> tuple[Inputs, Inputs]:
+        own = self.program.make(3, "cuda")
+        return own, _changed(own, "moving", torch.randn_like)
+
     def moved(self, message: Message) -> tuple[Message, bytes]:
-        """The scaled error of what the last timed launch returned, for what its inputs are now."""
-        with torch.no_grad():
-            prepared = prepare(self.program, self.moving, self.terms)
+        """The scaled error of what the last timed launch returned, for what its inputs are now.
+
+        Of products in 16 bits a few may overflow, and which inputs make them do so changes: where the reference itself
+        returns no number nothing is told, and the inputs are what they were at first.
+        """
         boxes = self.outboxes[message["slot"]][0]
-        expected = [e for e in prepared.expected if isinstance(e, Expected)]
-        errors = [scaled_error(b, e, self.tolerance) for b, e in zip(boxes, expected, strict=True)]
+        reply: Message = {"error": None, "told": True}
+        try:
+            with torch.no_grad():
+                prepared = prepare(self.program, self.moving, self.terms)
+            expected = [e for e in prepared.expected if isinstance(e, Expected)]
+            errors = [scaled_error(b, e, self.tolerance) for b, e in zip(boxes, expected, strict=True)]
+            reply["error"] = max(errors) if max(errors) < math.inf else None
+            del prepared, expected
+        except Fault:
+            own, moving = self._drawn()
+            _restored(self.moving, moving if self.signed else own)
+            reply["told"] = False
         for outbox in boxes:
             outbox.fill_(math.nan if outbox.is_floating_point() else 1)
         torch.cuda.synchronize()
-        del prepared, expected
         _release()
-        return {"error": max(errors) if max(errors) < math.inf else None}, b""
+        return reply, b""
 
     def lend(self, message: Message) -> tuple[Message, bytes]:
         """Handles that another process opens with `pickle`; they are good for one process."""
@@ -466,8 +481,7 @@ class Question:
         held = {prepared.inputs.name: prepared.inputs for prepared in self.prepared}
         for inputs in variants(self.program, "cuda"):
             if inputs.name in held:
-                for old, new in zip(_tensors(held[inputs.name]), _tensors(inputs), strict=True):
-                    old.copy_(new)
+                _restored(held[inputs.name], inputs)
         torch.cuda.synchronize()
         return {}, b""
 
@@ -483,6 +497,12 @@ class Question:
             for number, one in enumerate(self._expected(message["set"]))
         ]
         return {"error": max(errors) if max(errors) < math.inf else None}, b""
+
+
+def _restored(inputs: Inputs, first: Inputs) -> None:
+    """Make inputs in place what they were at first."""
+    for old, new in zip(_tensors(inputs), _tensors(first), strict=True):
+        old.copy_(new)
 
 
 def _tensors(inputs: Inputs) -> list[torch.Tensor]:
