@@ -39,8 +39,10 @@ class Space:
 ALIKE = 2
 SPACES = (Space(1, 14, 12), Space(2, 11, 8))
 """Attention that normalises its operands takes 13 operators in one kernel; two kernels split a sum over the blocks."""
+FEW = 3
+"""What a block can hold whole is the cheapest by the search's estimate, which may leave nothing that spreads well."""
 WIDER = (Space(1, 18, 24, 6), Space(2, 18, 24, 6), Space(3, 18, 24, 6))
-"""Where those have nothing of use: a norm before two products and what gates them takes 17 operators with its loop."""
+"""Where those have few: a norm before two products and what gates them takes 17 operators with its loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +61,16 @@ class Best:
     def of(self, graph: Graph) -> tuple[Graph, ...]:
         """Verified µGraphs of a graph of operators: the best of each space, the second of each, and so on.
 
-        Where the spaces have none of use, those of each output by itself, side by side; else those of wider spaces;
-        else one of its parts' best.
+        Where those are few, that of each output by itself, side by side, and those of wider spaces; where there are
+        none either, one of its parts' best.
         """
         useful, why = self._useful(self._searched(graph, SPACES))
         if kernel_ops(graph) <= 1:
             return useful or (graph,)
-        if not useful:
-            useful, _ = self._useful((self._by_outputs(graph), ""))
-        for space in WIDER:
-            if not useful:
-                useful, why = self._useful(self._searched(graph, [space]))
+        if len(useful) < FEW:
+            together, _ = self._useful((self._by_outputs(graph), ""))
+            wider, why = self._useful(self._searched(graph, WIDER))
+            useful = tuple(dict.fromkeys((*useful, *together, *wider)))[: self.most]
         if useful:
             return useful
         parts = partition(_as_traced(graph), largest=(kernel_ops(graph) + 1) // 2).parts

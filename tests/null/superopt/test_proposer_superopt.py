@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tilesmith import config
+from tilesmith.core.errors import OptionError
 from tilesmith.core.facts import Derivation
 from tilesmith.core.gpu import target
 from tilesmith.core.graph import Graph, Kernel
@@ -15,6 +17,8 @@ from tilesmith.core.graph_hash import graph_hash
 from tilesmith.core.problem import Problem
 from tilesmith.core.trial import Failed, Trial
 from tilesmith.superopt import programs
+from tilesmith.superopt.build import Program
+from tilesmith.superopt.lower import Lowering, lower
 from tilesmith.superopt.numeric import evaluate
 from tilesmith.superopt.proposer import SuperoptProposer
 from tilesmith.superopt.schema import from_json
@@ -79,21 +83,57 @@ def get_init_inputs():
     assert words in sentence
 
 
-def best(graph: Graph) -> tuple[tuple[Graph, ...], list[str]]:
+def best(graph: Graph, fits: Callable[[Graph], str] = lambda _: "") -> tuple[tuple[Graph, ...], list[str]]:
     told: list[str] = []
-    return Best(H200, 5.0, 0, lambda _: "", told.append).of(graph), told
+    return Best(H200, 5.0, 0, fits, told.append).of(graph), told
 
 
-def test_what_no_space_holds_is_cut_and_computes_the_same() -> None:
-    graph = programs.transformer_layer(1, 12, 48, 2, 16, 88)
-    (made,), told = best(graph)
-    assert told
-    assert "is cut into" in told[0]
-    assert any(isinstance(node, Kernel) for node in made.nodes)
+def assert_equal(made: Graph, graph: Graph) -> None:
     rng = np.random.default_rng(3)
     inputs = {tensor.name: rng.standard_normal(tensor.dims) / 4 for tensor in graph.inputs}
     for got, want in zip(evaluate(made, inputs), evaluate(graph, inputs), strict=True):
         assert np.allclose(got, want, rtol=1e-6, atol=1e-9)
+
+
+def test_of_what_no_space_has_anything_useful_is_cut_and_computes_the_same() -> None:
+    graph = programs.transformer_layer(1, 12, 48, 2, 16, 88)
+    (made,), told = best(graph, lambda found: "it reads too much" if len(found.inputs) > 6 else "")
+    assert "is cut into" in told[0]
+    assert "it reads too much" in told[0]
+    assert any(isinstance(node, Kernel) for node in made.nodes)
+    assert_equal(made, graph)
+
+
+def test_a_norm_and_its_three_projections_are_one_kernel() -> None:
+    b = Program()
+    x = b.input("x", (24, 48))
+    weights = [b.input(name, (48, 40)) for name in ("query", "key", "value")]
+    normed = b.rms_norm(x)
+    for weight in weights:
+        b.output(normed @ weight)
+    graph = b.graph()
+    made, told = best(graph, lambda found: "too many kernels" if len(found.nodes) > 1 else "")
+    assert not told
+    (kernel,) = made[0].nodes
+    assert isinstance(kernel, Kernel)
+    assert (len(kernel.loads), len(kernel.stores)) == (4, 3)
+    assert_equal(made[0], graph)
+
+
+def test_a_norm_and_a_gated_mlp_are_two_kernels() -> None:
+    """A block cannot hold what the first makes, and its loop takes 17 operators."""
+
+    def fits(graph: Graph) -> str:
+        try:
+            lower(graph, H200, Lowering(1))
+        except OptionError as error:
+            return str(error)
+        return ""
+
+    graph = programs.norm_mlp(256, 512, 1408, residual=False)
+    made, told = best(graph, fits)
+    assert not told
+    assert [isinstance(node, Kernel) for node in made[1].nodes] == [True, True]
 
 
 def test_the_best_of_each_space_in_turns() -> None:
