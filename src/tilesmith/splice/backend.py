@@ -37,6 +37,7 @@ from tilesmith.splice.operators import Opaque
 from tilesmith.splice.optimize import Where, lazily, optimize
 from tilesmith.splice.options import Options, options_of
 from tilesmith.splice.pieces import Form, Piece, form_of, pieces
+from tilesmith.splice.whole import clocked
 
 LOG = logging.getLogger("tilesmith")
 REMEMBERED = 64
@@ -118,8 +119,14 @@ class Backend:
             replaced += zip(same, kernels, strict=False)
             parts_found.append(_report(same, answer))
         reason = "" if fresh else "these are other shapes than it was first called with: nothing was searched for them"
-        report = GraphReport(shown, tuple(parts_found), rest, "" if replaced else reason, searched_s)
-        return (assemble(captured, replaced) if replaced else module), report
+        if not replaced:
+            return module, GraphReport(shown, tuple(parts_found), rest, reason, searched_s)
+        spliced = assemble(captured, replaced)
+        timed = where.device is not None and self.options.rest == "eager"
+        whole = clocked(spliced, module, example) if timed else None
+        if whole is not None and whole.slower:
+            self._note(f"with its kernels a graph takes {whole}")
+        return spliced, GraphReport(shown, tuple(parts_found), rest, "", searched_s, whole)
 
     def _where(self, example: Sequence[Any]) -> Where | str:
         """Where parts are judged; or why nothing can be judged here."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilesmith.splice.found import Found
+from tilesmith.splice.whole import Whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class GraphReport:
     reason: str = ""
     """Why all of it stays as it is."""
     search_seconds: float = 0.0
+    whole: Whole | None = None
+    """Where kernels were timed on a GPU, and nothing else compiles what is around them."""
 
     @property
     def replaced(self) -> int:
@@ -61,6 +64,8 @@ class GraphReport:
         lines = [f"{head}{searched}"]
         if self.reason:
             lines.append(f"stays as it is: {self.reason}")
+        if self.whole is not None:
+            lines.append(f"as a whole: {self.whole}")
         lines += [part.told(self.reason) for part in self.parts]
         if self.rest:
             lines.append(f"stays PyTorch's: {', '.join(self.rest)}")
