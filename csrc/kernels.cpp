@@ -52,7 +52,7 @@ class Explorer {
     // Nodes of one item breadth-first at most, and how many of them make work of their own.
     static constexpr std::size_t kBatch = 64, kBatches = 64;
     // Programs that wait for what other processes make.
-    static constexpr std::size_t kMostParked = 1 << 16;
+    static constexpr std::size_t kMostParked = 256;
 
     Explorer(Listing &listing, Track &track);
 
@@ -826,32 +826,38 @@ void Listing::offer(std::size_t place) {
 
 std::string Listing::give() {
     const std::lock_guard lock(mutex_);
-    auto item = pool_.lend();
+    std::vector<Item> items = pool_.lend();
     // A search that is made here by now is not to be made again.
-    for (bool fresh = false; item && item->is_errand() && !fresh;)
-        if (memo_.at(item->errand.key, fresh, true); !fresh) item = pool_.lend();
-    if (!item) return {};
-    const std::uint64_t id = kFirstGiven * static_cast<std::uint64_t>(team_.rank + 1) + given_++;
+    for (bool fresh = false; !items.empty() && items.front().is_errand() && !fresh;)
+        if (memo_.at(items.front().errand.key, fresh, true); !fresh) items = pool_.lend();
     Writer writer;
-    writer.put(id);
-    write(writer, *item, memo_);
-    if (item->segment) book_.send(*item->segment, id);
-    return writer.take();
+    for (const Item &item : items) {
+        const std::uint64_t id = kFirstGiven * static_cast<std::uint64_t>(team_.rank + 1) + given_++;
+        writer.put(id);
+        write(writer, item, memo_);
+        if (item.segment) book_.send(*item.segment, id);
+    }
+    return items.empty() ? std::string{} : writer.take();
 }
 
 void Listing::receive(std::string_view given) {
     const std::lock_guard lock(mutex_);
     Reader reader(given);
-    const auto id = reader.get<std::uint64_t>();
-    Item item = read_item(reader, memo_);
-    pool_.release();
-    if (item.is_errand()) {
-        item.errand.lent = true;
-    } else {
-        item.segment = &book_.apart(item.level());
-        chains_.emplace_back(id, item.segment);
+    std::vector<std::pair<std::uint64_t, Item>> items;
+    while (reader.more()) {
+        const auto id = reader.get<std::uint64_t>();
+        items.emplace_back(id, read_item(reader, memo_));
     }
-    pool_.put(std::move(item));
+    pool_.release();
+    for (auto &[id, item] : items) {
+        if (item.is_errand()) {
+            item.errand.lent = true;
+        } else {
+            item.segment = &book_.apart(item.level());
+            chains_.emplace_back(id, item.segment);
+        }
+        pool_.put(std::move(item));
+    }
 }
 
 std::vector<std::string> Listing::wanted() {

@@ -19,11 +19,13 @@ void Pool::push(Item item) {
     if (item.is_errand()) return errands_.push_back(std::move(item));
     bytes_ += item.bytes();
     ++size_;
+    released_ += item.waits_for != nullptr;
     items_[static_cast<std::size_t>(item.level())].push_back(std::move(item));
 }
 
 void Pool::count() {
-    wanting_.store(waiting_ + abroad_ - static_cast<int>(size_), std::memory_order_relaxed);
+    const auto size = static_cast<int>(size_), whole = static_cast<int>(size_ - released_);
+    wanting_.store(std::max(waiting_ - size, abroad_ - whole), std::memory_order_relaxed);
     errand_count_.store(errands_.size(), std::memory_order_relaxed);
     parked_count_.store(parked_.size(), std::memory_order_relaxed);
 }
@@ -71,6 +73,7 @@ std::optional<Item> Pool::pop_work() {
         level.pop_front();
         bytes_ -= item->bytes();
         --size_;
+        released_ -= item->waits_for != nullptr;
         return item;
     }
     return std::nullopt;
@@ -113,21 +116,22 @@ std::optional<Item> Pool::errand() {
     return item;
 }
 
-std::optional<Item> Pool::lend() {
+std::vector<Item> Pool::lend() {
     const std::lock_guard lock(mutex_);
-    std::optional<Item> item;
-    if (static_cast<int>(size_ + errands_.size()) > waiting_) {
-        const auto errand = std::ranges::find_if(errands_, [](const Item &each) { return !each.errand.lent; });
-        if (errand != errands_.end()) {
-            item = std::move(*errand);
-            errands_.erase(errand);
-        } else {
-            item = pop_work();
-        }
+    std::vector<Item> items;
+    const std::size_t here = size_ + errands_.size(), taken = static_cast<std::size_t>(waiting_);
+    const auto errand = std::ranges::find_if(errands_, [](const Item &each) { return !each.errand.lent; });
+    if (here > taken && errand != errands_.end()) {
+        items.push_back(std::move(*errand));
+        errands_.erase(errand);
+    } else if (here > taken) {
+        const std::size_t half = std::min({size_, kMostLent, (here - taken + 1) / 2});
+        while (items.size() < half) items.push_back(*pop_work());
     }
-    abroad_ = item ? 0 : 1;
+    // A worker's own open work may be larger than all of that.
+    abroad_ = items.empty() || items.front().waits_for ? 1 : 0;
     count();
-    return item;
+    return items;
 }
 
 void Pool::seat(int workers) {

@@ -67,12 +67,15 @@ class Pool {
     std::optional<Item> spare();
     // For who is busy with an item.
     std::optional<Item> errand();
-    // The same for another process: only what no worker waits for. Otherwise the workers are asked for more.
-    std::optional<Item> lend();
+    // The same for another process: an errand, or half of what no worker waits for, the shallowest first, but not too much for
+    // a message. Where that is nothing, or but small, the workers are asked for half of their shallowest open work.
+    std::vector<Item> lend();
     // So many workers take.
     void seat(int workers);
     // What is fed comes to an end.
     void close();
+
+    static constexpr std::size_t kMostLent = 64;
 
     // How many more items would find a taker at once.
     int wanting() const { return wanting_.load(std::memory_order_relaxed); }
@@ -100,7 +103,8 @@ class Pool {
     std::array<std::deque<Item>, kMostKernels + 1> items_; // by level
     std::deque<Item> errands_;
     std::vector<Item> parked_;
-    std::size_t size_ = 0; // of items_
+    std::size_t size_ = 0;     // of items_
+    std::size_t released_ = 0; // of them, what was parked: most of it is but a program's last kernel
     Atomic<std::size_t> errand_count_{0}, parked_count_{0};
     Atomic<std::size_t> bytes_{0};
     Atomic<int> wanting_{0};

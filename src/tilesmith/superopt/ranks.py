@@ -45,7 +45,7 @@ PAUSE_S = 0.001
 """Between two looks at messages, tickets and what the threads need."""
 SOON_S = 0.0001
 """The same while there is something to tell, or to wait for."""
-ASK_S = 0.02
+ASK_S = 0.004
 """After so long without work to give a rank says so."""
 LOOK_S = 0.25
 """Between two looks at whether ranks are alive."""
@@ -454,7 +454,7 @@ class _Part:
         # What was found names what was made before.
         chains = self.made.found(not self.thread.is_alive())
         made = self.made.fresh()
-        self.told = bool(made or chains or self.made.parked)
+        self.told = bool(made or chains or self.made.parked or self.wanting or self.made.idle)
         if made:
             for rank in range(self.job.size):
                 if rank != self.job.rank:
