@@ -1,6 +1,9 @@
 #include "ledger.hpp"
 
+#include <algorithm>
+#include <numeric>
 #include <set>
+#include <span>
 #include <unordered_map>
 
 namespace tilesmith {
@@ -54,23 +57,34 @@ void read_entries(Reader &reader, Memo &memo) {
     }
 }
 
+// Programs follow one another as the search meets them, most of them with the kernels of the one before but for the last:
+// only what differs is written.
 void write(Writer &writer, const Chain &chain) {
     writer.put(chain.id);
     writer.put_all(chain.lengths);
     writer.put_all(chain.places);
     std::unordered_map<const Kernels *, std::uint32_t> numbers;
     std::vector<std::uint64_t> named;
+    std::vector<std::uint8_t> kept;
     std::vector<std::uint32_t> choices;
-    choices.reserve(2 * chain.choices.size());
-    std::size_t at = 0;
-    for (const std::uint8_t length : chain.lengths)
-        for (std::uint8_t k = 0; k < length; ++k, ++at) {
-            const Choice &choice = chain.choices[at];
-            const auto [number, fresh] = numbers.try_emplace(choice.kernels, static_cast<std::uint32_t>(named.size()));
-            if (fresh) named.push_back(key_of(*choice.kernels, k + 1 == length));
+    std::span<const Choice> before, left = chain.choices;
+    for (const std::uint8_t length : chain.lengths) {
+        if (length == 0) continue;
+        const auto plan = left.first(length);
+        left = left.subspan(length);
+        std::size_t k = 0;
+        // The last kernel is another search's, of targets alone.
+        while (k + 1 < std::min(before.size(), plan.size()) && before[k] == plan[k]) ++k;
+        kept.push_back(static_cast<std::uint8_t>(k));
+        for (; k < plan.size(); ++k) {
+            const auto [number, fresh] = numbers.try_emplace(plan[k].kernels, static_cast<std::uint32_t>(named.size()));
+            if (fresh) named.push_back(key_of(*plan[k].kernels, k + 1 == plan.size()));
             choices.push_back(number->second);
-            choices.push_back(choice.signature);
+            choices.push_back(plan[k].signature);
         }
+        before = plan;
+    }
+    writer.put_all(kept);
     writer.put_all(named);
     writer.put_all(choices);
 }
@@ -129,10 +143,20 @@ Chain read_chain(Reader &reader, Memo &memo) {
     chain.id = reader.get<std::uint64_t>();
     chain.lengths = reader.get_all<std::uint8_t>();
     chain.places = reader.get_all<std::uint64_t>();
+    const auto kept = reader.get_all<std::uint8_t>();
     std::vector<const Kernels *> named;
     for (const std::uint64_t key : reader.get_all<std::uint64_t>()) named.push_back(&memo.entry(key).kernels());
     const auto choices = reader.get_all<std::uint32_t>();
-    for (std::size_t i = 0; i + 1 < choices.size(); i += 2) chain.choices.push_back({named.at(choices[i]), choices[i + 1]});
+    chain.choices.reserve(std::accumulate(chain.lengths.begin(), chain.lengths.end(), std::size_t{0}));
+    std::size_t program = 0, at = 0, length_before = 0;
+    for (const std::uint8_t length : chain.lengths) {
+        if (length == 0) continue;
+        const std::size_t same = kept.at(program++), before = chain.choices.size() - length_before;
+        if (same > std::min<std::size_t>(length, length_before)) throw std::invalid_argument("a message has too many kernels");
+        for (std::size_t k = 0; k < same; ++k) chain.choices.push_back(chain.choices[before + k]);
+        for (std::size_t k = same; k < length; ++k, at += 2) chain.choices.push_back({named.at(choices.at(at)), choices.at(at + 1)});
+        length_before = length;
+    }
     return chain;
 }
 
