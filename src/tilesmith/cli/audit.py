@@ -23,7 +23,7 @@ from tilesmith.report import document, tables
 from tilesmith.report.audit import Audit, Finding
 from tilesmith.report.words import verdict_message, verdict_name
 
-EFFORT = Effort(capture_s=25.0, open_s=25.0, check_s=25.0, full_s=25.0, time_s=25.0, sanitize_s=0.0)
+EFFORT = Effort(capture_s=25.0, open_s=25.0, check_s=25.0, time_s=25.0, sanitize_s=0.0)
 """Some cases never end."""
 
 
