@@ -1,7 +1,8 @@
 """The search on several processes: ranks of an MPI job, each with threads of its own.
 
 The first rank splits the search once; all ranks pull what it was split into, by a shared counter that they add to with
-one-sided atomics, or by asking the first. A rank that has nothing left asks another for half of its shallowest work.
+one-sided atomics, or by asking the first. A rank that has nothing left asks another for half of what it has, the
+shallowest first.
 Every block search belongs to a rank: the others ask it, do something else meanwhile, and are all told what it found, so
 that none is made twice. What was found goes to the first rank, work by work, and is put in the order in which one
 thread would have found it.
