@@ -26,6 +26,8 @@ from tilesmith.core.errors import MachineError, OptionError
 
 GREETING_S = 3.0
 TRIAL_S = 30.0
+FREE_S = 15.0
+"""For a cluster to let in who shows no token."""
 TRIES = 3
 """A head that is busy, or has just begun, may turn away who comes: Ray waits for it a second and no longer."""
 HERE = "local"
@@ -67,8 +69,9 @@ def connected(address: str) -> Iterator[ModuleType]:
     """
     # Before Ray is imported, which reads it: nothing here reports to anyone.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address != HERE and _token_is_here():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if address != HERE and "RAY_AUTH_MODE" not in os.environ and _token_is_here():
+        greet(address)
+        os.environ["RAY_AUTH_MODE"] = "disabled" if _lets_in(address) else "token"
     import ray
 
     if ray.is_initialized():
@@ -102,11 +105,18 @@ def connected(address: str) -> Iterator[ModuleType]:
 
 
 def _token_is_here() -> bool:
-    """Whether Ray would find a token. Who shows one is let in by every cluster, with tokens or without; left to itself
-    Ray shows none to a cluster that asks for one, although it makes one, and clusters that ask, whenever it begins.
-    """
+    """Whether Ray would find a token, as it makes one wherever it begins a cluster that asks for it."""
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+
+
+def _lets_in(address: str) -> bool:
+    """Whether a cluster lets in who shows no token. Who shows one to a cluster without gets no worker started."""
+    try:
+        tried = _trial(address, FREE_S, {"RAY_AUTH_MODE": "disabled"})
+    except subprocess.TimeoutExpired:
+        return False
+    return not tried.returncode
 
 
 @contextlib.contextmanager
@@ -148,20 +158,26 @@ def greet(address: str) -> None:
         )
 
 
+def _trial(address: str, within_s: float, more: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Ray in a process of its own, with these variables besides. Raises `subprocess.TimeoutExpired`."""
+    return subprocess.run(
+        [sys.executable, "-c", _TRIAL, address],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=within_s,
+        check=False,
+        env={**os.environ, **more},
+    )
+
+
 def _try(address: str) -> None:
     """Raises `MachineError`, with Ray's own reason, where Ray cannot connect."""
     deadline = time.monotonic() + TRIAL_S
     for left in reversed(range(TRIES)):
         try:
-            tried = subprocess.run(
-                [sys.executable, "-c", _TRIAL, address],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=max(1.0, deadline - time.monotonic()),
-                check=False,
-            )
+            tried = _trial(address, max(1.0, deadline - time.monotonic()), {})
         except subprocess.TimeoutExpired:
             raise MachineError(
                 f"the Ray cluster at {address} did not let this process in within {TRIAL_S:.0f} s; see `ray status` "
