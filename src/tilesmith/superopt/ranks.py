@@ -366,6 +366,7 @@ class _Part:
         self.victim = job.rank
         self.held = 0
         self.started = False
+        self.unsplit = False
         self.quit = False
         self.late: list[bytes] = []
         self.ends: dict[int, _End] = {}
@@ -414,7 +415,8 @@ class _Part:
         """Why, and the reason."""
         if self.dead:
             return "interrupted", DIED
-        ends = self.ends.values()
+        # Where the first came to no split the others ended for that alone.
+        ends = [self.ends[0]] if self.unsplit else list(self.ends.values())
         stop = next((stop for stop in STOPS if any(end.stop == stop for end in ends)), "exhausted")
         return stop, next((end.reason for end in ends if end.reason), "")
 
@@ -429,6 +431,7 @@ class _Part:
             time.sleep(SOON_S if self.told else PAUSE_S)
         self.thread.join()
         if not self.started and self.job.rank == 0:
+            self.unsplit = True
             self._start(b"")
 
     def _step(self) -> None:
