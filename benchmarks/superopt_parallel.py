@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.answer import answer, machine, parser, say
+from lib.command import TILESMITH
 from lib.workloads import LONG, Workload, workload
 from tilesmith.superopt.ranks import launcher
 from tilesmith.superopt.schema import to_json
@@ -47,17 +48,7 @@ class Cell:
     pull: str = "tickets"
 
     def command(self, program: Path, limits: Workload) -> list[str]:
-        search = [
-            sys.executable,
-            "-m",
-            "tilesmith.cli",
-            "superoptimize",
-            str(program),
-            "--json",
-            "--keep",
-            "1",
-            *limits.options,
-        ]
+        search = [*TILESMITH, "superoptimize", str(program), "--json", "--keep", "1", *limits.options]
         if self.schedule in ("serial", "copies"):
             return search
         if self.schedule == "mpi":

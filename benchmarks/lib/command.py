@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
+TILESMITH = (sys.executable, "-m", "tilesmith.cli")
+
 
 def environment(**more: str) -> dict[str, str]:
     """This process's, for one in another folder: relative entries of PYTHONPATH would be lost there."""
@@ -18,7 +20,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def optimize(problem: Path, folder: Path, *options: str, log: IO[str] | None = None) -> tuple[int, dict[str, Any]]:
     """The exit status and the answer of a search whose journal and `winner.py` stay in the folder."""
-    command = [sys.executable, "-m", "tilesmith.cli", "optimize", str(problem), *options, "--json"]
+    command = [*TILESMITH, "optimize", str(problem), *options, "--json"]
     command += ["--journal", str(folder / "tilesmith.db"), "--out", str(folder / "winner.py")]
     done = subprocess.run(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=log, text=True, check=False

@@ -34,6 +34,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,6 @@ class Prepared:
     inputs: Inputs
     expected: list[Any]
     """An `Expected` for each tensor among the output's leaves, the value itself for others."""
-    structure: Any
     terms: list[float]
     """How large the terms of each leaf are, where it has few elements; else 0."""
 
@@ -204,7 +204,7 @@ def prepare(program: Program, inputs: Inputs, terms: list[float] | None = None) 
     `terms` of each leaf are found out, unless others are given: those of inputs as large as these.
     """
     native = program.run(copy.deepcopy(inputs.model), _copied(inputs.inputs))
-    leaves, structure = tree_flatten(native)
+    leaves = tree_flatten(native)[0]
     if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):
         raise Fault("the reference returns no tensor")
     if not finite(leaves):
@@ -215,7 +215,7 @@ def prepare(program: Program, inputs: Inputs, terms: list[float] | None = None) 
         expect(true.detach(), own.detach(), size) if isinstance(own, torch.Tensor) else own
         for own, true, size in zip(leaves, truth, terms, strict=True)
     ]
-    return Prepared(inputs, expected, structure, terms)
+    return Prepared(inputs, expected, terms)
 
 
 def _terms(inputs: Inputs, native: list[Any], truth: list[Any]) -> list[float]:
@@ -579,7 +579,7 @@ def main(descriptor: int) -> None:
                 reply, content = Message(), b""
             else:
                 question, action = questions[message["size"]], actions[message["do"]]
-                reply, content = _patiently(lambda a=action, q=question, m=message: a(q, m))  # type: ignore[misc]
+                reply, content = _patiently(partial(action, question, message))
         except Fault as fault:
             reply, content = {"fault": str(fault)}, b""
         except (MemoryError, RuntimeError) as error:
